@@ -1,0 +1,48 @@
+// What a CPU kernel is called with, and the set of kernels that each instruction set provides.
+#pragma once
+
+#include "../common/geometry.h"
+
+namespace fastconv::cpu {
+
+// Null data: not given (bias, code) or not wanted (code, dw, dbias).
+struct FpropArgs {
+    Tensor x, w, bias, y, code;
+};
+struct DgradArgs {
+    Tensor dy, code, w, dx;
+};
+struct WgradArgs {
+    Tensor x, dy, code, dw, dbias;
+};
+
+// One way of computing one direction of a convolution. `workspace` is in bytes; `run` gets that much,
+// aligned to 64 bytes, with undefined content.
+template <class Args>
+struct Implementation {
+    const char* name;
+    bool (*applies)(const Conv2dProblem&);
+    size_t (*workspace)(const Conv2dProblem&);
+    void (*run)(const Conv2dProblem&, const Args&, void* workspace);
+};
+
+// The kernels that are compiled once per instruction set.
+struct KernelSet {
+    const char* name;
+    bool (*runs_here)();
+    Implementation<FpropArgs> direct_fprop;
+    Implementation<DgradArgs> live_dgrad;
+    Implementation<WgradArgs> live_wgrad;
+    // Dense arrays of `count` elements. mask: bit i % 8 of byte i / 8 says "x[i] > 0 or NaN".
+    void (*relu_fprop)(DType, const void* x, void* y, uint8_t* mask, int64_t count, int threads);
+    void (*relu_bprop)(DType, const void* dy, const uint8_t* mask, void* dx, int64_t count, int threads);
+    // code: uint8 (255: no input in the window) or int32 (-1), or null data.
+    void (*max_pool2d_fprop)(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d&, int threads);
+    void (*max_pool2d_bprop)(const Tensor& dy, const Tensor& code, const Tensor& dx, const Pool2d&, int threads);
+};
+
+extern const Implementation<FpropArgs> plain_fprop;
+extern const Implementation<DgradArgs> plain_dgrad;
+extern const Implementation<WgradArgs> plain_wgrad;
+
+}  // namespace fastconv::cpu

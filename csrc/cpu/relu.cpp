@@ -1,0 +1,74 @@
+// ReLU forward and backward over dense arrays, one bit per element kept for backward.
+#include "isa_kernels.h"
+#include "parallel.h"
+#include "vec.h"
+
+namespace fastconv::cpu::FASTCONV_ISA {
+namespace {
+
+constexpr int64_t block = 1 << 15;  // elements an item takes; a multiple of 8, so that it owns its mask bytes
+
+template <class T>
+void fprop(const T* x, T* y, uint8_t* mask, int64_t count, int threads) {
+    constexpr int W = lanes<T>;
+    parallel_for(threads, ceil_div(count, block), [=](int64_t item, int) {
+        const int64_t end = min(count, (item + 1) * block);
+        int64_t i = item * block;
+        constexpr int step = W < 8 ? 8 : W;
+        for (; i + step <= end; i += step) {
+            unsigned live = 0;
+            for (int j = 0; j < step; j += W) {
+                const Vec<T> v = load(x + i + j);
+                live |= bits<T>(~(v <= T(0))) << j;
+                store(y + i + j, select(v < T(0), Vec<T>{}, v));
+            }
+            if (mask) std::memcpy(mask + i / 8, &live, step / 8);  // little-endian
+        }
+        for (; i < end; ++i) {
+            const T v = x[i];
+            if (mask) {
+                if (i % 8 == 0) mask[i / 8] = 0;
+                mask[i / 8] |= uint8_t(unsigned(!(v <= 0)) << (i % 8));
+            }
+            y[i] = v < 0 ? T(0) : v;
+        }
+    });
+}
+
+template <class T>
+void bprop(const T* dy, const uint8_t* mask, T* dx, int64_t count, int threads) {
+    constexpr int W = lanes<T>;
+    parallel_for(threads, ceil_div(count, block), [=](int64_t item, int) {
+        const int64_t end = min(count, (item + 1) * block);
+        int64_t i = item * block;
+        Mask<T> bit;
+        for (int j = 0; j < W; ++j) bit[j] = 1 << (j % 8);
+        for (; i + 8 <= end && i + W <= end; i += W < 8 ? 8 : W) {
+            for (int j = 0; j < (W < 8 ? 8 : W); j += W) {
+                Mask<T> live;
+                for (int l = 0; l < W; ++l) live[l] = mask[(i + j + l) / 8];
+                if constexpr (W < 8) live >>= j;
+                store(dx + i + j, select((live & bit) != 0, load(dy + i + j), Vec<T>{}));
+            }
+        }
+        for (; i < end; ++i) dx[i] = mask[i / 8] >> (i % 8) & 1 ? dy[i] : T(0);
+    });
+}
+
+}  // namespace
+
+void relu_fprop(DType dtype, const void* x, void* y, uint8_t* mask, int64_t count, int threads) {
+    if (dtype == DType::float32)
+        fprop(static_cast<const float*>(x), static_cast<float*>(y), mask, count, threads);
+    else
+        fprop(static_cast<const double*>(x), static_cast<double*>(y), mask, count, threads);
+}
+
+void relu_bprop(DType dtype, const void* dy, const uint8_t* mask, void* dx, int64_t count, int threads) {
+    if (dtype == DType::float32)
+        bprop(static_cast<const float*>(dy), mask, static_cast<float*>(dx), count, threads);
+    else
+        bprop(static_cast<const double*>(dy), mask, static_cast<double*>(dx), count, threads);
+}
+
+}  // namespace fastconv::cpu::FASTCONV_ISA

@@ -1,0 +1,113 @@
+// A vector of FASTCONV_VECTOR_BYTES / sizeof(T) lanes, for the kernels that are compiled once per
+// instruction set. FASTCONV_ISA names the set and its namespace.
+//
+// Everything that such a kernel uses lives in an unnamed namespace inside the set's own: an inline
+// function with external linkage would be merged by the linker over all sets, and the AVX-512 copy
+// would run on machines without it. So no std:: templates either.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+namespace fastconv::cpu::FASTCONV_ISA {
+namespace {
+
+template <class T>
+constexpr int lanes = FASTCONV_VECTOR_BYTES / int(sizeof(T));
+
+template <class T>
+struct Int;
+template <>
+struct Int<float> {
+    using type = int32_t;
+};
+template <>
+struct Int<double> {
+    using type = int64_t;
+};
+
+template <class T>
+struct VecOf {
+    typedef T type __attribute__((vector_size(FASTCONV_VECTOR_BYTES)));
+    typedef T unaligned __attribute__((vector_size(FASTCONV_VECTOR_BYTES), aligned(alignof(T)), may_alias));
+};
+template <class T>
+using Vec = typename VecOf<T>::type;
+// What comparing two Vec<T> gives: all bits of a lane set, or none.
+template <class T>
+using Mask = typename VecOf<typename Int<T>::type>::type;
+
+template <class T>
+inline Vec<T> load(const T* p) {
+    return *reinterpret_cast<const typename VecOf<T>::unaligned*>(p);
+}
+
+template <class T>
+inline void store(T* p, Vec<T> v) {
+    *reinterpret_cast<typename VecOf<T>::unaligned*>(p) = v;
+}
+
+template <class T>
+inline Vec<T> splat(T value) {
+    Vec<T> v;
+    for (int i = 0; i < lanes<T>; ++i) v[i] = value;
+    return v;
+}
+
+// The low 8 bits of every lane, as bytes.
+template <class T>
+inline void store_bytes(uint8_t* p, Mask<T> v) {
+    typedef uint8_t Bytes __attribute__((vector_size(lanes<T>)));
+    const Bytes bytes = __builtin_convertvector(v, Bytes);
+    std::memcpy(p, &bytes, sizeof(bytes));
+}
+
+template <class T>
+inline Mask<T> load_bytes(const uint8_t* p) {
+    typedef uint8_t Bytes __attribute__((vector_size(lanes<T>)));
+    Bytes bytes;
+    std::memcpy(&bytes, p, sizeof(bytes));
+    return __builtin_convertvector(bytes, Mask<T>);
+}
+
+// Bit i is set where lane i of a mask is.
+template <class T>
+inline unsigned bits(Mask<T> mask) {
+#if defined(__AVX512DQ__) && FASTCONV_VECTOR_BYTES == 64
+    if constexpr (sizeof(T) == 4) return _mm512_movepi32_mask((__m512i)mask);
+    else return _mm512_movepi64_mask((__m512i)mask);
+#elif defined(__AVX2__) && FASTCONV_VECTOR_BYTES == 32
+    if constexpr (sizeof(T) == 4) return unsigned(_mm256_movemask_ps((__m256)mask));
+    else return unsigned(_mm256_movemask_pd((__m256d)mask));
+#elif defined(__SSE2__) && FASTCONV_VECTOR_BYTES == 16
+    if constexpr (sizeof(T) == 4) return unsigned(_mm_movemask_ps((__m128)mask));
+    else return unsigned(_mm_movemask_pd((__m128d)mask));
+#else
+    unsigned result = 0;
+    for (int i = 0; i < lanes<T>; ++i) result |= unsigned(mask[i] & 1) << i;
+    return result;
+#endif
+}
+
+// The same names for one lane, so that a loop's tail can share its body's code.
+inline float select(bool mask, float a, float b) { return mask ? a : b; }
+inline double select(bool mask, double a, double b) { return mask ? a : b; }
+inline int select(bool mask, int a, int b) { return mask ? a : b; }
+template <class M, class V>
+inline V select(M mask, V a, V b) {
+    return mask ? a : b;
+}
+
+inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+}  // namespace
+}  // namespace fastconv::cpu::FASTCONV_ISA
