@@ -1,0 +1,70 @@
+"""fastconv: convolution, ReLU and max-pool layers for PyTorch, fused and fast, both ways.
+
+    from fastconv import Conv2d, ReLU, MaxPool2d       # instead of torch.nn's
+    model = fastconv.convert(model)                     # or: any model, with fused blocks
+"""
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+
+import torch as _torch  # noqa: F401  before _C, so that both share one OpenMP library
+
+try:
+    from . import _C
+except ModuleNotFoundError as _error:
+    if _error.name != f"{__name__}._C":
+        raise
+    raise ImportError(
+        f"fastconv was not built: {__path__[0]} has no compiled part (_C). Run `pip install .` in "
+        "the repository; if it is installed, ./fastconv here shadows it: leave this folder, or use "
+        "`fastconv ...`, `pytest` or `python benchmarks ...` instead of `python -m`."
+    ) from None
+
+from . import functional, nn
+from .convert import convert, revert
+from .functional import conv2d, conv2d_relu, conv2d_relu_max_pool2d, max_pool2d, relu
+from .info import info
+from .nn import Conv2d, ConvReLU2d, ConvReLUMaxPool2d, MaxPool2d, ReLU
+from .precision import get_precision, set_precision
+
+if TYPE_CHECKING:
+    from . import models
+    from .models import CNN, CaseStudyCNN, SimpleCNN, resnet50
+
+__version__: str = _C.build_info()["version"]
+
+_FROM_MODELS = ("CNN", "CaseStudyCNN", "SimpleCNN", "resnet50")
+
+
+def __getattr__(name: str) -> object:
+    """The networks, loaded when first asked for."""
+    if name == "models" or name in _FROM_MODELS:
+        models = _import_module(".models", __name__)
+        return models if name == "models" else getattr(models, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = [
+    "CNN",
+    "CaseStudyCNN",
+    "Conv2d",
+    "ConvReLU2d",
+    "ConvReLUMaxPool2d",
+    "MaxPool2d",
+    "ReLU",
+    "SimpleCNN",
+    "conv2d",
+    "conv2d_relu",
+    "conv2d_relu_max_pool2d",
+    "convert",
+    "functional",
+    "get_precision",
+    "info",
+    "max_pool2d",
+    "models",
+    "nn",
+    "relu",
+    "resnet50",
+    "revert",
+    "set_precision",
+]

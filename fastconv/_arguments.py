@@ -1,0 +1,193 @@
+"""What the user passes, checked and made plain. Error types are torch's, messages say what was
+expected and what came. Results depend on sizes alone and are remembered, so that a repeated call
+checks nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
+from typing import Any, TypeVar
+
+import torch
+
+from .operators import _geometry as geometry
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _remembered(function: Function) -> Function:
+    """lru_cache, where the arguments have a hash (lists and SymInts have none)."""
+    # typed: 1, 1.0 and True are equal, and only the first is right.
+    fast = lru_cache(maxsize=4096, typed=True)(function)
+
+    @wraps(function)
+    def call(*args: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return function(*args)
+        try:
+            return fast(*args)
+        except TypeError:
+            pass
+        return function(*args)
+
+    return call  # type: ignore[return-value]
+
+
+def _is_integer(value: Any) -> bool:
+    if isinstance(value, (bool, float, str)):
+        return False
+    return isinstance(value, (int, torch.SymInt)) or hasattr(value, "__index__")
+
+
+def pair(operation: str, name: str, value: Any) -> tuple[int, int]:
+    """An int or a sequence of one or two ints as two ints."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    for v in values:
+        if not _is_integer(v):
+            raise TypeError(
+                f"{operation}: {name} must be an int or a tuple of two ints, got {value!r}"
+            )
+    if len(values) == 1:
+        values = values * 2
+    if len(values) != 2:
+        raise RuntimeError(
+            f"{operation}: {name} must be a single int or a tuple of two ints, got {value!r}"
+        )
+    return values
+
+
+def _at_least(operation: str, name: str, values: Sequence[int], least: int) -> None:
+    if values[0] < least or values[1] < least:
+        wanted = "positive" if least == 1 else "non-negative"
+        raise RuntimeError(f"{operation}: {name} must be {wanted}, got {tuple(values)}")
+
+
+def _paddings(
+    operation: str, padding: Any, stride: Any, dilation: Sequence[int], w_size: Sequence[int]
+) -> tuple[int, int, int, int]:
+    """Top, bottom, left and right. 'same' puts what is odd behind, as torch does."""
+    if isinstance(padding, str):
+        if padding == "valid":
+            return 0, 0, 0, 0
+        if padding != "same":
+            raise RuntimeError(
+                f"{operation}: padding must be 'valid', 'same' or ints, got {padding!r}"
+            )
+        if tuple(stride) != (1, 1):
+            raise RuntimeError(
+                f"{operation}: padding='same' needs stride 1, got stride {tuple(stride)}"
+            )
+        total_h, total_w = dilation[0] * (w_size[2] - 1), dilation[1] * (w_size[3] - 1)
+        return total_h // 2, total_h - total_h // 2, total_w // 2, total_w - total_w // 2
+    pad_h, pad_w = pair(operation, "padding", padding)
+    _at_least(operation, "padding", (pad_h, pad_w), 0)
+    return pad_h, pad_h, pad_w, pad_w
+
+
+@_remembered
+def conv2d(
+    operation: str,
+    x_size: Sequence[int],
+    w_size: Sequence[int],
+    bias_size: Sequence[int] | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+) -> tuple[int, ...] | None:
+    """The operators' `conv`, None where something is empty and torch says what happens."""
+    if len(x_size) not in (3, 4):
+        raise RuntimeError(
+            f"{operation}: input must have shape [C, H, W] or [N, C, H, W], got {list(x_size)}"
+        )
+    if len(w_size) != 4:
+        raise RuntimeError(
+            f"{operation}: weight must have shape [K, C/groups, R, S], got {list(w_size)}"
+        )
+    if not _is_integer(groups):
+        raise TypeError(f"{operation}: groups must be an int, got {groups!r}")
+    if groups < 1:
+        raise RuntimeError(f"{operation}: groups must be positive, got {groups}")
+    stride, dilation = pair(operation, "stride", stride), pair(operation, "dilation", dilation)
+    _at_least(operation, "stride", stride, 1)
+    _at_least(operation, "dilation", dilation, 1)
+    pads = _paddings(operation, padding, stride, dilation, w_size)
+    channels, h, w = x_size[-3:]
+    k, _, r, s = w_size
+    if channels % groups:
+        raise RuntimeError(
+            f"{operation}: input channels must be divisible by groups={groups}, got input "
+            f"{list(x_size)}"
+        )
+    if w_size[1] != channels // groups:
+        raise RuntimeError(
+            f"{operation}: weight must have shape [K, C/groups={channels // groups}, R, S], got "
+            f"{list(w_size)}"
+        )
+    if k % groups:
+        raise RuntimeError(
+            f"{operation}: weight must have K divisible by groups={groups}, got {list(w_size)}"
+        )
+    if bias_size is not None and (len(bias_size) != 1 or bias_size[0] != k):
+        raise RuntimeError(f"{operation}: bias must have shape [K={k}], got {list(bias_size)}")
+    if 0 in x_size or 0 in w_size:
+        return None
+    conv = (*stride, *pads, *dilation, groups)
+    p, q = geometry.conv_size(h, w, r, s, conv)
+    if p < 1 or q < 1:
+        raise RuntimeError(
+            f"{operation}: the kernel must fit into the padded input: kernel {r}x{s} with dilation "
+            f"{dilation[0]}x{dilation[1]} in {h + pads[0] + pads[1]}x{w + pads[2] + pads[3]}"
+        )
+    return conv
+
+
+@_remembered
+def max_pool2d(
+    operation: str,
+    x_size: Sequence[int],
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil_mode: bool,
+) -> tuple[int, ...] | None:
+    """The operators' `pool`, None where something is empty and torch says what happens."""
+    if len(x_size) not in (3, 4):
+        raise RuntimeError(
+            f"{operation}: input must have shape [C, H, W] or [N, C, H, W], got {list(x_size)}"
+        )
+    window = pair(operation, "kernel_size", kernel_size)
+    empty = stride is None or (isinstance(stride, (tuple, list)) and len(stride) == 0)
+    stride = window if empty else pair(operation, "stride", stride)
+    padding = pair(operation, "padding", padding)
+    dilation = pair(operation, "dilation", dilation)
+    _at_least(operation, "kernel_size", window, 1)
+    _at_least(operation, "stride", stride, 1)
+    _at_least(operation, "padding", padding, 0)
+    _at_least(operation, "dilation", dilation, 1)
+    if 2 * padding[0] > window[0] or 2 * padding[1] > window[1]:
+        raise RuntimeError(
+            f"{operation}: padding must be at most half the kernel size, got padding {padding} "
+            f"and kernel size {window}"
+        )
+    if 0 in x_size:
+        return None
+    pool = (*window, *stride, *padding, *dilation, int(bool(ceil_mode)))
+    p, q = geometry.pool_size(x_size[-2], x_size[-1], pool)
+    if p < 1 or q < 1:
+        raise RuntimeError(
+            f"{operation}: the window must fit into the padded input: kernel size {window} with "
+            f"dilation {dilation} and padding {padding} in {x_size[-2]}x{x_size[-1]}"
+        )
+    return pool
+
+
+@_remembered
+def conv_output(
+    x_size: Sequence[int], w_size: Sequence[int], conv: Sequence[int]
+) -> tuple[int, int, int]:
+    """Channels, height and width behind a convolution."""
+    p, q = geometry.conv_size(x_size[-2], x_size[-1], w_size[2], w_size[3], conv)
+    return w_size[0], p, q

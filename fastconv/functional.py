@@ -1,0 +1,250 @@
+"""The operations as functions, argument for argument as in torch.nn.functional.
+
+Here arguments are checked and the call goes to fastconv's operator, or to torch's own where
+fastconv has no kernel for the dtype or device (float32 and float64 on CPUs have one).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import _arguments, operators
+from .operators import _fallback
+from .operators._geometry import MAX_BYTE_POSITIONS
+
+__all__ = ["conv2d", "conv2d_relu", "conv2d_relu_max_pool2d", "max_pool2d", "relu"]
+
+Ints = int | tuple[int, int]
+
+_DTYPES = operators.KERNEL_DTYPES
+
+
+def _expect_tensor(operation: str, name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{operation}: {name} must be a Tensor, got {type(value).__name__}")
+
+
+def _has_kernel(x: Tensor) -> bool:
+    return (
+        x.dtype in _DTYPES
+        and (x.is_cpu or x.is_meta)
+        and x.layout == torch.strided
+        and not operators.forward_ad_active()
+    )
+
+
+def _same_kind(operation: str, x: Tensor, name: str, other: Tensor) -> None:
+    if other.dtype != x.dtype:
+        raise RuntimeError(
+            f"{operation}: {name} must have the input's dtype {x.dtype}, got {other.dtype}"
+        )
+    if other.device != x.device:
+        raise RuntimeError(
+            f"{operation}: {name} must be on the input's device {x.device}, got {other.device}"
+        )
+
+
+def _autocast(
+    x: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """Convolution's arguments as autocast wants them, None where torch has to do it."""
+    dtype = operators.autocast_dtype(x)
+    if dtype is None:
+        return x, weight, bias
+    if dtype not in _DTYPES:
+        return None  # torch casts, and remembers what it cast
+    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def _prepare(
+    operation: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Ints,
+    padding: Ints | str,
+    dilation: Ints,
+    groups: int,
+) -> tuple[Tensor, Tensor, Tensor | None, tuple[int, ...]] | None:
+    """Checks a convolution's arguments. None: it belongs to torch's own operator."""
+    _expect_tensor(operation, "input", x)
+    _expect_tensor(operation, "weight", weight)
+    if bias is not None:
+        _expect_tensor(operation, "bias", bias)
+    arguments = _autocast(x, weight, bias)
+    if arguments is None or not _has_kernel(x):
+        return None
+    x, weight, bias = arguments
+    _same_kind(operation, x, "weight", weight)
+    if bias is not None:
+        _same_kind(operation, x, "bias", bias)
+    conv = _arguments.conv2d(
+        operation,
+        x.shape,
+        weight.shape,
+        None if bias is None else bias.shape,
+        stride,
+        padding,
+        dilation,
+        groups,
+    )
+    return None if conv is None else (x, weight, bias, conv)
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints | str = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+) -> Tensor:
+    """torch.nn.functional.conv2d.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W].
+        weight: [K, C/groups, R, S], of the input's dtype and device.
+        bias: [K] or None.
+        stride, dilation: an int or a pair.
+        padding: an int, a pair, 'valid' or 'same'.
+        groups: divides C and K.
+
+    Returns:
+        [N, K, P, Q] or [K, P, Q]; channels_last where input or weight is.
+
+    Raises:
+        RuntimeError: shapes, dtypes or devices do not fit together.
+        TypeError: an argument is of the wrong type.
+    """
+    ready = _prepare("conv2d", input, weight, bias, stride, padding, dilation, groups)
+    if ready is None:
+        return _fallback.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    x, weight, bias, conv = ready
+    if x.dim() == 3:
+        return operators.conv2d(x.unsqueeze(0), weight, bias, conv).squeeze(0)
+    return operators.conv2d(x, weight, bias, conv)
+
+
+def conv2d_relu(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints | str = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+) -> Tensor:
+    """relu(conv2d(...)) as one kernel; see `conv2d`.
+
+    Kept for the backward pass: the input, the weight and one bit per output value.
+    """
+    arguments = (input, weight, bias, stride, padding, dilation, groups)
+    ready = _prepare("conv2d_relu", *arguments)
+    if ready is None:
+        return _fallback.conv2d_relu(*arguments)
+    x, weight, bias, conv = ready
+    if x.dim() == 3:
+        return operators.conv2d_relu(x.unsqueeze(0), weight, bias, conv).squeeze(0)
+    return operators.conv2d_relu(x, weight, bias, conv)
+
+
+def conv2d_relu_max_pool2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints | str = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    pool_kernel_size: Ints | None = None,
+    pool_stride: Ints | None = None,
+    pool_padding: Ints = 0,
+    pool_dilation: Ints = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """max_pool2d(relu(conv2d(...))) as one kernel; see `conv2d` and `max_pool2d`.
+
+    Kept for the backward pass: the input, the weight and one byte per pooled value. Windows of
+    more than 254 positions run as two kernels.
+
+    Raises:
+        RuntimeError: shapes, dtypes or devices do not fit together.
+        TypeError: an argument is of the wrong type, or pool_kernel_size is missing.
+    """
+    name = "conv2d_relu_max_pool2d"
+    if pool_kernel_size is None:
+        raise TypeError(f"{name}: pool_kernel_size must be an int or a tuple of two ints, got None")
+    arguments = (input, weight, bias, stride, padding, dilation, groups)
+    pool_arguments = (pool_kernel_size, pool_stride, pool_padding, pool_dilation, ceil_mode)
+    ready = _prepare(name, *arguments)
+    if ready is None:
+        return max_pool2d(_fallback.conv2d_relu(*arguments), *pool_arguments)
+    x, weight, bias, conv = ready
+    size = _arguments.conv_output(x.shape, weight.shape, conv)
+    pool = _arguments.max_pool2d(name, size, *pool_arguments)
+    if pool[0] * pool[1] > MAX_BYTE_POSITIONS:
+        return max_pool2d(conv2d_relu(*arguments), *pool_arguments)
+    if x.dim() == 3:
+        x = x.unsqueeze(0)
+        return operators.conv2d_relu_max_pool2d(x, weight, bias, conv, pool).squeeze(0)
+    return operators.conv2d_relu_max_pool2d(x, weight, bias, conv, pool)
+
+
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    """torch.nn.functional.relu, for tensors of any shape.
+
+    Raises:
+        TypeError: the input is not a Tensor.
+        RuntimeError: `inplace` on a leaf that requires grad, as torch.
+    """
+    _expect_tensor("relu", "input", input)
+    # A compiler makes one loop of a lone ReLU and its neighbours, if it can see into it.
+    if torch.compiler.is_compiling() or not _has_kernel(input):
+        return F.relu(input, inplace)
+    return operators.relu_(input) if inplace else operators.relu(input)
+
+
+def max_pool2d(
+    input: Tensor,
+    kernel_size: Ints,
+    stride: Ints | None = None,
+    padding: Ints = 0,
+    dilation: Ints = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """torch.nn.functional.max_pool2d.
+
+    A window that holds no input (possible with padding and dilation) gives -inf, no gradient and
+    the index -1.
+
+    Args:
+        input: [N, C, H, W] or [C, H, W].
+        kernel_size, stride, padding, dilation: an int or a pair; stride None: the kernel size.
+        ceil_mode: also take windows that reach over the end.
+        return_indices: also return the winners' flat positions in the H x W plane (int64).
+
+    Returns:
+        [N, C, P, Q] or [C, P, Q], in the input's memory format.
+
+    Raises:
+        RuntimeError: the arguments do not fit together.
+        TypeError: an argument is of the wrong type.
+    """
+    _expect_tensor("max_pool2d", "input", input)
+    pool = _arguments.max_pool2d(
+        "max_pool2d", input.shape, kernel_size, stride, padding, dilation, ceil_mode
+    )
+    if pool is None or torch.compiler.is_compiling() or not _has_kernel(input):
+        return _fallback.max_pool2d(
+            input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, pool
+        )
+    x = input.unsqueeze(0) if input.dim() == 3 else input
+    if return_indices:
+        y, indices = operators.max_pool2d_with_indices(x, pool)
+        return (y.squeeze(0), indices.squeeze(0)) if input.dim() == 3 else (y, indices)
+    y = operators.max_pool2d(x, pool)
+    return y.squeeze(0) if input.dim() == 3 else y

@@ -1,0 +1,170 @@
+"""The layers: torch.nn's own classes with fastconv's operations, and the fused blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import functional
+
+__all__ = ["Conv2d", "ConvReLU2d", "ConvReLUMaxPool2d", "MaxPool2d", "Placeholder", "ReLU"]
+
+Ints = int | tuple[int, int]
+
+
+class Conv2d(torch.nn.Conv2d):
+    """torch.nn.Conv2d: same arguments, parameters and state_dict.
+
+    Shape: [N, C, H, W] or [C, H, W] to [N, K, P, Q] or [K, P, Q].
+
+    Raises:
+        RuntimeError: the input does not fit the weight; see `fastconv.functional.conv2d`.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.padding_mode == "zeros":
+            padding = self.padding
+        else:
+            input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+            padding = 0
+        return self._compute(
+            input, weight, bias, self.stride, padding, self.dilation, self.groups
+        )
+
+    def _compute(self, *arguments: Any) -> Tensor:
+        return functional.conv2d(*arguments)
+
+
+class ReLU(torch.nn.ReLU):
+    """torch.nn.ReLU, for tensors of any shape."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.relu(input, self.inplace)
+
+
+class MaxPool2d(torch.nn.MaxPool2d):
+    """torch.nn.MaxPool2d: same arguments.
+
+    Shape: [N, C, H, W] or [C, H, W] to [N, C, P, Q] or [C, P, Q], with `return_indices` also the
+    winners' int64 indices.
+    """
+
+    def forward(self, input: Tensor) -> Any:
+        return functional.max_pool2d(
+            input,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.ceil_mode,
+            self.return_indices,
+        )
+
+
+class ConvReLU2d(Conv2d):
+    """ReLU(Conv2d(x)) as one kernel, forward and backward.
+
+    Arguments and state_dict (`weight`, `bias`) are Conv2d's. For the backward pass it keeps its
+    input and one bit per output value.
+    """
+
+    def _compute(self, *arguments: Any) -> Tensor:
+        return functional.conv2d_relu(*arguments)
+
+
+class ConvReLUMaxPool2d(Conv2d):
+    """MaxPool2d(ReLU(Conv2d(x))) as one kernel, forward and backward.
+
+    For the backward pass it keeps its input and one byte per pooled value; the convolution's
+    output never reaches memory. The state_dict is Conv2d's (`weight`, `bias`).
+
+    Args:
+        in_channels .. dtype: as Conv2d.
+        pool_kernel_size, pool_stride, pool_padding, pool_dilation, ceil_mode: as MaxPool2d.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Ints,
+        stride: Ints = 1,
+        padding: Ints | str = 0,
+        dilation: Ints = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        pool_kernel_size: Ints | None = None,
+        pool_stride: Ints | None = None,
+        pool_padding: Ints = 0,
+        pool_dilation: Ints = 1,
+        ceil_mode: bool = False,
+    ) -> None:
+        if pool_kernel_size is None:
+            raise TypeError("ConvReLUMaxPool2d: pool_kernel_size must be given")
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+        )
+        self.set_pool(pool_kernel_size, pool_stride, pool_padding, pool_dilation, ceil_mode)
+
+    def set_pool(
+        self, kernel_size: Ints, stride: Ints | None, padding: Ints, dilation: Ints, ceil_mode: bool
+    ) -> None:
+        """Sets the pool's arguments, MaxPool2d's."""
+        self.pool_kernel_size = kernel_size
+        self.pool_stride = kernel_size if stride is None else stride
+        self.pool_padding = padding
+        self.pool_dilation = dilation
+        self.ceil_mode = ceil_mode
+
+    def _compute(self, *arguments: Any) -> Tensor:
+        return functional.conv2d_relu_max_pool2d(
+            *arguments,
+            self.pool_kernel_size,
+            self.pool_stride,
+            self.pool_padding,
+            self.pool_dilation,
+            self.ceil_mode,
+        )
+
+    def extra_repr(self) -> str:
+        text = f"{super().extra_repr()}, pool_kernel_size={self.pool_kernel_size}"
+        text += f", pool_stride={self.pool_stride}"
+        if self.pool_padding not in (0, (0, 0)):
+            text += f", pool_padding={self.pool_padding}"
+        if self.pool_dilation not in (1, (1, 1)):
+            text += f", pool_dilation={self.pool_dilation}"
+        return text + (", ceil_mode=True" if self.ceil_mode else "")
+
+
+class Placeholder(torch.nn.Module):
+    """Stands where a ReLU or a pool was before `convert` put it into the block in front of it.
+
+    Returns its input. The layer itself is kept for `revert`, unseen by state_dict and modules().
+    """
+
+    def __init__(self, original: torch.nn.Module) -> None:
+        super().__init__()
+        self.__dict__["original"] = original
+        self.training = original.training
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input
+
+    def extra_repr(self) -> str:
+        return f"{type(self.original).__name__}, part of the block before"

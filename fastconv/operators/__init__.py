@@ -1,0 +1,26 @@
+"""The operations: autograd formulas over `fastconv._C` and their registration with torch.
+
+Arguments are taken as right here; `fastconv.functional` checks them.
+"""
+
+from ._eager import autocast_dtype, forward_ad_active
+from ._marshal import KERNEL_DTYPES
+from .conv2d import conv2d, conv2d_dgrad, conv2d_wgrad
+from .conv2d_relu import conv2d_relu, conv2d_relu_max_pool2d
+from .max_pool2d import max_pool2d, max_pool2d_with_indices
+from .relu import relu, relu_
+
+__all__ = [
+    "KERNEL_DTYPES",
+    "autocast_dtype",
+    "conv2d",
+    "conv2d_dgrad",
+    "conv2d_relu",
+    "conv2d_relu_max_pool2d",
+    "conv2d_wgrad",
+    "forward_ad_active",
+    "max_pool2d",
+    "max_pool2d_with_indices",
+    "relu",
+    "relu_",
+]

@@ -1,0 +1,54 @@
+"""Codes and masks read with torch's elementwise operations.
+
+Used where a kernel cannot serve: the indices that torch.nn.functional.max_pool2d returns, and
+second derivatives, where values are picked at the winners' places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ._geometry import DEAD
+
+
+def flat_index(code: Tensor, width: int, pool: Sequence[int]) -> Tensor:
+    """Winners as flat positions in their H x W plane (int64), -1 where there is none."""
+    position = code.to(torch.int64)
+    dead = position == DEAD if code.dtype == torch.uint8 else position < 0
+    p = torch.arange(code.shape[2], device=code.device).view(-1, 1)
+    q = torch.arange(code.shape[3], device=code.device)
+    r = position.div(pool[1], rounding_mode="floor")
+    row = p * pool[2] - pool[4] + r * pool[6]
+    column = q * pool[3] - pool[5] + (position - r * pool[1]) * pool[7]
+    return (row * width + column).masked_fill(dead, -1)
+
+
+def gather(full: Tensor, code: Tensor, pool: Sequence[int]) -> Tensor:
+    """Values of a full-size tensor at the winners, 0 where there is none: max-pool's adjoint."""
+    index = flat_index(code, full.shape[3], pool)
+    picked = full.flatten(2).gather(2, index.clamp(min=0).flatten(2)).view(index.shape)
+    return picked.masked_fill(index < 0, 0)
+
+
+def scatter(dy: Tensor, code: Tensor, hw: Sequence[int], pool: Sequence[int]) -> Tensor:
+    """The full-size gradient of a max-pool: each value of dy added at its winner's place."""
+    index = flat_index(code, hw[1], pool)
+    dy = dy.masked_fill(index < 0, 0).flatten(2)
+    full = dy.new_zeros((*dy.shape[:2], hw[0] * hw[1]))
+    return full.scatter_add(2, index.clamp(min=0).flatten(2), dy).unflatten(2, tuple(hw))
+
+
+def bits(mask: Tensor) -> Tensor:
+    """The bits of each byte, lowest first, in a new last dimension."""
+    shifts = torch.arange(8, dtype=torch.uint8, device=mask.device)
+    return mask.unsqueeze(-1).bitwise_right_shift(shifts).bitwise_and(1).bool()
+
+
+def block_live(code: Tensor, q: int) -> Tensor:
+    """The live mask of a convolution and ReLU as booleans [N, K, P, Q]."""
+    n, p, _, k = code.shape
+    live = bits(code).permute(0, 1, 2, 4, 3).reshape(n, p, -1, k)
+    return live[:, :, :q].permute(0, 3, 1, 2)

@@ -1,0 +1,59 @@
+"""Is this a plain eager call? The only file that asks torch's private state.
+
+A plain call may go straight to the kernels. Where a name is missing in some version of torch, no
+call counts as plain and all take the registered operators, which are slower but right everywhere.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.autograd import forward_ad
+
+# Exactly these types: a subclass may carry anything (a FakeTensor has no memory at all).
+PLAIN_TYPES = frozenset((torch.Tensor, torch.nn.Parameter))
+
+_functorch_active = getattr(torch._C, "_are_functorch_transforms_active", None)
+_dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", None)
+_function_modes = getattr(torch._C, "_len_torch_function_stack", None)
+_tracing_state = getattr(torch._C, "_get_tracing_state", None)
+_any_autocast = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
+_is_compiling = torch.compiler.is_compiling
+
+COMPLETE = None not in (_functorch_active, _dispatch_modes, _function_modes, _tracing_state) and (
+    hasattr(forward_ad, "_current_level")
+)
+
+
+def quiet() -> bool:
+    """No compiler, transform, mode, tracer or forward-AD level is at work."""
+    return (
+        COMPLETE
+        and not _is_compiling()
+        and not _functorch_active()
+        and not _dispatch_modes()
+        and not _function_modes()
+        and _tracing_state() is None
+        and forward_ad._current_level < 0
+    )
+
+
+def functorch_active() -> bool:
+    """Inside torch.func's grad, vmap, jvp or functionalize (True where that cannot be known)."""
+    return _functorch_active is None or _functorch_active()
+
+
+def forward_ad_active() -> bool:
+    """A forward-AD level is open (False where that cannot be known)."""
+    return getattr(forward_ad, "_current_level", -1) >= 0
+
+
+def autocast_dtype(tensor: torch.Tensor) -> torch.dtype | None:
+    """The dtype that autocast wants this tensor in, None where it leaves it alone."""
+    if not _is_compiling() and not _any_autocast():
+        return None
+    device = tensor.device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return None
+    if not tensor.is_floating_point() or tensor.dtype == torch.float64:
+        return None
+    return torch.get_autocast_dtype(device)

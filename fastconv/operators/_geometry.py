@@ -1,0 +1,107 @@
+"""Sizes and memory formats of outputs. Plain arithmetic, good for SymInts too.
+
+`conv` is (stride_h, stride_w, pad_top, pad_bottom, pad_left, pad_right, dilation_h, dilation_w,
+groups); `pool` is (window_h, window_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w,
+ceil_mode), or empty where there is no pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+# A code is one byte up to here; 255 is the code of "dead".
+MAX_BYTE_POSITIONS = 254
+DEAD = 255
+
+
+def conv_size(h: int, w: int, r: int, s: int, conv: Sequence[int]) -> tuple[int, int]:
+    """Height and width of a convolution's output."""
+    p = (h + conv[2] + conv[3] - conv[6] * (r - 1) - 1) // conv[0] + 1
+    q = (w + conv[4] + conv[5] - conv[7] * (s - 1) - 1) // conv[1] + 1
+    return p, q
+
+
+def pool_size(h: int, w: int, pool: Sequence[int]) -> tuple[int, int]:
+    """Height and width of a pool's output."""
+    sizes = []
+    for i, size in enumerate((h, w)):
+        window, stride, pad, dilation = pool[i], pool[2 + i], pool[4 + i], pool[6 + i]
+        room = size + 2 * pad - dilation * (window - 1) - 1
+        out = room // stride + 1
+        if pool[8]:
+            out = (room + stride - 1) // stride + 1
+            # The last window has to start inside the input or the padding before it.
+            if (out - 1) * stride >= size + pad:
+                out = out - 1
+        sizes.append(out)
+    return sizes[0], sizes[1]
+
+
+def has_empty_window(h: int, w: int, pool: Sequence[int]) -> bool:
+    """Whether some window holds no input: only where dilation steps over it from the padding."""
+    for i, (size, out) in enumerate(zip((h, w), pool_size(h, w, pool), strict=True)):
+        window, stride, pad, dilation = pool[i], pool[2 + i], pool[4 + i], pool[6 + i]
+        if dilation == 1 or pad == 0:
+            continue
+        for o in range(out):
+            start = o * stride - pad
+            first = start if start >= 0 else start % dilation  # the first position inside
+            if first >= size or first > start + (window - 1) * dilation:
+                return True
+    return False
+
+
+def block_size(
+    x_size: Sequence[int], w_size: Sequence[int], conv: Sequence[int], pool: Sequence[int]
+) -> tuple[int, int, int, int]:
+    """Sizes of the output of a convolution, or of the pool behind it."""
+    p, q = conv_size(x_size[2], x_size[3], w_size[2], w_size[3], conv)
+    if len(pool):
+        p, q = pool_size(p, q, pool)
+    return x_size[0], w_size[0], p, q
+
+
+def code_size(
+    x_size: Sequence[int], w_size: Sequence[int], conv: Sequence[int], pool: Sequence[int]
+) -> tuple[int, int, int, int]:
+    """Sizes of a fused block's code: a byte per pooled value, or a bit per value (8 along Q)."""
+    n, k, p, q = block_size(x_size, w_size, conv, pool)
+    return (n, k, p, q) if len(pool) else (n, p, (q + 7) // 8, k)
+
+
+def nchw(size: Sequence[int]) -> tuple[int, int, int, int]:
+    """Strides of a contiguous tensor."""
+    _, c, h, w = size
+    return c * h * w, h * w, w, 1
+
+
+def nhwc(size: Sequence[int]) -> tuple[int, int, int, int]:
+    """Strides of a channels_last tensor."""
+    _, c, h, w = size
+    return h * w * c, 1, w * c, c
+
+
+def strides(size: Sequence[int], channels_last: bool) -> tuple[int, int, int, int]:
+    """Strides of a dense tensor in one of the two memory formats."""
+    return nhwc(size) if channels_last else nchw(size)
+
+
+def is_channels_last(size: Sequence[int], stride: Sequence[int]) -> bool:
+    """Whether torch takes these strides for channels_last, dense or not.
+
+    Strides must not shrink from C over W and H to N; where a size of 1 leaves the answer open,
+    torch decides for contiguous.
+    """
+    if stride[1] == 0:
+        return False
+    least = 0
+    for d in (1, 3, 2, 0):
+        if size[d] == 0 or stride[d] < least or (d == 0 and least == stride[1]):
+            return False
+        least = stride[d] * size[d] if size[d] > 1 else stride[d]
+    return True
+
+
+def is_dense(size: Sequence[int], stride: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether the strides are the wanted ones wherever they matter."""
+    return all(n == 1 or a == b for n, a, b in zip(size, stride, wanted, strict=True))

@@ -1,0 +1,217 @@
+"""The convolution kernels of `fastconv._C`, called with tensors. Knows no autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import _C, precision
+from . import _geometry as geometry
+from ._marshal import DTYPES, NO_WORKSPACE, dense, empty, pack, workspace, workspace_bytes
+
+Ints = tuple[int, ...]
+
+
+class _Plan(NamedTuple):
+    """All that a forward call needs besides addresses. Made once per geometry."""
+
+    x_format: torch.memory_format | None  # what a copy of x must be in, None: none needed
+    w_format: torch.memory_format | None
+    x: tuple  # a buffer without its address
+    w: tuple
+    bias: tuple
+    y: tuple
+    code: tuple
+    workspace_bytes: int
+    pool: Ints | None
+
+
+def _input(size: Ints, stride: Ints, dtype: torch.dtype) -> tuple[torch.memory_format | None, tuple]:
+    """How x or w is passed: as it is where it is dense, else as a copy."""
+    channels_last = geometry.is_channels_last(size, stride)
+    copy = None
+    if not any(geometry.is_dense(size, stride, dense) for dense in _both_strides(size)):
+        copy = torch.channels_last if channels_last else torch.contiguous_format
+        stride = geometry.strides(size, channels_last)
+    return copy, _tail(size, stride, dtype)
+
+
+def _both_strides(size: Ints) -> tuple[Ints, Ints]:
+    return geometry.nchw(size), geometry.nhwc(size)
+
+
+def _tail(size: Ints, stride: Ints, dtype: torch.dtype) -> tuple:
+    count = 1
+    for n in size:
+        count *= n
+    return count * dtype.itemsize, DTYPES[dtype], tuple(size), tuple(stride)
+
+
+@lru_cache(maxsize=4096)
+def _plan(x_size, x_stride, w_size, w_stride, dtype, conv, pool, relu, threads, which) -> _Plan:
+    x_format, x = _input(x_size, x_stride, dtype)
+    w_format, w = _input(w_size, w_stride, dtype)
+    channels_last = geometry.is_channels_last(x_size, x_stride) or geometry.is_channels_last(
+        w_size, w_stride
+    )
+    y_size = geometry.block_size(x_size, w_size, conv, pool)
+    code_size = geometry.code_size(x_size, w_size, conv, pool)
+    code_stride = geometry.strides(code_size, channels_last=bool(pool))
+    c_pool = pool[:8] if pool else None
+    return _Plan(
+        x_format,
+        w_format,
+        x,
+        w,
+        _tail((w_size[0],), (1,), dtype),
+        _tail(y_size, geometry.strides(y_size, channels_last), dtype),
+        _tail(code_size, code_stride, torch.uint8),
+        workspace_bytes(
+            "fprop",
+            dtype,
+            tuple(x_size),
+            tuple(w_size),
+            y_size,
+            conv,
+            c_pool,
+            relu,
+            threads,
+            which,
+        ),
+        c_pool,
+    )
+
+
+def fprop(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    conv: Ints,
+    pool: Ints = (),
+    relu: bool = False,
+    save: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """The convolution, or with `relu` the fused block: its output and, if asked for, its code."""
+    threads, which = torch.get_num_threads(), precision.implementation
+    dtype, device = x.dtype, x.device
+    plan = _plan(
+        x.shape, x.stride(), weight.shape, weight.stride(), dtype, conv, pool, relu, threads, which
+    )
+    if plan.x_format is not None:
+        x = x.contiguous(memory_format=plan.x_format)
+    if plan.w_format is not None:
+        weight = weight.contiguous(memory_format=plan.w_format)
+    if bias is not None:
+        bias = bias.contiguous()
+    y = torch.empty_strided(plan.y[2], plan.y[3], dtype=dtype, device=device)
+    code = None
+    if save:
+        code = torch.empty_strided(plan.code[2], plan.code[3], dtype=torch.uint8, device=device)
+    space, memory = NO_WORKSPACE, None
+    if plan.workspace_bytes:
+        space, memory = workspace(plan.workspace_bytes, x)
+    _C.conv2d_fprop(
+        (x.data_ptr(), *plan.x),
+        (weight.data_ptr(), *plan.w),
+        None if bias is None else (bias.data_ptr(), *plan.bias),
+        (y.data_ptr(), *plan.y),
+        None if code is None else (code.data_ptr(), *plan.code),
+        conv,
+        plan.pool,
+        relu,
+        space,
+        threads,
+        which,
+    )
+    del memory
+    return y, code
+
+
+def _code(code: Tensor | None, pool: Ints) -> Tensor | None:
+    """The code in the memory format that the kernels write and read (vmap may have changed it)."""
+    if code is None:
+        return None
+    return code.contiguous(
+        memory_format=torch.channels_last if pool else torch.contiguous_format
+    )
+
+
+def dgrad(
+    dy: Tensor,
+    code: Tensor | None,
+    weight: Tensor,
+    x_hw: Sequence[int],
+    channels_last: bool,
+    conv: Ints,
+    pool: Ints = (),
+) -> Tensor:
+    """The gradient of x, in the memory format asked for."""
+    threads, which = torch.get_num_threads(), precision.implementation
+    dy, weight, code = dense(dy), dense(weight), _code(code, pool)
+    x_size = (dy.shape[0], weight.shape[1] * conv[8], *x_hw)
+    dx = empty(x_size, channels_last, dy)
+    c_pool = pool[:8] if pool else None
+    space, memory = workspace(
+        workspace_bytes(
+            "dgrad",
+            dy.dtype,
+            x_size,
+            weight.shape,
+            dy.shape,
+            conv,
+            c_pool,
+            code is not None,
+            threads,
+            which,
+        ),
+        dy,
+    )
+    _C.conv2d_dgrad(
+        pack(dy), pack(code), pack(weight), pack(dx), conv, c_pool, space, threads, which
+    )
+    del memory
+    return dx
+
+
+def wgrad(
+    x: Tensor,
+    dy: Tensor,
+    code: Tensor | None,
+    w_size: Ints,
+    channels_last: bool,
+    want_weight: bool,
+    want_bias: bool,
+    conv: Ints,
+    pool: Ints = (),
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of weight and bias, None where not wanted."""
+    threads, which = torch.get_num_threads(), precision.implementation
+    x, dy, code = dense(x), dense(dy), _code(code, pool)
+    dw = empty(w_size, channels_last, dy) if want_weight else None
+    dbias = torch.empty((w_size[0],), dtype=dy.dtype, device=dy.device) if want_bias else None
+    c_pool = pool[:8] if pool else None
+    space, memory = workspace(
+        workspace_bytes(
+            "wgrad", dy.dtype, x.shape, w_size, dy.shape, conv, c_pool, code is not None, threads, which
+        ),
+        dy,
+    )
+    _C.conv2d_wgrad(
+        pack(x),
+        pack(dy),
+        pack(code),
+        pack(dw),
+        pack(dbias),
+        w_size,
+        conv,
+        c_pool,
+        space,
+        threads,
+        which,
+    )
+    del memory
+    return dw, dbias

@@ -1,0 +1,77 @@
+"""Tensors as `fastconv._C` takes them: (data_ptr, nbytes, dtype, sizes, strides)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch  # before _C, so that both share one OpenMP library
+from torch import Tensor
+
+from .. import _C
+from . import _geometry as geometry
+
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.uint8: 2, torch.int32: 3}
+KERNEL_DTYPES = frozenset((torch.float32, torch.float64))
+
+Buffer = tuple[int, int, int, Sequence[int], Sequence[int]]
+NO_WORKSPACE: Buffer = (0, 0, 2, (0,), (1,))
+
+
+def pack(tensor: Tensor | None) -> Buffer | None:
+    """A dense tensor as a buffer."""
+    if tensor is None:
+        return None
+    return (
+        tensor.data_ptr(),
+        tensor.nbytes,
+        DTYPES[tensor.dtype],
+        tensor.shape,
+        tensor.stride(),
+    )
+
+
+def flat(tensor: Tensor | None) -> Buffer | None:
+    """The same with its elements in the order of memory."""
+    if tensor is None:
+        return None
+    return tensor.data_ptr(), tensor.nbytes, DTYPES[tensor.dtype], (tensor.numel(),), (1,)
+
+
+@lru_cache(maxsize=4096)
+def _is_dense(size: Sequence[int], stride: Sequence[int], channels_last: bool) -> bool:
+    return geometry.is_dense(size, stride, geometry.strides(size, channels_last))
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """The tensor itself where it is contiguous or channels_last, else a contiguous copy."""
+    size, stride = tensor.shape, tensor.stride()
+    if _is_dense(size, stride, False) or _is_dense(size, stride, True):
+        return tensor
+    return tensor.contiguous()
+
+
+def empty(size: Sequence[int], channels_last: bool, like: Tensor, dtype=None) -> Tensor:
+    """Uninitialised memory of the given sizes and memory format."""
+    return torch.empty_strided(
+        size,
+        geometry.strides(size, channels_last),
+        dtype=like.dtype if dtype is None else dtype,
+        device=like.device,
+    )
+
+
+@lru_cache(maxsize=4096)
+def workspace_bytes(direction, dtype, x_size, w_size, y_size, conv, pool, relu, threads, which) -> int:
+    """What a kernel needs for itself. Depends on the geometry alone, so it is asked once."""
+    return _C.conv2d_workspace(
+        direction, DTYPES[dtype], x_size, w_size, y_size, conv, pool, relu, threads, which
+    )
+
+
+def workspace(nbytes: int, like: Tensor) -> tuple[Buffer, Tensor | None]:
+    """The buffer for a kernel and the tensor that keeps it alive."""
+    if nbytes == 0:
+        return NO_WORKSPACE, None
+    memory = torch.empty_strided((nbytes,), (1,), dtype=torch.uint8, device=like.device)
+    return (memory.data_ptr(), nbytes, 2, (nbytes,), (1,)), memory

@@ -1,0 +1,218 @@
+"""The fused blocks, convolution + bias + ReLU (+ max-pool), and their sparse derivatives.
+
+The forward pass gives the output and a code (design section 5): with a pool, the winner's position
+in each window; without one, a bit per value. Given the code a block is linear, so its derivatives
+are a triple like conv2d's, closed under differentiation. Only picking values at the winners, which
+second derivatives need, has no kernel of its own. An empty `pool` means no pool.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _codes, _fallback, _kernels
+from . import _geometry as geometry
+from ._define import define, saves
+from .conv2d import _channels_last, conv2d, full_gradient, wgrad_fake
+
+
+def _fprop(
+    x: Tensor, weight: Tensor, bias: Tensor | None, conv: Any, pool: Any, save: bool
+) -> tuple[Tensor, Tensor | None]:
+    return _kernels.fprop(x, weight, bias, tuple(conv), tuple(pool), True, save)
+
+
+def _fprop_fake(
+    x: Tensor, weight: Tensor, bias: Tensor | None, conv: Any, pool: Any, save: bool
+) -> tuple[Tensor, Tensor]:
+    channels_last = _channels_last(x) or _channels_last(weight)
+    size = geometry.block_size(x.shape, weight.shape, conv, pool)
+    y = x.new_empty_strided(size, geometry.strides(size, channels_last))
+    if not save:
+        return y, x.new_empty(0)
+    size = geometry.code_size(x.shape, weight.shape, conv, pool)
+    stride = geometry.strides(size, channels_last=len(pool) > 0)
+    return y, x.new_empty_strided(size, stride, dtype=torch.uint8)
+
+
+def _fprop_save(ctx: Any, args: Any, output: Any) -> None:
+    x, weight, _, ctx.conv, ctx.pool, ctx.save = args
+    ctx.save_for_backward(x, weight, output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _fprop_backward(ctx: Any, dy: Tensor, _: None) -> tuple[Tensor | None, ...]:
+    if not ctx.save:
+        raise RuntimeError(
+            "fastconv: this graph was made without gradients, so the fused block kept nothing for "
+            "a backward pass; export it again with parameters that require grad"
+        )
+    x, weight, code = ctx.saved_tensors
+    want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
+    dx = dw = dbias = None
+    if want_x:
+        dx = conv2d_relu_dgrad(
+            dy, weight, code, x.shape[2:], _channels_last(x), ctx.conv, ctx.pool
+        )
+    if want_weight or want_bias:
+        dw, dbias = conv2d_relu_wgrad(
+            x,
+            dy,
+            code,
+            weight.shape,
+            _channels_last(weight),
+            want_weight,
+            want_bias,
+            ctx.conv,
+            ctx.pool,
+        )
+    return dx, dw if want_weight else None, dbias if want_bias else None
+
+
+def _dgrad(
+    dy: Tensor, weight: Tensor, code: Tensor, x_hw: Any, channels_last: bool, conv: Any, pool: Any
+) -> Tensor:
+    return _kernels.dgrad(dy, code, weight, x_hw, channels_last, tuple(conv), tuple(pool))
+
+
+def _dgrad_fake(
+    dy: Tensor, weight: Tensor, code: Tensor, x_hw: Any, channels_last: bool, conv: Any, pool: Any
+) -> Tensor:
+    size = (dy.shape[0], weight.shape[1] * conv[8], *x_hw)
+    return dy.new_empty_strided(size, geometry.strides(size, channels_last))
+
+
+def _dgrad_save(ctx: Any, args: Any, output: Any) -> None:
+    dy, weight, code, _, _, ctx.conv, ctx.pool = args
+    ctx.save_for_backward(dy, weight, code)
+
+
+def _dgrad_backward(ctx: Any, ddx: Tensor) -> tuple[Tensor | None, ...]:
+    dy, weight, code = ctx.saved_tensors
+    want_dy, want_weight = ctx.needs_input_grad[:2]
+    ddy = dw = None
+    if want_dy:
+        ddy = _pick(conv2d(ddx, weight, None, ctx.conv), code, ctx.pool)
+    if want_weight:
+        dw, _ = conv2d_relu_wgrad(
+            ddx, dy, code, weight.shape, _channels_last(weight), True, False, ctx.conv, ctx.pool
+        )
+    return ddy, dw, None
+
+
+def _wgrad(
+    x: Tensor,
+    dy: Tensor,
+    code: Tensor,
+    w_size: Any,
+    channels_last: bool,
+    want_weight: bool,
+    want_bias: bool,
+    conv: Any,
+    pool: Any,
+) -> tuple[Tensor | None, Tensor | None]:
+    return _kernels.wgrad(
+        x,
+        dy,
+        code,
+        tuple(w_size),
+        channels_last,
+        want_weight,
+        want_bias,
+        tuple(conv),
+        tuple(pool),
+    )
+
+
+def _wgrad_fake(x, dy, code, w_size, channels_last, want_weight, want_bias, conv, pool):
+    return wgrad_fake(dy, w_size, channels_last, want_weight, want_bias)
+
+
+def _wgrad_save(ctx: Any, args: Any, output: Any) -> None:
+    x, dy, code, _, _, ctx.want_weight, ctx.want_bias, ctx.conv, ctx.pool = args
+    ctx.save_for_backward(x, dy, code)
+
+
+def _wgrad_backward(
+    ctx: Any, ddw: Tensor | None, ddbias: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    x, dy, code = ctx.saved_tensors
+    want_x, want_dy = ctx.needs_input_grad[:2]
+    ddw = ddw if ctx.want_weight else None
+    ddbias = ddbias if ctx.want_bias else None
+    dx = ddy = None
+    if want_x and ddw is not None:
+        dx = conv2d_relu_dgrad(
+            dy, ddw, code, x.shape[2:], _channels_last(x), ctx.conv, ctx.pool
+        )
+    if want_dy:
+        size = dy.shape
+        if len(ctx.pool) and ddw is None and ddbias is not None:
+            # Every position of a window has the same value: no need for the full size.
+            live = code != geometry.DEAD
+            return dx, ddbias.view(1, -1, 1, 1) * live.to(ddbias.dtype), None
+        full = full_gradient(x, ddw, ddbias, ctx.conv, size)
+        ddy = None if full is None else _pick(full, code, ctx.pool)
+    return dx, ddy, None
+
+
+def _pick(full: Tensor, code: Tensor, pool: Any) -> Tensor:
+    """The full-size tensor's values where the block's output came from, 0 where it is dead."""
+    if len(pool):
+        return _codes.gather(full, code, pool)
+    return full.masked_fill(~_codes.block_live(code, full.shape[3]), 0)
+
+
+_FORWARD = "(Tensor x, Tensor weight, Tensor? bias, SymInt[] conv, SymInt[] pool, bool save)"
+_forward_parts = dict(
+    tensors=3,
+    forward=_fprop,
+    fake=_fprop_fake,
+    save=_fprop_save,
+    backward=_fprop_backward,
+    fallback=_fallback.block,
+    fold=(0,),
+)
+# Two names for one operation, so that a profile or an exported graph says what runs.
+_conv2d_relu = define(f"conv2d_relu{_FORWARD} -> (Tensor, Tensor)", **_forward_parts)
+_conv2d_relu_max_pool2d = define(
+    f"conv2d_relu_max_pool2d{_FORWARD} -> (Tensor, Tensor)", **_forward_parts
+)
+
+conv2d_relu_dgrad = define(
+    "conv2d_relu_dgrad(Tensor dy, Tensor weight, Tensor code, SymInt[] x_hw, bool channels_last, "
+    "SymInt[] conv, SymInt[] pool) -> Tensor",
+    tensors=3,
+    forward=_dgrad,
+    fake=_dgrad_fake,
+    save=_dgrad_save,
+    backward=_dgrad_backward,
+    fallback=_fallback.block_dgrad,
+    fold=(0, 2),
+)
+
+conv2d_relu_wgrad = define(
+    "conv2d_relu_wgrad(Tensor x, Tensor dy, Tensor code, SymInt[] w_size, bool channels_last, "
+    "bool want_weight, bool want_bias, SymInt[] conv, SymInt[] pool) -> (Tensor, Tensor)",
+    tensors=3,
+    forward=_wgrad,
+    fake=_wgrad_fake,
+    save=_wgrad_save,
+    backward=_wgrad_backward,
+    fallback=_fallback.block_wgrad,
+)
+
+
+def conv2d_relu(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Any) -> Tensor:
+    """ReLU of a convolution."""
+    return _conv2d_relu(x, weight, bias, conv, (), saves(x, weight, bias))[0]
+
+
+def conv2d_relu_max_pool2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, conv: Any, pool: Any
+) -> Tensor:
+    """Max-pool (windows up to 254 positions) of the ReLU of a convolution."""
+    return _conv2d_relu_max_pool2d(x, weight, bias, conv, pool, saves(x, weight, bias))[0]

@@ -1,0 +1,112 @@
+"""max_pool2d. Saved for the backward pass: the winner's position in each window, no values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _C
+from . import _codes, _fallback
+from . import _geometry as geometry
+from ._define import define, saves
+from ._marshal import dense, empty, pack
+from .conv2d import _channels_last
+
+
+def _code_dtype(pool: Sequence[int]) -> torch.dtype:
+    small = pool[0] * pool[1] <= geometry.MAX_BYTE_POSITIONS
+    return torch.uint8 if small else torch.int32
+
+
+def _output_size(x: Tensor, pool: Sequence[int]) -> tuple[int, ...]:
+    return (*x.shape[:2], *geometry.pool_size(x.shape[2], x.shape[3], pool))
+
+
+def _fprop(x: Tensor, pool: Any, save: bool) -> tuple[Tensor, Tensor | None]:
+    pool = tuple(pool)
+    channels_last, size = _channels_last(x), _output_size(x, pool)
+    x = dense(x)
+    y = empty(size, channels_last, x)
+    code = empty(size, channels_last, x, _code_dtype(pool)) if save else None
+    _C.max_pool2d_fprop(pack(x), pack(y), pack(code), pool[:8], torch.get_num_threads())
+    return y, code
+
+
+def _fprop_fake(x: Tensor, pool: Any, save: bool) -> tuple[Tensor, Tensor]:
+    size = _output_size(x, pool)
+    stride = geometry.strides(size, _channels_last(x))
+    y = x.new_empty_strided(size, stride)
+    if not save:
+        return y, x.new_empty(0)
+    return y, x.new_empty_strided(size, stride, dtype=_code_dtype(pool))
+
+
+def _fprop_save(ctx: Any, args: Any, output: Any) -> None:
+    x, ctx.pool, ctx.save = args
+    ctx.x_hw, ctx.channels_last = x.shape[2:], _channels_last(x)
+    ctx.save_for_backward(output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _fprop_backward(ctx: Any, dy: Tensor, _: None) -> tuple[Tensor | None]:
+    if not ctx.save:
+        raise RuntimeError("fastconv: this graph was made without gradients; export it again")
+    (code,) = ctx.saved_tensors
+    return (max_pool2d_backward(dy, code, ctx.x_hw, ctx.channels_last, ctx.pool),)
+
+
+def _bprop(dy: Tensor, code: Tensor, x_hw: Any, channels_last: bool, pool: Any) -> Tensor:
+    dy, code = dense(dy), dense(code)
+    dx = empty((*dy.shape[:2], *x_hw), channels_last, dy)
+    _C.max_pool2d_bprop(
+        pack(dy), pack(code), pack(dx), tuple(pool)[:8], torch.get_num_threads()
+    )
+    return dx
+
+
+def _bprop_fake(dy: Tensor, code: Tensor, x_hw: Any, channels_last: bool, pool: Any) -> Tensor:
+    size = (*dy.shape[:2], *x_hw)
+    return dy.new_empty_strided(size, geometry.strides(size, channels_last))
+
+
+def _bprop_save(ctx: Any, args: Any, output: Any) -> None:
+    ctx.save_for_backward(args[1])
+    ctx.pool = args[4]
+
+
+max_pool2d_backward = define(
+    "max_pool2d_backward(Tensor dy, Tensor code, SymInt[] x_hw, bool channels_last, "
+    "SymInt[] pool) -> Tensor",
+    tensors=2,
+    forward=_bprop,
+    fake=_bprop_fake,
+    save=_bprop_save,
+    backward=lambda ctx, ddx: (_codes.gather(ddx, ctx.saved_tensors[0], ctx.pool), None),
+    fallback=_fallback.max_pool2d_backward,
+    fold=(0, 1),
+)
+
+_max_pool2d = define(
+    "max_pool2d(Tensor x, SymInt[] pool, bool save) -> (Tensor, Tensor)",
+    tensors=1,
+    forward=_fprop,
+    fake=_fprop_fake,
+    save=_fprop_save,
+    backward=_fprop_backward,
+    fallback=_fallback.max_pool2d_padded,
+    fold=(0,),
+)
+
+
+def max_pool2d(x: Tensor, pool: Any) -> Tensor:
+    """The largest value of each window, as torch for NaN and ties."""
+    return _max_pool2d(x, pool, saves(x))[0]
+
+
+def max_pool2d_with_indices(x: Tensor, pool: Any) -> tuple[Tensor, Tensor]:
+    """The same and the winners' flat positions in the H x W plane, int64 (-1: none)."""
+    y, code = _max_pool2d(x, pool, True)
+    return y, _codes.flat_index(code, x.shape[3], pool)

@@ -1,0 +1,124 @@
+"""relu. Saved for the backward pass: one bit per element, in the order of y's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from .. import _C
+from . import _eager, _fallback
+from ._define import define, saves
+from ._marshal import flat
+
+
+def _mask(x: Tensor) -> Tensor:
+    return x.new_empty((x.numel() + 7) // 8, dtype=torch.uint8)
+
+
+def _fprop(x: Tensor, save: bool) -> tuple[Tensor, Tensor | None]:
+    y = torch.empty_like(x)  # dense, with x's strides where x is dense
+    if y.stride() != x.stride():
+        x = y.copy_(x)
+    mask = _mask(y) if save else None
+    _C.relu_fprop(flat(x), flat(y), flat(mask), torch.get_num_threads())
+    return y, mask
+
+
+def _fprop_fake(x: Tensor, save: bool) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), _mask(x) if save else x.new_empty(0)
+
+
+def _fprop_save(ctx: Any, args: Any, output: Any) -> None:
+    y, mask = output
+    ctx.stride, ctx.save = y.stride(), args[1]
+    ctx.save_for_backward(mask)
+    ctx.mark_non_differentiable(mask)
+
+
+def _fprop_backward(ctx: Any, dy: Tensor, _: None) -> tuple[Tensor | None]:
+    if not ctx.save:
+        raise RuntimeError("fastconv: this graph was made without gradients; export it again")
+    return (relu_backward(dy, ctx.saved_tensors[0], ctx.stride),)
+
+
+def _bprop(dy: Tensor, mask: Tensor, stride: Sequence[int]) -> Tensor:
+    stride = tuple(stride)
+    dx = torch.empty_strided(dy.shape, stride, dtype=dy.dtype, device=dy.device)
+    if dy.stride() != stride:
+        dy = dx.copy_(dy)
+    _C.relu_bprop(flat(dy), flat(mask), flat(dx), torch.get_num_threads())
+    return dx
+
+
+def _bprop_save(ctx: Any, args: Any, output: Any) -> None:
+    ctx.save_for_backward(args[1])
+    ctx.stride = args[2]
+
+
+relu_backward = define(
+    "relu_backward(Tensor dy, Tensor mask, SymInt[] stride) -> Tensor",
+    tensors=2,
+    forward=_bprop,
+    fake=lambda dy, mask, stride: dy.new_empty_strided(dy.shape, tuple(stride)),
+    save=_bprop_save,
+    backward=lambda ctx, ddx: (relu_backward(ddx, ctx.saved_tensors[0], ctx.stride), None),
+    fallback=_fallback.relu_backward,
+)
+
+_relu = define(
+    "relu(Tensor x, bool save) -> (Tensor, Tensor)",
+    tensors=1,
+    forward=_fprop,
+    fake=_fprop_fake,
+    save=_fprop_save,
+    backward=_fprop_backward,
+    fallback=_fallback.relu,
+)
+
+
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0), as torch for NaN and -0.0."""
+    return _relu(x, saves(x))[0]
+
+
+class _InPlace(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        mask = _mask(x)
+        _C.relu_fprop(flat(x), flat(x), flat(mask), torch.get_num_threads())
+        ctx.stride = x.stride()
+        ctx.save_for_backward(mask)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
+        return relu_backward(dy, ctx.saved_tensors[0], ctx.stride)
+
+
+def relu_(x: Tensor) -> Tensor:
+    """relu into x itself."""
+    plain = _eager.quiet() and type(x) in _eager.PLAIN_TYPES and x.is_cpu
+    # copy_ refuses what must not be written to, and works under every transform.
+    if not plain or x.is_inference() or not _is_packed(x):
+        return x.copy_(relu(x))
+    if x.requires_grad and torch.is_grad_enabled():
+        if x.is_leaf:
+            raise RuntimeError(
+                "a leaf Variable that requires grad is being used in an in-place operation."
+            )
+        return _InPlace.apply(x)
+    _C.relu_fprop(flat(x), flat(x), None, torch.get_num_threads())
+    torch.autograd.graph.increment_version(x)
+    return x
+
+
+def _is_packed(x: Tensor) -> bool:
+    """Whether x fills its stretch of memory without gaps or overlaps."""
+    return x.is_contiguous() or (
+        x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    )

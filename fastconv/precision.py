@@ -1,0 +1,40 @@
+"""How exact float32 convolutions are."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from . import _C
+
+_precision = "high"
+
+# What `_C` is told: "" takes the fastest implementation, "highest" the fastest exact one.
+implementation = ""
+
+
+def set_precision(precision: Literal["high", "highest"]) -> None:
+    """Chooses between speed and exactness, for all following calls of this process.
+
+    Args:
+        precision: "high" (as at the start) allows Winograd's algorithm for float32 convolutions,
+            whose error stays below 1e-5 of the largest value (1e-4 for weight gradients), and TF32
+            on GPUs where torch's own flag does; "highest" allows neither.
+
+    Raises:
+        ValueError: any other value.
+    """
+    global _precision, implementation
+    if precision not in ("high", "highest"):
+        raise ValueError(f"set_precision: expected 'high' or 'highest', got {precision!r}")
+    _precision = precision
+    inexact = any(
+        name.startswith("winograd")
+        for direction in ("fprop", "dgrad", "wgrad")
+        for name in _C.implementations(direction)
+    )
+    implementation = "highest" if precision == "highest" and inexact else ""
+
+
+def get_precision() -> str:
+    """What `set_precision` was last given, "high" at the start."""
+    return _precision
