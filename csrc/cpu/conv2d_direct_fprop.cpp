@@ -1,5 +1,363 @@
+// conv2d forward, with bias and with whatever follows (geometry.h, Epilogue), computed directly.
+//
+// A work item is a few rows of one image's output. It packs the input rows that it needs as NHWC, with the
+// padding in place, and then, for each block of up to 2 vectors of output channels, computes its rows of the
+// convolution into a buffer that stays in cache and writes what the epilogue makes of them:
+//
+//   micro-kernel: PIXELS x VECTORS accumulators, acc[i][v] += x[pixel i][c, r, s] * w[c, r, s][vector v]
+//
+// PIXELS is what the registers hold beside two vectors of weights and one of x: 6, with AVX-512's 32
+// registers 12. Any pixels of the item make up a group, so that small images fill the registers as well.
+// The reduction is cut into passes whose weights stay in the first-level cache over all pixels.
+// Only the halo of rows between two items is packed (and, under an overlapping pool, computed) twice.
 #include "isa_kernels.h"
+#include "pack.h"
+#include "parallel.h"
+#include "pool_window.h"
+
 namespace fastconv::cpu::FASTCONV_ISA {
-namespace { bool never(const Conv2dProblem&) { return false; } }
-const Implementation<FpropArgs> direct_fprop = {"direct_fprop", never, nullptr, nullptr};
+namespace {
+
+#if defined(__AVX512F__) || FASTCONV_VECTOR_BYTES == 64
+constexpr int max_pixels = 12;
+#else
+constexpr int max_pixels = 6;
+#endif
+constexpr int max_vectors = 2;
+constexpr int64_t cache_bytes = 384 << 10;  // of an item's data: what the second-level cache can hold
+constexpr int64_t pass_bytes = 20 << 10;    // of weights: what the first-level cache can hold
+constexpr int64_t least_items = 16;         // enough for a few threads to share evenly
+
+// A stretch of the reduction that lies side by side in the packed input.
+struct Part {
+    int32_t offset, length;
+};
+
+template <class T>
+struct Plan {
+    int64_t channels, filters;  // of one group
+    int64_t blocks_per_group, blocks;
+    int64_t reduction;                        // channels * R * S
+    int64_t stretch, stretches, piece, parts;  // the reduction is `stretches` of `stretch`, cut into pieces
+    int64_t width;                            // of the packed input
+    int64_t rows, chunks;                     // (pooled) output rows of an item, items of an image
+    int64_t block_shares;                     // items of a chunk: each has some of the blocks
+    int64_t conv_rows, input_rows;            // at most, of an item
+
+    explicit Plan(const Conv2dProblem& problem) {
+        const Conv2d& conv = problem.conv;
+        const Pool2d& pool = problem.pool;
+        constexpr int64_t block = max_vectors * lanes<T>;
+        channels = conv.C / conv.groups, filters = conv.K / conv.groups;
+        blocks_per_group = ceil_div(filters, block), blocks = blocks_per_group * conv.groups;
+        reduction = channels * conv.R * conv.S;
+        const bool whole_rows = conv.groups == 1 && conv.dilation_w == 1;
+        stretch = whole_rows ? conv.S * channels : channels;
+        stretches = whole_rows ? conv.R : conv.R * conv.S;
+        piece = ceil_div(stretch, ceil_div(stretch, pass_elements(max_vectors)));
+        parts = stretches * ceil_div(stretch, piece);
+        width = (conv.Q - 1) * conv.stride_w + (conv.S - 1) * conv.dilation_w + 1;
+        // As many rows as the cache holds, in even chunks; fewer where else there were too few items.
+        for (rows = pool.P;; rows = ceil_div(rows, 2)) {
+            conv_rows = min(conv.P, (rows - 1) * pool.stride_h + (pool.window_h - 1) * pool.dilation_h + 1);
+            input_rows = (conv_rows - 1) * conv.stride_h + (conv.R - 1) * conv.dilation_h + 1;
+            chunks = ceil_div(pool.P, rows);
+            if (rows == 1) break;
+            if (item_bytes(conv) <= cache_bytes && conv.N * chunks * blocks >= least_items) break;
+        }
+        block_shares = min(blocks, ceil_div(least_items, max(1, conv.N * chunks)));
+    }
+
+    int64_t item_bytes(const Conv2d& conv) const {
+        return (input_rows * width * conv.C + conv_rows * conv.Q * max_vectors * lanes<T>) * int64_t(sizeof(T));
+    }
+    static int64_t pass_elements(int vectors) { return pass_bytes / (vectors * lanes<T> * int64_t(sizeof(T))); }
+    int64_t first_filter(int64_t block) const {  // within the group
+        return block % blocks_per_group * max_vectors * lanes<T>;
+    }
+    int vectors(int64_t block) const { return filters - first_filter(block) > lanes<T> ? 2 : 1; }
+};
+
+// What the threads share, and what each has to itself.
+template <class T>
+struct Workspace {
+    T *weights, *bias;  // [block][R][S][channels][max_vectors * lanes], [block][max_vectors * lanes]
+    Part* parts;
+    T *input, *conv, *row;  // of thread 0; `per_thread` bytes further, of the next
+    int32_t* offsets;
+    size_t per_thread, bytes;
+
+    Workspace(const Conv2dProblem& problem, const Plan<T>& plan, void* start) {
+        const Conv2d& conv_ = problem.conv;
+        constexpr int64_t block = max_vectors * lanes<T>;
+        Carver carver(start);
+        weights = carver.take<T>(plan.blocks * plan.reduction * block);
+        bias = carver.take<T>(plan.blocks * block);
+        parts = carver.take<Part>(plan.parts);
+        const size_t shared = carver.used();
+        input = carver.take<T>(plan.input_rows * plan.width * conv_.C);
+        conv = carver.take<T>(plan.conv_rows * conv_.Q * block);
+        row = carver.take<T>(problem.pool.Q * block);
+        offsets = carver.take<int32_t>(plan.conv_rows * conv_.Q);
+        per_thread = carver.used() - shared;
+        bytes = shared + per_thread * size_t(problem.threads);
+    }
+
+    template <class U>
+    U* of(int thread, U* mine) const {
+        return reinterpret_cast<U*>(reinterpret_cast<char*>(mine) + size_t(thread) * per_thread);
+    }
+};
+
+// out[i][v] = bias[v] (null: out[i][v] itself) + the sum over the parts. offsets[i]: pixel i's first element.
+template <class T, int PIXELS, int VECTORS>
+void micro_kernel(const T* x, const int32_t* offsets, const Part* part, const Part* last_part, const T* w,
+                  const T* bias, T* out) {
+    constexpr int W = lanes<T>;
+    Vec<T> acc[PIXELS][VECTORS];
+#pragma GCC unroll 12
+    for (int i = 0; i < PIXELS; ++i)
+#pragma GCC unroll 2
+        for (int v = 0; v < VECTORS; ++v)
+            acc[i][v] = load(bias ? bias + v * W : out + (i * VECTORS + v) * W);
+    for (; part < last_part; ++part) {
+        const T* pixel[PIXELS];
+#pragma GCC unroll 12
+        for (int i = 0; i < PIXELS; ++i) pixel[i] = x + offsets[i] + part->offset;
+        for (int64_t t = 0; t < part->length; ++t, w += VECTORS * W) {
+            Vec<T> weight[VECTORS];
+#pragma GCC unroll 2
+            for (int v = 0; v < VECTORS; ++v) weight[v] = load(w + v * W);
+#pragma GCC unroll 12
+            for (int i = 0; i < PIXELS; ++i) {
+                const Vec<T> value = splat(pixel[i][t]);
+#pragma GCC unroll 2
+                for (int v = 0; v < VECTORS; ++v) acc[i][v] += value * weight[v];
+            }
+        }
+    }
+#pragma GCC unroll 12
+    for (int i = 0; i < PIXELS; ++i)
+#pragma GCC unroll 2
+        for (int v = 0; v < VECTORS; ++v) store(out + (i * VECTORS + v) * W, acc[i][v]);
 }
+
+template <class T>
+using MicroKernel = void (*)(const T*, const int32_t*, const Part*, const Part*, const T*, const T*, T*);
+
+// micro_kernel<T, pixels, VECTORS> for a number known at run time.
+template <class T, int VECTORS, int PIXELS = max_pixels>
+MicroKernel<T> micro_kernel_for(int64_t pixels) {
+    if constexpr (PIXELS > 1)
+        if (pixels < PIXELS) return micro_kernel_for<T, VECTORS, PIXELS - 1>(pixels);
+    return micro_kernel<T, PIXELS, VECTORS>;
+}
+
+// The convolution of `pixels` pixels for one block: out is [pixel][VECTORS * lanes].
+template <class T, int VECTORS>
+void compute_block(const Plan<T>& plan, const T* x, const int32_t* offsets, int64_t pixels, const Part* parts,
+                   const T* w, const T* bias, T* out) {
+    constexpr int block = VECTORS * lanes<T>;
+    const int64_t groups = ceil_div(pixels, max_pixels);
+    const int64_t least = groups ? pixels / groups : 0, larger = groups ? pixels % groups : 0;
+    const MicroKernel<T> small = micro_kernel_for<T, VECTORS>(least);
+    const MicroKernel<T> large = micro_kernel_for<T, VECTORS>(least + 1);
+    for (const Part *first = parts, *end = parts + plan.parts, *last; first < end; first = last) {
+        int64_t elements = 0;
+        for (last = first; last < end; ++last) {
+            if (last > first && elements + last->length > Plan<T>::pass_elements(VECTORS)) break;
+            elements += last->length;
+        }
+        int64_t pixel = 0;
+        for (int64_t g = 0; g < groups; ++g) {
+            (g < larger ? large : small)(x, offsets + pixel, first, last, w, bias, out + pixel * block);
+            pixel += least + (g < larger);
+        }
+        w += elements * block;
+        bias = nullptr;
+    }
+}
+
+template <class T>
+void pack_weights(const Conv2dProblem& problem, const Plan<T>& plan, const FpropArgs& args, int64_t block, T* out,
+                  T* bias) {
+    const Conv2d& conv = problem.conv;
+    const int64_t width = plan.vectors(block) * lanes<T>;
+    const int64_t first = plan.first_filter(block), group = block / plan.blocks_per_group;
+    for (int64_t i = 0; i < width; ++i) {
+        const bool exists = first + i < plan.filters;
+        const int64_t k = group * plan.filters + first + i;
+        bias[i] = exists && args.bias.data ? static_cast<const T*>(args.bias.data)[k * args.bias.stride[0]] : T(0);
+        T* to = out + i;
+        const T* filter = static_cast<const T*>(args.w.data) + k * args.w.stride[0];
+        for (int64_t r = 0; r < conv.R; ++r)
+            for (int64_t s = 0; s < conv.S; ++s)
+                for (int64_t c = 0; c < plan.channels; ++c, to += width)
+                    *to = exists ? filter[c * args.w.stride[1] + r * args.w.stride[2] + s * args.w.stride[3]] : T(0);
+    }
+}
+
+template <class T>
+void list_parts(const Conv2d& conv, const Plan<T>& plan, Part* part) {
+    const bool whole_rows = plan.stretches == conv.R;
+    for (int64_t i = 0; i < plan.stretches; ++i) {
+        const int64_t r = whole_rows ? i : i / conv.S, s = whole_rows ? 0 : i % conv.S;
+        const int64_t start = (r * conv.dilation_h * plan.width + s * conv.dilation_w) * conv.C;
+        for (int64_t at = 0; at < plan.stretch; at += plan.piece)
+            *part++ = {int32_t(start + at), int32_t(min(plan.piece, plan.stretch - at))};
+    }
+}
+
+// The low bytes of a vector, of which `count` exist.
+template <class T>
+void store_some_bytes(uint8_t* p, Mask<T> v, int64_t count) {
+    if (count >= lanes<T>) return store_bytes<T>(p, v);
+    uint8_t bytes[lanes<T>];
+    store_bytes<T>(bytes, v);
+    for (int64_t i = 0; i < count; ++i) p[i] = bytes[i];
+}
+
+// ReLU on one row, in place; its bits go to code, [Q / 8][K].
+template <class T>
+void relu_row(T* row, int64_t Q, int vectors, uint8_t* code, int64_t K, int64_t count) {
+    constexpr int W = lanes<T>;
+    for (int64_t v = 0; v < vectors; ++v) {
+        for (int64_t q0 = 0; q0 < Q; q0 += 8) {
+            Mask<T> byte = {};
+            for (int64_t q = q0; q < min(q0 + 8, Q); ++q) {
+                T* at = row + (q * vectors + v) * W;
+                const Vec<T> value = load(at);
+                byte |= ~(value <= 0) & (Mask<T>{} + (1 << (q - q0)));
+                store(at, select(value < 0, Vec<T>{}, value));
+            }
+            if (code && v * W < count) store_some_bytes<T>(code + q0 / 8 * K + v * W, byte, count - v * W);
+        }
+    }
+}
+
+// Row `pooled` of the pool over the convolution's rows, of which `conv` holds those from `first_row` on.
+template <class T>
+void pool_row(const Conv2d& shape, const Pool2d& pool, const T* conv, int64_t first_row, int64_t pooled, int vectors,
+              T* row, uint8_t* code, int64_t count) {
+    constexpr int W = lanes<T>;
+    const int64_t p = pooled * pool.stride_h - pool.pad_h;
+    const Range rows = valid_positions(p, pool.dilation_h, pool.window_h, shape.P);
+    for (int64_t qq = 0; qq < pool.Q; ++qq) {
+        const int64_t q = qq * pool.stride_w - pool.pad_w;
+        const Range columns = valid_positions(q, pool.dilation_w, pool.window_w, shape.Q);
+        for (int64_t v = 0; v < vectors; ++v) {
+            const auto at = [&](int64_t i, int64_t j) {
+                const int64_t pixel = (p + i * pool.dilation_h - first_row) * shape.Q + q + j * pool.dilation_w;
+                return load(conv + (pixel * vectors + v) * W);
+            };
+            Vec<T> best = splat(-T(__builtin_inf()));
+            Mask<T> winner = Mask<T>{} + dead;
+            find_winner(pool.window_w, rows, columns, at, best, winner);
+            const auto is_dead = best <= 0;
+            winner = select(is_dead, Mask<T>{} + dead, winner);
+            // A window that holds no input gives -inf, as in torch.
+            const bool empty = rows.first >= rows.last || columns.first >= columns.last;
+            store(row + (qq * vectors + v) * W, empty ? best : select(is_dead, Vec<T>{}, best));
+            if (code && v * W < count) store_some_bytes<T>(code + qq * shape.K + v * W, winner, count - v * W);
+        }
+    }
+}
+
+template <class T>
+void compute_item(const Conv2dProblem& problem, const Plan<T>& plan, const FpropArgs& args,
+                  const Workspace<T>& space, int64_t item, int thread) {
+    const Conv2d& conv = problem.conv;
+    const Pool2d& pool = problem.pool;
+    const bool pooling = problem.epilogue == Epilogue::relu_max_pool;
+    T *input = space.of(thread, space.input), *buffer = space.of(thread, space.conv);
+    int32_t* offsets = space.of(thread, space.offsets);
+
+    const int64_t share = item % plan.block_shares, chunk = item / plan.block_shares % plan.chunks;
+    const int64_t n = item / plan.block_shares / plan.chunks;
+    const int64_t first_row = chunk * plan.rows, last_row = min(pool.P, first_row + plan.rows);
+    const int64_t reach = (pool.window_h - 1) * pool.dilation_h + 1;
+    const int64_t first_p = max(0, first_row * pool.stride_h - pool.pad_h);
+    const int64_t last_p = max(first_p, min(conv.P, (last_row - 1) * pool.stride_h - pool.pad_h + reach));
+    const int64_t pixels = (last_p - first_p) * conv.Q;
+    if (pixels)
+        pack_rows(args.x, n, first_p * conv.stride_h - conv.pad_h,
+                  (last_p - first_p - 1) * conv.stride_h + (conv.R - 1) * conv.dilation_h + 1, -conv.pad_w, plan.width,
+                  input);
+    for (int64_t i = 0; i < pixels; ++i)
+        offsets[i] = int32_t((i / conv.Q * conv.stride_h * plan.width + i % conv.Q * conv.stride_w) * conv.C);
+
+    constexpr int64_t widest = max_vectors * lanes<T>;
+    for (int64_t block = plan.blocks * share / plan.block_shares;
+         block < plan.blocks * (share + 1) / plan.block_shares; ++block) {
+        const int vectors = plan.vectors(block);
+        const int64_t width = vectors * lanes<T>, group = block / plan.blocks_per_group;
+        const int64_t first_k = group * plan.filters + plan.first_filter(block);
+        const int64_t count = min(width, plan.filters - plan.first_filter(block));
+        (vectors == 1 ? compute_block<T, 1> : compute_block<T, 2>)(
+            plan, input + group * plan.channels, offsets, pixels, space.parts,
+            space.weights + block * plan.reduction * widest, space.bias + block * widest, buffer);
+        for (int64_t p = first_row; p < last_row; ++p) {
+            T* row = pooling ? space.of(thread, space.row) : buffer + (p - first_p) * conv.Q * width;
+            uint8_t* code = static_cast<uint8_t*>(args.code.data);
+            if (pooling) {
+                if (code) code += (n * pool.P + p) * pool.Q * conv.K + first_k;
+                pool_row(conv, pool, buffer, first_p, p, vectors, row, code, count);
+            } else if (problem.epilogue == Epilogue::relu) {
+                if (code) code += (n * conv.P + p) * ceil_div(conv.Q, 8) * conv.K + first_k;
+                relu_row(row, conv.Q, vectors, code, conv.K, count);
+            }
+            T* y = static_cast<T*>(args.y.data) + n * args.y.stride[0] + first_k * args.y.stride[1] +
+                   p * args.y.stride[2];
+            copy2d(pool.Q, count, row, width, 1, y, args.y.stride[3], args.y.stride[1]);
+        }
+    }
+}
+
+template <class T>
+void run_typed(const Conv2dProblem& problem, const FpropArgs& args, void* workspace) {
+    const Plan<T> plan(problem);
+    const Workspace<T> space(problem, plan, workspace);
+    constexpr int64_t widest = max_vectors * lanes<T>;
+    list_parts(problem.conv, plan, space.parts);
+    parallel_for(problem.threads, plan.blocks, [&](int64_t block, int) {
+        pack_weights(problem, plan, args, block, space.weights + block * plan.reduction * widest,
+                     space.bias + block * widest);
+    });
+    parallel_for(problem.threads, problem.conv.N * plan.chunks * plan.block_shares,
+                 [&](int64_t item, int thread) { compute_item(problem, plan, args, space, item, thread); });
+}
+
+// Not for the few channels a group of a depthwise convolution has, and not where padding or dilation
+// would make the packed rows absurdly large.
+template <class T>
+bool applies_typed(const Conv2dProblem& problem) {
+    const Conv2d& conv = problem.conv;
+    if (conv.N == 0 || conv.C == 0 || conv.K == 0 || problem.pool.P == 0 || problem.pool.Q == 0) return false;
+    if (conv.groups > 1 && (conv.K / conv.groups) * 4 < lanes<T>) return false;
+    constexpr double limit = 1 << 28;
+    const double extent_h = double(conv.R - 1) * double(conv.dilation_h) + 1;
+    const double width = double(conv.Q) * double(conv.stride_w) + double(conv.S) * double(conv.dilation_w);
+    const double window = double(problem.pool.window_h) * double(problem.pool.dilation_h);
+    const double rows = (window < double(conv.P) ? window : double(conv.P)) * double(conv.stride_h) + extent_h;
+    return rows * width * double(conv.C) < limit && double(conv.K) * double(conv.C) * double(conv.R * conv.S) < limit;
+}
+
+bool applies(const Conv2dProblem& problem) {
+    return (problem.dtype == DType::float32 ? applies_typed<float> : applies_typed<double>)(problem);
+}
+
+size_t workspace(const Conv2dProblem& problem) {
+    return problem.dtype == DType::float32 ? Workspace<float>(problem, Plan<float>(problem), nullptr).bytes
+                                           : Workspace<double>(problem, Plan<double>(problem), nullptr).bytes;
+}
+
+void run(const Conv2dProblem& problem, const FpropArgs& args, void* space) {
+    (problem.dtype == DType::float32 ? run_typed<float> : run_typed<double>)(problem, args, space);
+}
+
+}  // namespace
+
+extern const Implementation<FpropArgs> direct_fprop;
+const Implementation<FpropArgs> direct_fprop = {"direct", applies, workspace, run};
+
+}  // namespace fastconv::cpu::FASTCONV_ISA

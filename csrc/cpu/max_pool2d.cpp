@@ -5,24 +5,13 @@
 // ceil_mode and dilation) gives -inf and has no winner.
 #include "isa_kernels.h"
 #include "parallel.h"
-#include "vec.h"
+#include "pool_window.h"
 
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
 template <class Code>
 constexpr int no_winner = sizeof(Code) == 1 ? 255 : -1;
-
-// The window positions i for which start + i * dilation lies in [0, size).
-struct Range {
-    int64_t first, last;
-};
-
-Range valid(int64_t start, int64_t dilation, int64_t window, int64_t size) {
-    const int64_t first = start >= 0 ? 0 : ceil_div(-start, dilation);
-    const int64_t last = start >= size ? 0 : min(window, ceil_div(size - start, dilation));
-    return {first, max(first, last)};
-}
 
 template <class T>
 void store_codes(uint8_t* p, Mask<T> codes) { store_bytes<T>(p, codes); }
@@ -39,26 +28,6 @@ Mask<T> load_codes(const int32_t* p) {
     return codes;
 }
 
-// One window for the channels of one vector (V, M) or for one channel (T, int).
-template <class T, class V, class M, class Load>
-void window(const Pool2d& pool, Range rows, Range columns, const Load& at, V& best, M& winner) {
-    bool first = true;
-    for (int64_t i = rows.first; i < rows.last; ++i) {
-        for (int64_t j = columns.first; j < columns.last; ++j) {
-            const V v = at(i, j);
-            if (first) {
-                best = v;
-                winner = winner * 0 + int(i * pool.window_w + j);
-                first = false;
-                continue;
-            }
-            const auto better = (v > best) | (v != v);
-            best = select(better, v, best);
-            winner = select(better, winner * 0 + int(i * pool.window_w + j), winner);
-        }
-    }
-}
-
 template <class T, class Code>
 void fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& pool, int threads) {
     constexpr int W = lanes<T>;
@@ -70,10 +39,10 @@ void fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& p
     parallel_for(threads, N * blocks * pool.P, [&, channels, channels_last](int64_t item, int) {
         const int64_t p = item % pool.P, first_c = item / pool.P % blocks * channels, n = item / pool.P / blocks;
         const int64_t h = p * pool.stride_h - pool.pad_h;
-        const Range rows = valid(h, pool.dilation_h, pool.window_h, x.size[2]);
+        const Range rows = valid_positions(h, pool.dilation_h, pool.window_h, x.size[2]);
         for (int64_t q = 0; q < pool.Q; ++q) {
             const int64_t w = q * pool.stride_w - pool.pad_w;
-            const Range columns = valid(w, pool.dilation_w, pool.window_w, x.size[3]);
+            const Range columns = valid_positions(w, pool.dilation_w, pool.window_w, x.size[3]);
             const T* source = static_cast<const T*>(x.data) + n * x.stride[0] + first_c * x.stride[1];
             T* target = static_cast<T*>(y.data) + n * y.stride[0] + first_c * y.stride[1] + p * y.stride[2] +
                         q * y.stride[3];
@@ -88,8 +57,8 @@ void fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& p
                 for (; c + W <= channels; c += W) {
                     Vec<T> best = splat(-T(__builtin_inf()));
                     Mask<T> winner = Mask<T>{} + no_winner<Code>;
-                    window<T>(pool, rows, columns, [&](int64_t i, int64_t j) { return load(place(i, j) + c); },
-                              best, winner);
+                    find_winner(pool.window_w, rows, columns,
+                                [&](int64_t i, int64_t j) { return load(place(i, j) + c); }, best, winner);
                     store(target + c, best);
                     if (codes) store_codes<T>(codes + c, winner);
                 }
@@ -97,7 +66,8 @@ void fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& p
             for (; c < channels; ++c) {
                 T best = -T(__builtin_inf());
                 int winner = no_winner<Code>;
-                window<T>(pool, rows, columns, [&](int64_t i, int64_t j) { return place(i, j)[c]; }, best, winner);
+                find_winner(pool.window_w, rows, columns, [&](int64_t i, int64_t j) { return place(i, j)[c]; },
+                            best, winner);
                 target[c] = best;
                 if (codes) codes[c] = Code(winner);
             }
@@ -121,7 +91,7 @@ void bprop_channels_last(const Tensor& dy, const Tensor& code, const Tensor& dx,
             const int64_t p = above / pool.stride_h;
             for (int64_t q = 0; q < pool.Q; ++q) {
                 const int64_t w = q * pool.stride_w - pool.pad_w;
-                const Range columns = valid(w, pool.dilation_w, pool.window_w, dx.size[3]);
+                const Range columns = valid_positions(w, pool.dilation_w, pool.window_w, dx.size[3]);
                 const T* g = static_cast<const T*>(dy.data) + n * dy.stride[0] + p * dy.stride[2] + q * dy.stride[3];
                 const Code* codes = static_cast<const Code*>(code.data) + n * code.stride[0] + p * code.stride[2] +
                                     q * code.stride[3];

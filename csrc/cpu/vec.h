@@ -55,9 +55,7 @@ inline void store(T* p, Vec<T> v) {
 
 template <class T>
 inline Vec<T> splat(T value) {
-    Vec<T> v;
-    for (int i = 0; i < lanes<T>; ++i) v[i] = value;
-    return v;
+    return value - Vec<T>{};  // lane by lane, GCC makes masked moves of it
 }
 
 // The low 8 bits of every lane, as bytes.

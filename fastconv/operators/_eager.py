@@ -17,6 +17,7 @@ _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", None)
 _function_modes = getattr(torch._C, "_len_torch_function_stack", None)
 _tracing_state = getattr(torch._C, "_get_tracing_state", None)
 _any_autocast = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
+_is_wrapped = getattr(torch._C._functorch, "is_functorch_wrapped_tensor", None)
 _is_compiling = torch.compiler.is_compiling
 
 COMPLETE = None not in (_functorch_active, _dispatch_modes, _function_modes, _tracing_state) and (
@@ -45,6 +46,11 @@ def functorch_active() -> bool:
 def forward_ad_active() -> bool:
     """A forward-AD level is open (False where that cannot be known)."""
     return getattr(forward_ad, "_current_level", -1) >= 0
+
+
+def is_wrapper(tensor: torch.Tensor | None) -> bool:
+    """What is left of a tensor whose torch.func transform has ended: it has no memory of its own."""
+    return tensor is not None and (_is_wrapped is None or _is_wrapped(tensor))
 
 
 def autocast_dtype(tensor: torch.Tensor) -> torch.dtype | None:

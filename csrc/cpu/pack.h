@@ -1,0 +1,96 @@
+// Copies between memory formats: the kernels work on NHWC, with the padding in place.
+#pragma once
+
+#include "../common/geometry.h"
+#include "vec.h"
+
+namespace fastconv::cpu::FASTCONV_ISA {
+namespace {
+
+#if defined(__AVX2__)
+// dst[j][i] = src[i][j], 8 x 8.
+inline void transpose8(const float* src, int64_t src_row, float* dst, int64_t dst_row) {
+    __m256 a[8], b[8];
+    for (int i = 0; i < 8; ++i) a[i] = _mm256_loadu_ps(src + i * src_row);
+    for (int i = 0; i < 8; i += 2) {
+        b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
+        b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        a[i] = _mm256_shuffle_ps(b[i], b[i + 2], 0x44);
+        a[i + 1] = _mm256_shuffle_ps(b[i], b[i + 2], 0xee);
+        a[i + 2] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0x44);
+        a[i + 3] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; ++i) {
+        _mm256_storeu_ps(dst + i * dst_row, _mm256_permute2f128_ps(a[i], a[i + 4], 0x20));
+        _mm256_storeu_ps(dst + (i + 4) * dst_row, _mm256_permute2f128_ps(a[i], a[i + 4], 0x31));
+    }
+}
+#endif
+
+// dst[i * dst_row + j * dst_column] = src[i * src_row + j * src_column].
+template <class T>
+inline void copy2d(int64_t rows, int64_t columns, const T* src, int64_t src_row, int64_t src_column, T* dst,
+                   int64_t dst_row, int64_t dst_column) {
+    if (src_column == 1 && dst_column == 1) {
+        for (int64_t i = 0; i < rows; ++i)
+            std::memcpy(dst + i * dst_row, src + i * src_row, size_t(columns) * sizeof(T));
+        return;
+    }
+    if (src_row == 1 && dst_column == 1) {  // the same transposition, seen from the other side
+        copy2d(columns, rows, src, src_column, src_row, dst, dst_column, dst_row);
+        return;
+    }
+    int64_t done_rows = 0, done_columns = 0;  // by 8 x 8 blocks
+#if defined(__AVX2__)
+    if constexpr (sizeof(T) == 4) {
+        if (src_column == 1 && dst_row == 1 && rows >= 8 && columns >= 8) {
+            done_rows = rows / 8 * 8, done_columns = columns / 8 * 8;
+            for (int64_t i = 0; i < done_rows; i += 8)
+                for (int64_t j = 0; j < done_columns; j += 8)
+                    transpose8(src + i * src_row + j, src_row, dst + i + j * dst_column, dst_column);
+        }
+    }
+#endif
+    for (int64_t j = 0; j < columns; ++j)
+        for (int64_t i = j < done_columns ? done_rows : 0; i < rows; ++i)
+            dst[i * dst_row + j * dst_column] = src[i * src_row + j * src_column];
+}
+
+// Rows h0 .. h0 + rows and columns w0 .. w0 + width of image n as [rows][width][C]; zeros outside x.
+template <class T>
+inline void pack_rows(const Tensor& x, int64_t n, int64_t h0, int64_t rows, int64_t w0, int64_t width, T* out) {
+    const int64_t C = x.size[1], H = x.size[2];
+    const int64_t first = min(max(-w0, 0), width), last = max(first, min(x.size[3] - w0, width));
+    for (int64_t h = h0; h < h0 + rows; ++h, out += width * C) {
+        const bool inside = h >= 0 && h < H;
+        const int64_t from = inside ? first : width, to = inside ? last : width;
+        std::memset(out, 0, size_t(from * C) * sizeof(T));
+        if (from < to) {
+            const T* src = static_cast<const T*>(x.data) + n * x.stride[0] + h * x.stride[2] + (w0 + from) * x.stride[3];
+            copy2d(to - from, C, src, x.stride[3], x.stride[1], out + from * C, C, 1);
+        }
+        std::memset(out + to * C, 0, size_t((width - to) * C) * sizeof(T));
+    }
+}
+
+// Carves arrays, each aligned to 64 bytes, from a workspace; with a null start it only adds up sizes.
+class Carver {
+public:
+    explicit Carver(void* start) : start_(static_cast<char*>(start)) {}
+    template <class U>
+    U* take(int64_t count) {
+        char* at = start_ ? start_ + used_ : nullptr;
+        used_ += round_up(count * int64_t(sizeof(U)), 64);
+        return reinterpret_cast<U*>(at);
+    }
+    size_t used() const { return size_t(used_); }
+
+private:
+    char* start_;
+    int64_t used_ = 0;
+};
+
+}  // namespace
+}  // namespace fastconv::cpu::FASTCONV_ISA

@@ -1,0 +1,182 @@
+"""The command `fastconv`: train, evaluate, predict, info."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from . import __version__, info
+
+FAILED, WRONG_USE, STOPPED = 1, 2, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_USE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: the command's words, by default those of this process.
+
+    Returns:
+        The exit status: 0; 1 where the training failed; 2 for wrong use; 130 after Ctrl-C.
+    """
+    try:
+        options = _parser().parse_args(arguments)
+        return _run(options)
+    except KeyboardInterrupt as error:
+        return _fail(str(error) or "stopped", STOPPED)
+
+
+def _run(options: argparse.Namespace) -> int:
+    # Only now: help and wrong options shall not wait for these.
+    from .data import DataError
+    from .training import TrainingError, UsageError
+
+    try:
+        return options.command(options)
+    except (DataError, UsageError) as error:
+        return _fail(str(error), WRONG_USE)
+    except (TrainingError, OSError) as error:
+        return _fail(str(error), FAILED)
+    except (MemoryError, RuntimeError) as error:
+        if "alloc" not in str(error) and "out of memory" not in str(error):
+            raise
+        return _fail("out of memory: try a smaller --batch-size or --image-size", FAILED)
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"fastconv: {message}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    from .data import PACKAGED
+    from .models import LAYERS, MODELS
+
+    parser = _Parser(prog="fastconv", description="Trains and runs small image classifiers.")
+    parser.add_argument("--version", action="version", version=f"fastconv {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    names = {name.lower(): name for name in MODELS}
+
+    train = commands.add_parser("train", help="train a network", description=_train.__doc__)
+    train.set_defaults(command=_train)
+    train.add_argument(
+        "--model",
+        type=lambda name: names.get(name.lower(), name),
+        choices=list(MODELS),
+        default="CNN",
+        help="the network (CNN)",
+    )
+    train.add_argument(
+        "--data",
+        default=PACKAGED,
+        help=f"a folder with a sub-folder of images for each class, or {PACKAGED} (the default), "
+        "which comes with fastconv",
+    )
+    train.add_argument("--epochs", type=int, default=10, help="passes over the images (10)")
+    train.add_argument("--batch-size", type=int, default=64, help="images in a step (64)")
+    train.add_argument("--lr", type=float, default=0.001, help="learning rate of SGD (0.001)")
+    train.add_argument(
+        "--image-size", type=int, help="height and width of the images (CNN: 112, others: 224)"
+    )
+    train.add_argument("--seed", type=int, default=0, help="the same seed, the same numbers (0)")
+    train.add_argument(
+        "--out", type=Path, help="the run folder (the first free one of runs/MODEL-NUMBER)"
+    )
+
+    evaluate = commands.add_parser(
+        "evaluate", help="test a trained network", description=_evaluate.__doc__
+    )
+    evaluate.set_defaults(command=_evaluate)
+    evaluate.add_argument("--data", help="other images than those it was trained with")
+    evaluate.add_argument("--batch-size", type=int, default=64, help="images at a time (64)")
+
+    predict = commands.add_parser(
+        "predict", help="tell what images show", description=_predict.__doc__
+    )
+    predict.set_defaults(command=_predict)
+    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+
+    for command in (evaluate, predict):
+        command.add_argument(
+            "--checkpoint", type=Path, help="a run folder or checkpoint (the latest in runs/)"
+        )
+    for command, default in ((train, "fastconv"), (evaluate, None), (predict, None)):
+        usual = default or "as it was trained"
+        command.add_argument(
+            "--layers", choices=LAYERS, default=default, help=f"kind of layers ({usual})"
+        )
+        command.add_argument("--device", help="cpu, cuda, ... (a GPU where torch has one)")
+
+    about = commands.add_parser("info", help="version, build and what runs here")
+    about.set_defaults(command=_info)
+    return parser
+
+
+def _train(options: argparse.Namespace) -> int:
+    """Trains a network and writes a run folder: model.safetensors, metrics.json, curves.png."""
+    from .training import Settings, train
+
+    values = {name: value for name, value in vars(options).items() if name != "command"}
+    train(Settings(**values))
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    """Prints accuracy, precision, recall and F1 of a trained network on the test images."""
+    from . import data
+    from .training import UsageError, evaluate, load_checkpoint
+    from .training.run_folder import find_checkpoint
+    from .training.settings import find_device
+
+    if options.batch_size < 1:
+        raise UsageError(f"batch_size must be at least 1, got {options.batch_size}")
+    device = find_device(options.device)
+    path = find_checkpoint(options.checkpoint)
+    model, description = load_checkpoint(path, options.layers, device)
+    source = options.data or description.data
+    dataset = data.load(source, description.image_size, description.seed, parts=("test",))
+    if dataset.classes != description.classes:
+        raise UsageError(f"{source}: its classes are not those that {path} was trained for")
+    scores = evaluate(model, dataset.parts["test"], options.batch_size, device)
+    print(f"{path}: {description.model} after epoch {description.epoch}, {source}")
+    print(scores.table(description.classes))
+    print(f"test accuracy {scores.accuracy:.1%}")
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    """Prints the class of each image and its probability."""
+    from .data import DataError
+    from .training import load_checkpoint, predict
+    from .training.run_folder import find_checkpoint
+    from .training.settings import find_device
+
+    device = find_device(options.device)
+    path = find_checkpoint(options.checkpoint)
+    model, description = load_checkpoint(path, options.layers, device)
+    status = 0
+    for image in options.images:
+        try:
+            probabilities = predict(model, image, description.preprocessing, device)
+        except DataError as error:
+            status = _fail(str(error), WRONG_USE)
+            continue
+        best = int(probabilities.argmax())
+        print(f"{image}  {description.classes[best]}  {probabilities[best]:.3f}")
+    return status
+
+
+def _info(options: argparse.Namespace) -> int:
+    """Prints version, build and what runs here."""
+    print(info())
+    return 0

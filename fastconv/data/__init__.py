@@ -1,0 +1,51 @@
+"""Images to train with: the packaged Fashion-MNIST subset, and folders of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .dataset import PACKAGED, PARTS, Dataset
+from .errors import DataError
+from .folder import load_folder
+from .images import FileImages, Images, MemoryImages
+from .packaged import load_packaged
+from .preprocessing import Preprocessing
+
+__all__ = [
+    "PACKAGED",
+    "DataError",
+    "Dataset",
+    "FileImages",
+    "Images",
+    "MemoryImages",
+    "Preprocessing",
+    "load",
+]
+
+
+def load(
+    source: str | Path = PACKAGED,
+    image_size: int = 112,
+    seed: int = 0,
+    parts: Sequence[str] = PARTS,
+) -> Dataset:
+    """Loads a data set.
+
+    Args:
+        source: "fashion-mnist", or a folder with a sub-folder of images for each class. The folder
+            may instead hold such folders as train/, val/ and test/; a part without one is a tenth
+            of every class of the training images.
+        image_size: height and width of the images it gives.
+        seed: decides which images become validation and test images.
+        parts: those of "train", "val" and "test" that are needed.
+
+    Returns:
+        The data set with the parts asked for.
+
+    Raises:
+        DataError: the folder or an image cannot be used; the message names it.
+    """
+    if str(source) == PACKAGED:
+        return load_packaged(image_size, seed, parts)
+    return load_folder(Path(source), image_size, seed, parts)

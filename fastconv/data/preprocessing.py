@@ -1,0 +1,113 @@
+"""From an image file to a network's input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The shorter side becomes `resize` pixels, of which the middle `image_size` are kept."""
+
+    image_size: int
+    resize: int
+
+    @classmethod
+    def for_photos(cls, image_size: int) -> Preprocessing:
+        """Resize 256 and centre crop 224, in proportion to `image_size`."""
+        return cls(image_size, round(image_size * 256 / 224))
+
+    def read(self, path: Path) -> Tensor:
+        """The pixels of an image file, uint8 [3, image_size, image_size].
+
+        Grey, palette, 16-bit and CMYK images become RGB, transparent pixels white.
+
+        Raises:
+            DataError: the file is missing, corrupt, truncated or no image.
+        """
+        import PIL.Image
+
+        try:
+            with PIL.Image.open(path) as image:
+                pixels = self._crop(_upright_rgb(image))
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such file") from None
+        except Exception as error:  # Pillow's decoders raise almost anything for broken files
+            raise DataError(f"{path}: not a readable image ({_one_line(error)})") from None
+        return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).contiguous()
+
+    def _crop(self, image: Image) -> Image:
+        """Resizes and crops in one step, so that a very long image costs no more than another."""
+        import PIL.Image
+
+        shorter = min(image.size)
+        resized = [max(1, int(self.resize * side / shorter)) for side in image.size]
+        box_start, box_end = [], []
+        for side, new_side in zip(image.size, resized, strict=True):
+            margin = round((new_side - self.image_size) / 2)
+            scale = side / new_side
+            box_start.append(margin * scale)
+            box_end.append((margin + self.image_size) * scale)
+        return image.resize(
+            (self.image_size, self.image_size),
+            PIL.Image.Resampling.BILINEAR,
+            box=(*box_start, *box_end),
+        )
+
+
+def _upright_rgb(image: Image) -> Image:
+    """The image as RGB, turned as its EXIF data says."""
+    import PIL.Image
+    import PIL.ImageOps
+
+    image = PIL.ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        # Pillow would clip 16-bit values at 255.
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise ValueError("more than 16 bits a pixel")
+        image = PIL.Image.fromarray((values >> 8).astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("floating-point pixels")
+    if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = PIL.Image.new("RGBA", image.size, "white")
+        image = PIL.Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def to_input(pixels: Tensor, image_size: int) -> Tensor:
+    """A network's input from pixels: resized where needed, three channels, normalised.
+
+    Args:
+        pixels: uint8 [N, 1 or 3, H, W].
+        image_size: height and width of the result.
+
+    Returns:
+        float32 [N, 3, image_size, image_size].
+    """
+    values = pixels.float()
+    if tuple(values.shape[2:]) != (image_size, image_size):
+        size = (image_size, image_size)
+        values = F.interpolate(values, size, mode="bilinear", antialias=True)
+    mean, std = (values.new_tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
+    return torch.addcmul(-mean / std, values, 1 / (255 * std))

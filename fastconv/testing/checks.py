@@ -1,0 +1,200 @@
+"""Whole comparisons: a problem's result against float64, given the same winners.
+
+Near-ties: rounding may make another window position win than in float64, and one such flip moves a
+gradient by far more than rounding does. So a winner is right if its value in float64 comes within
+the error rule of the largest, and gradients are compared for the winners that were chosen. Small
+integers leave no rounding: there everything has to be equal, the first of equal values wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import functional
+from . import errors, inputs, kernels, reference
+from .problem import Problem
+
+
+def check_output(
+    problem: Problem,
+    data: inputs.Inputs,
+    y: Tensor,
+    code: Tensor | None,
+    name: str = "",
+    kind: str = "normal",
+) -> None:
+    """Checks the output of a convolution or a block, and the block's code where it is given."""
+    relative = errors.relative("y", name, kind, problem.dtype)
+    name = f"{name} {kind} {problem}"
+    arguments = data[:3]
+    exact = reference.conv2d(problem, *_each(arguments, Tensor.double))
+    own = reference.conv2d(problem, *arguments)
+    scale = reference.conv2d(problem, *_each(arguments, _magnitude)).max().item()
+    if kind == "integers" and not relative:
+        scale = 0.0
+    if problem.relu:
+        if code is not None:
+            allowed = errors.limit(exact, own, scale, errors.FORWARD, relative)
+            check_code(problem, exact, code, allowed, name)
+        exact, own = _rest(problem, exact), _rest(problem, own)
+    errors.check_close(y, exact, own, scale, relative=relative, name=f"y: {name}")
+
+
+def _each(tensors: tuple, change: Callable[[Tensor], Tensor]) -> tuple:
+    return tuple(None if t is None else change(t) for t in tensors)
+
+
+def _magnitude(tensor: Tensor) -> Tensor:
+    return tensor.double().abs().nan_to_num(0.0, 0.0)
+
+
+def _rest(problem: Problem, conv: Tensor) -> Tensor:
+    """What follows the convolution."""
+    if problem.pool is not None:
+        conv = reference.max_pool2d(conv, problem.pool)[0]
+    return reference.relu(conv)
+
+
+def check_code(problem: Problem, conv: Tensor, code: Tensor, allowed: float, name: str) -> None:
+    """Checks each winner: its value in `conv`, the truth, is its window's largest and above 0.
+
+    Args:
+        allowed: by how much it may miss; where that is nothing, the first of equal values wins.
+    """
+    if problem.pool is None:
+        alive, values, best = kernels.unpack_bits(code, conv.shape[3]), conv, conv
+    else:
+        values, inside = reference.windows(conv, problem.pool)
+        alive, winner = code != 255, code.long()
+        assert (winner[alive] < values.shape[-1]).all(), f"code: {name}: a code beyond the window"
+        winner = winner.clamp(max=values.shape[-1] - 1).unsqueeze(-1)
+        assert inside.gather(-1, winner)[alive.unsqueeze(-1)].all(), f"code: {name}: outside"
+        best = values.max(-1).values
+        values = values.gather(-1, winner).squeeze(-1)
+        if allowed == 0:
+            first = reference.max_pool2d(conv, problem.pool)[1]
+            assert (winner.squeeze(-1) == first)[alive].all(), f"code: {name}: not the first"
+    wrong = torch.where(alive, (values < best - allowed) | (values < -allowed), best > allowed)
+    if allowed == 0:
+        wrong |= alive & (best == 0)
+    assert not wrong.any(), (
+        f"code: {name}: {int(wrong.sum())} winners are wrong, the first at "
+        f"{wrong.nonzero()[0].tolist()}"
+    )
+
+
+def conv_gradient(problem: Problem, dy: Tensor, code: Tensor | None) -> Tensor:
+    """The gradient of the convolution's output, given the code."""
+    if code is None:
+        return dy
+    if problem.pool is None:
+        return torch.where(kernels.unpack_bits(code, dy.shape[3]), dy, 0)
+    return reference.scatter(problem, dy, torch.where(code == 255, -1, code.long()))
+
+
+def check_gradients(
+    problem: Problem,
+    data: inputs.Inputs,
+    code: Tensor | None,
+    gradients: dict[str, Tensor | None],
+    name: str = "",
+    kind: str = "normal",
+) -> None:
+    """Checks those of `dx`, `dw` and `dbias` that are given, for the winners that the code names."""
+
+    def adjoint(change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        g = conv_gradient(problem, change(data.dy), code)
+        parts = reference.conv2d_grads(problem, change(data.x), change(data.w), g)
+        return dict(zip(("dx", "dw", "dbias"), parts, strict=True))
+
+    exact, own, scale = adjoint(Tensor.double), adjoint(lambda t: t), adjoint(_magnitude)
+    for what, actual in gradients.items():
+        if actual is not None:
+            relative = errors.relative(what, name, kind, problem.dtype)
+            errors.check_close(
+                actual,
+                exact[what],
+                own[what],
+                0.0 if kind == "integers" and not relative else scale[what].max().item(),
+                factor=errors.GRADIENT,
+                relative=relative,
+                name=f"{what}: {name} {kind} {problem}",
+            )
+
+
+def check_fprop(
+    problem: Problem, names: list[str] | None = None, kind: str = "normal", threads: int = 1
+) -> None:
+    """Checks implementations of the forward pass: those named, or all that apply."""
+    data = inputs.make(problem, kind=kind)
+    for name in kernels.applicable("fprop", problem) if names is None else names:
+        for layout in ("nchw", "nhwc"):
+            y, code = kernels.fprop(problem, *data[:3], name, threads, layout=layout)
+            check_output(problem, data, y, code, f"fprop {name} into {layout}", kind)
+        if problem.relu:  # and where nobody wants a code
+            again, _ = kernels.fprop(problem, *data[:3], name, threads, save=False)
+            assert torch.equal(again, y), f"fprop {name} differs without code: {problem}"
+
+
+def check_backward(
+    problem: Problem,
+    direction: str,
+    names: list[str] | None = None,
+    kind: str = "normal",
+    dead: float = 0.5,
+    threads: int = 1,
+) -> None:
+    """Checks implementations of dgrad or wgrad for a random code."""
+    data, code = inputs.make(problem, kind=kind), kernels.make_code(problem, dead)
+    x, w, _, dy = data
+    assert w is not None
+    for name in kernels.applicable(direction, problem) if names is None else names:
+        for layout in ("nchw", "nhwc"):
+            found: dict[str, Tensor | None]
+            if direction == "dgrad":
+                found = {"dx": kernels.dgrad(problem, dy, code, w, name, threads, layout)}
+            else:
+                dw, dbias = kernels.wgrad(problem, x, dy, code, name, threads, layout)
+                found = {"dw": dw, "dbias": dbias}
+            label = f"{direction} {name} into {layout} with {dead} dead"
+            check_gradients(problem, data, code, found, label, kind)
+
+
+def apply(problem: Problem, x: Tensor, w: Tensor | None, bias: Tensor | None) -> Tensor:
+    """The problem by fastconv.functional."""
+    if w is None:
+        assert problem.pool is not None
+        return functional.max_pool2d(x, *problem.pool.arguments)
+    arguments = (x, w, bias, *problem.conv_arguments)
+    if problem.pool is not None:
+        return functional.conv2d_relu_max_pool2d(*arguments, *problem.pool.arguments)
+    return (functional.conv2d_relu if problem.relu else functional.conv2d)(*arguments)
+
+
+def chosen_code(problem: Problem, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor | None:
+    """The code that `apply` keeps for these very tensors."""
+    if not problem.relu:
+        return None
+    pool: tuple[Any, ...] = ()
+    if problem.pool is not None:
+        pool = (*problem.pool.spec, int(problem.pool.ceil))
+    operator = "conv2d_relu_max_pool2d" if pool else "conv2d_relu"
+    return getattr(torch.ops.fastconv, operator)(x, w, bias, problem.conv_spec, pool, True)[1]
+
+
+def check_functional(problem: Problem, kind: str = "normal") -> None:
+    """Checks fastconv.functional for a problem, forward and backward through autograd."""
+    data = inputs.make(problem, kind=kind)
+    leaves = [None if t is None else t.detach().requires_grad_() for t in data[:3]]
+    y = apply(problem, *leaves)
+    code = chosen_code(problem, *data[:3])
+    used = {d: kernels.applicable(d, problem)[0] for d in ("fprop", "dgrad", "wgrad")}
+    check_output(problem, data, y.detach(), code, f"functional {used['fprop']}", kind)
+    wanted = [t for t in leaves if t is not None]
+    grads = torch.autograd.grad(y, wanted, data.dy)
+    found = dict(zip(("dx", "dw", "dbias"), grads, strict=False))
+    check_gradients(problem, data, code, found, f"functional {used}", kind)

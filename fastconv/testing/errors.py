@@ -1,0 +1,74 @@
+"""The one rule for how far a result may be from the truth (design section 3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FORWARD, GRADIENT = 2.0, 3.0  # times torch's own error
+
+# Largest error by the largest value, float32, for Winograd's algorithm. And for any other on inputs
+# that are all positive: there sums only grow, and their mere order makes a larger difference than
+# the rule for the rest allows.
+RELATIVE = {"y": 1e-5, "dx": 1e-5, "dw": 1e-4, "dbias": 1e-5}
+
+
+def relative(what: str, implementation: str, kind: str, dtype: torch.dtype) -> float:
+    """The `relative` of `limit` for a result called `what`, 0 where it does not apply."""
+    if kind != "positive" and "winograd" not in implementation:
+        return 0.0
+    return RELATIVE[what] * torch.finfo(dtype).eps / torch.finfo(torch.float32).eps
+
+
+def limit(
+    reference: Tensor, torch_result: Tensor, scale: float, factor: float, relative: float = 0.0
+) -> float:
+    """The largest error allowed: `factor` times torch's plus 4 eps(dtype) of the scale.
+
+    Args:
+        reference: the truth, float64.
+        torch_result: torch's own, in the dtype under test.
+        scale: the largest sum of absolute values that one result is made of, max(|x| conv |w|).
+        factor: FORWARD or GRADIENT.
+        relative: instead this much of the largest value, if that is more (see RELATIVE).
+    """
+    finite = reference.isfinite() & torch_result.isfinite()
+    own = (torch_result.double() - reference)[finite].abs()
+    error = own.max().item() if own.numel() else 0.0
+    largest = reference[finite].abs().max().item() if own.numel() else 0.0
+    return max(
+        factor * error + 4 * torch.finfo(torch_result.dtype).eps * scale, relative * largest
+    )
+
+
+def check_close(
+    actual: Tensor,
+    reference: Tensor,
+    torch_result: Tensor,
+    scale: float,
+    *,
+    factor: float = FORWARD,
+    relative: float = 0.0,
+    name: str = "",
+) -> None:
+    """Raises AssertionError where `actual` breaks the rule; see `limit` for the arguments.
+
+    What is not finite has to be equal. `name` says what it was and how to have it again.
+    """
+    assert actual.shape == reference.shape, f"{name}: {actual.shape}, expected {reference.shape}"
+    assert actual.dtype == torch_result.dtype, f"{name}: {actual.dtype}"
+    if not actual.numel():
+        return
+    difference = (actual.double() - reference).abs()
+    same = (actual.double() == reference) | (actual.isnan() & reference.isnan())
+    difference = torch.where(same, 0.0, difference).nan_to_num(nan=torch.inf)
+    worst = difference.max().item()
+    allowed = limit(reference, torch_result, scale, factor, relative)
+    if worst <= allowed:
+        return
+    place = tuple(int(i) for i in torch.unravel_index(difference.argmax(), difference.shape))
+    raise AssertionError(
+        f"{name}: error {worst:.3g} at {list(place)} is more than {allowed:.3g}: "
+        f"{actual[place].item()!r}, expected {reference[place].item()!r}; "
+        f"{int((difference > allowed).sum())} of {actual.numel()} values are wrong"
+    )

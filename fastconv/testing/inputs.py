@@ -1,0 +1,87 @@
+"""The tensors of a problem, surrounded by NaN so that reading beyond them shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import reference
+from .problem import Problem
+
+# Elements before and behind a guarded tensor. Odd, so that its address has no alignment but its own.
+GUARD = 67
+
+
+class Inputs(NamedTuple):
+    """x, w, bias (or None) and the output's gradient dy; w and bias None for a pool alone."""
+
+    x: Tensor
+    w: Tensor | None
+    bias: Tensor | None
+    dy: Tensor
+
+
+def strides(size: Sequence[int], layout: str) -> tuple[int, ...]:
+    """Strides of a tensor in one of `problem.LAYOUTS`."""
+    order = {"nhwc": (0, 2, 3, 1), "transposed": (0, 1, 3, 2)}.get(layout, range(len(size)))
+    gap = int(layout == "sliced")
+    result, step = [0] * len(size), 1 + gap
+    for d in reversed(order):
+        result[d] = step
+        step *= size[d] + gap
+    return tuple(result)
+
+
+def guarded(size: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """A tensor of NaNs (255 for bytes) in the midst of more of them; see `intact`."""
+    extent = 1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    fill = torch.nan if dtype.is_floating_point else -1 if dtype.is_signed else 255
+    memory = torch.full((max(extent, 0) + 2 * GUARD,), fill, dtype=dtype)
+    return memory.as_strided(tuple(size), tuple(stride), GUARD)
+
+
+def intact(tensor: Tensor) -> bool:
+    """Whether what surrounds a guarded dense tensor is as it was."""
+    memory = tensor.untyped_storage()
+    memory = torch.empty(0, dtype=tensor.dtype).set_(memory)
+    edges = torch.cat([memory[:GUARD], memory[-GUARD:]])
+    same = edges.isnan() if tensor.is_floating_point() else edges == guarded((), (), tensor.dtype)
+    return bool(same.all())
+
+
+def place(values: Tensor, layout: str = "nchw") -> Tensor:
+    """A copy of the values in guarded memory."""
+    return guarded(values.shape, strides(values.shape, layout), values.dtype).copy_(values)
+
+
+def make(problem: Problem, seed: int = 0, kind: str = "normal") -> Inputs:
+    """Random inputs, the same for every call.
+
+    Args:
+        kind: "normal"; "positive" (all of it, so that nothing cancels); "integers" (from -2 to 2:
+            sums are exact, ties are many); "tie_free" (no window has two values within 1e-3 of
+            each other at its top, nor is the largest within 1e-3 of 0; for small problems).
+    """
+    if kind == "tie_free":
+        for attempt in range(seed, seed + 1000):
+            inputs = make(problem, attempt)
+            if reference.smallest_gap(problem, inputs.x, inputs.w, inputs.bias) > 1e-3:
+                return inputs
+        raise ValueError(f"no inputs without ties found for {problem}")
+    generator = torch.Generator().manual_seed(seed)
+
+    def values(*size: int) -> Tensor:
+        if kind == "integers":
+            drawn = torch.randint(-2, 3, size, generator=generator).double()
+        else:
+            drawn = torch.randn(size, generator=generator, dtype=torch.float64)
+        return (drawn.abs() if kind == "positive" else drawn).to(problem.dtype)
+
+    # Layouts of the gradient follow the input's: what comes out as nhwc comes back as nhwc.
+    x = place(values(*problem.x_size), problem.layout)
+    w = place(values(*problem.w_size)) if problem.k else None
+    bias = place(values(problem.k)) if problem.k and problem.bias else None
+    return Inputs(x, w, bias, place(values(*problem.y_size), problem.layout))

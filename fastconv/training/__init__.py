@@ -1,0 +1,24 @@
+"""Training, evaluation and prediction: what the command `fastconv` does, as functions."""
+
+from __future__ import annotations
+
+from .checkpoint import Description, load_checkpoint, save_checkpoint
+from .errors import TrainingError, UsageError
+from .evaluate import evaluate
+from .predict import predict
+from .scores import Scores
+from .settings import Settings
+from .train import train
+
+__all__ = [
+    "Description",
+    "Scores",
+    "Settings",
+    "TrainingError",
+    "UsageError",
+    "evaluate",
+    "load_checkpoint",
+    "predict",
+    "save_checkpoint",
+    "train",
+]

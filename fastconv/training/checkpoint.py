@@ -1,0 +1,110 @@
+"""A trained network in one safetensors file, with what is needed to build it again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch.nn import Module
+
+from .. import models
+from ..data import Preprocessing
+from .atomic import replace_file
+from .errors import TrainingError, UsageError
+
+_KEY = "fastconv"  # of the file's metadata
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a checkpoint holds besides the weights.
+
+    Attributes:
+        model: a name in `fastconv.models.MODELS`.
+        layers: the kind of layers it was trained with, "fastconv" or "torch".
+        classes: the classes' names in the order of the outputs.
+        image_size, resize: see `fastconv.data.Preprocessing`.
+        epoch: the number of finished epochs.
+        data, seed: the data set and how it was split, see `fastconv.data.load`.
+    """
+
+    model: str
+    layers: str
+    classes: list[str]
+    image_size: int
+    resize: int
+    epoch: int
+    data: str
+    seed: int
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing(self.image_size, self.resize)
+
+
+def save_checkpoint(path: Path, model: Module, description: Description) -> None:
+    """Writes a checkpoint, replacing an older one at once.
+
+    Raises:
+        TrainingError: the file cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    tensors = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
+    metadata = {"format": "pt", _KEY: json.dumps(asdict(description))}
+    try:
+        replace_file(path, lambda temporary: save_file(tensors, temporary, metadata))
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{path}: cannot be written ({error})") from None
+
+
+def read_description(path: Path) -> Description:
+    """The description in a checkpoint. Raises UsageError where it is none of fastconv's."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        return Description(**json.loads(metadata[_KEY]))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such checkpoint") from None
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"{path}: not a readable safetensors file ({error})") from None
+    except (KeyError, TypeError, ValueError):
+        raise UsageError(f"{path}: was not written by fastconv train") from None
+
+
+def load_checkpoint(
+    path: Path, layers: str | None = None, device: torch.device | str = "cpu"
+) -> tuple[Module, Description]:
+    """Builds the network of a checkpoint, ready for prediction.
+
+    Args:
+        path: a file written by `save_checkpoint`.
+        layers: "fastconv" or "torch"; None is what it was trained with.
+        device: where it shall run.
+
+    Returns:
+        The network in evaluation mode, and its description.
+
+    Raises:
+        UsageError: the file is missing, broken or not fastconv's.
+    """
+    from safetensors.torch import load_file
+
+    description = read_description(path)
+    try:
+        model = models.create(
+            description.model,
+            len(description.classes),
+            description.image_size,
+            layers or description.layers,
+        )
+        model.load_state_dict(load_file(path))
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{path}: does not fit its own description ({reason})") from None
+    return model.to(device).eval(), description

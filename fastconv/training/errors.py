@@ -1,0 +1,9 @@
+"""What goes wrong around training, each with a one-line message."""
+
+
+class TrainingError(Exception):
+    """Training, evaluation or prediction cannot go on."""
+
+
+class UsageError(TrainingError):
+    """A setting that makes no sense, or a run folder or checkpoint that cannot be used."""

@@ -1,0 +1,60 @@
+"""Accuracy, precision, recall and F1 from a confusion matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well a classifier did.
+
+    Attributes:
+        loss: mean cross-entropy.
+        confusion: int64 [classes, classes]; rows are the true classes, columns the predicted ones.
+    """
+
+    loss: float
+    confusion: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        return (self.confusion.trace() / self.confusion.sum()).item()
+
+    @property
+    def precision(self) -> Tensor:
+        """Per class, the fraction of its predictions that are right; 0 where it has none."""
+        return _ratio(self.confusion.diagonal(), self.confusion.sum(dim=0))
+
+    @property
+    def recall(self) -> Tensor:
+        """Per class, the fraction of its images that were found."""
+        return _ratio(self.confusion.diagonal(), self.confusion.sum(dim=1))
+
+    @property
+    def f1(self) -> Tensor:
+        """Per class, the harmonic mean of precision and recall."""
+        return _ratio(2 * self.precision * self.recall, self.precision + self.recall)
+
+    def table(self, classes: list[str]) -> str:
+        """A line for every class and one for their mean."""
+        width = max(len("class"), *map(len, classes))
+        columns = torch.stack([self.precision, self.recall, self.f1], dim=1)
+        counts = self.confusion.sum(dim=1)
+        lines = [f"{'class':{width}}  precision  recall     F1  images"]
+        for name, row, count in zip(classes, columns.tolist(), counts.tolist(), strict=True):
+            lines.append(_line(name, width, row, count))
+        lines.append(_line("mean", width, columns.mean(dim=0).tolist(), int(counts.sum())))
+        return "\n".join(lines)
+
+
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    return torch.where(whole > 0, part / whole, 0.0)
+
+
+def _line(name: str, width: int, values: list[float], count: int) -> str:
+    precision, recall, f1 = values
+    return f"{name:{width}}  {precision:9.3f}  {recall:6.3f}  {f1:5.3f}  {count:6}"

@@ -1,0 +1,155 @@
+"""conv2d: every implementation of every direction, and the function, against float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+
+import fastconv
+from fastconv import functional
+from fastconv.testing import Problem, checks, inputs, kernels
+from fastconv.testing.strategies import conv_problems
+
+pytestmark = pytest.mark.quick
+
+PROBLEMS = {
+    "one value": "mb1ic1ih1iw1oc1",
+    "1x1": "mb2ic19ih5iw6oc17kh1kw1_f32_nhwc",
+    "1x1 stride 2": "mb1ic8ih7iw7oc16kh1kw1sh2sw2_f32_nchw",
+    "one row": "mb1ic3ih3iw40oc32kh3kw3pw1ph0",
+    "one column": "mb2ic5ih31iw1oc7kh3kw1ph1",
+    "one filter": "mb3ic4ih9iw9oc1kh3kw3ph1pw1",
+    "kernel larger than input": "mb1ic3ih2iw3oc16kh5kw5ph2pw2",
+    "output sees only padding": "mb1ic3ih2iw2oc8kh3kw3ph4pw4",
+    "uneven same": "mb2ic6ih9iw11oc10kh4kw2ph1pw0pb2pr1",
+    "dilation": "mb1ic7ih15iw13oc9kh3kw3ph2pw3dh2dw3",
+    "groups": "mb2ic12ih9iw7oc18kh3kw3ph1pw1g3",
+    "depthwise": "mb1ic16ih9iw9oc16kh5kw5ph2pw2g16_f32_nhwc",
+    "stride larger than kernel": "mb1ic3ih20iw23oc16kh2kw2sh3sw5",
+    "rows of the input unused": "mb1ic8ih12iw12oc8kh3kw3sh4sw4_f32_nhwc",
+    "sliced": "mb2ic8ih9iw10oc16kh3kw3ph1pw1_f32_sliced",
+    "transposed": "mb2ic8ih9iw10oc16kh3kw3ph1pw1_f32_transposed",
+    "float64": "mb2ic8ih9iw10oc16kh3kw3ph1pw1_nobias_f64_nhwc",
+    "A": "mb1ic3ih44iw44oc32kh5kw5ph2pw2_f32_nchw",
+    "B": "mb1ic32ih22iw22oc64kh5kw5ph2pw2_f32_nhwc",
+    "C": "mb1ic64ih12iw12oc128kh5kw5ph2pw2_f32_nhwc",
+    "D": "mb1ic3ih48iw48oc64kh7kw7sh2sw2ph3pw3_f32_nchw",
+    "E": "mb1ic64ih17iw17oc128kh3kw3sh2sw2ph1pw1_f32_nhwc",
+    "F": "mb2ic3ih30iw30oc32kh3kw3ph1pw1_f32_nchw",
+}
+
+
+@pytest.mark.parametrize("kind", ["normal", "positive", "integers"])
+@pytest.mark.parametrize("direction", ["fprop", "dgrad", "wgrad"])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_named_problem(name, direction, kind):
+    problem = Problem.parse(PROBLEMS[name])
+    if direction == "fprop":
+        checks.check_fprop(problem, kind=kind)
+    else:
+        checks.check_backward(problem, direction, kind=kind)
+
+
+@given(conv_problems())
+def test_any_problem_forward(problem):
+    checks.check_fprop(problem)
+
+
+@pytest.mark.parametrize("direction", ["dgrad", "wgrad"])
+@given(problem=conv_problems())
+def test_any_problem_backward(problem, direction):
+    checks.check_backward(problem, direction)
+
+
+@given(conv_problems())
+def test_small_integers_are_exact(problem):
+    checks.check_fprop(problem, kind="integers")
+    checks.check_backward(problem, "dgrad", kind="integers")
+    checks.check_backward(problem, "wgrad", kind="integers")
+
+
+@given(conv_problems(for_functional=True))
+def test_function(problem):
+    checks.check_functional(problem)
+
+
+@pytest.mark.parametrize("name", ["1x1", "uneven same", "depthwise", "sliced", "D"])
+def test_function_on_named_problem(name):
+    checks.check_functional(Problem.parse(PROBLEMS[name]))
+
+
+@pytest.mark.parametrize("x_layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("w_layout", ["nchw", "nhwc"])
+def test_memory_format_follows_torch(x_layout, w_layout):
+    x = inputs.place(torch.randn(2, 3, 6, 5), x_layout)
+    w = inputs.place(torch.randn(4, 3, 3, 3), w_layout)
+    assert functional.conv2d(x, w).stride() == F.conv2d(x, w).stride()
+
+
+@pytest.mark.parametrize("want", [(True, False), (False, True)])
+@pytest.mark.parametrize("name", ["A", "B", "dilation", "float64"])
+def test_one_of_weight_and_bias_gradient(name, want):
+    problem = Problem.parse(PROBLEMS[name])
+    x, _, _, dy = inputs.make(problem)
+    for implementation in kernels.applicable("wgrad", problem):
+        both = kernels.wgrad(problem, x, dy, None, implementation)
+        found = kernels.wgrad(
+            problem, x, dy, None, implementation, want_weight=want[0], want_bias=want[1]
+        )
+        for wanted, one, other in zip(want, found, both, strict=True):
+            assert (one is not None) == wanted
+            assert one is None or torch.equal(one, other), implementation
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("name", ["A", "B", "E", "dilation", "depthwise", "uneven same"])
+def test_not_finite_forward_at_highest(name, value):
+    problem = Problem.parse(PROBLEMS[name])
+    data = inputs.make(problem)
+    data.x[0, 0, problem.h // 2, problem.w // 3] = value
+    before = fastconv.get_precision()
+    fastconv.set_precision("highest")
+    try:
+        y, _ = kernels.fprop(problem, *data[:3], fastconv.precision.implementation)
+    finally:
+        fastconv.set_precision(before)
+    checks.check_output(problem, data, y, None)
+
+
+GRADCHECK = [
+    "mb2ic4ih5iw6oc6kh3kw2sh2sw1ph1pw1g2_f64_nchw",
+    "mb1ic3ih6iw5oc2kh3kw3ph2pw2dh2dw1_nobias_f64_nhwc",
+    "mb2ic2ih5iw4oc3kh2kw2ph0pw0pb1pr1_f64_nchw",
+]
+
+
+@pytest.mark.parametrize("text", GRADCHECK)
+def test_gradcheck(text):
+    problem = Problem.parse(text)
+    leaves = [t.requires_grad_() for t in inputs.make(problem)[:3] if t is not None]
+
+    def function(x, w, bias=None):
+        return checks.apply(problem, x, w, bias)
+
+    assert torch.autograd.gradcheck(function, leaves)
+    assert torch.autograd.gradgradcheck(function, leaves)
+
+
+@pytest.mark.parametrize("direction", ["fprop", "dgrad", "wgrad"])
+@pytest.mark.parametrize("name", "ABCDEF")
+def test_common_layers_have_a_fast_kernel(name, direction):
+    problem = Problem.parse(PROBLEMS[name])
+    if direction == "fprop":
+        assert kernels.applicable(direction, problem)[0] != "plain"
+
+
+def test_plain_takes_everything():
+    for text in PROBLEMS.values():
+        for direction in ("fprop", "dgrad", "wgrad"):
+            assert kernels.applicable(direction, Problem.parse(text))[-1] == "plain"
+
+
+def test_unknown_implementation():
+    problem = Problem.parse(PROBLEMS["1x1"])
+    with pytest.raises(ValueError, match="must be one of .*plain.*, got nonsense"):
+        kernels.workspace_bytes("fprop", problem, "nonsense")

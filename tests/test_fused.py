@@ -1,0 +1,228 @@
+"""The fused blocks, conv + bias + ReLU (+ max-pool): every implementation, forward and backward."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastconv import functional
+from fastconv.testing import Pool, Problem, checks, inputs, kernels, reference
+from fastconv.testing.strategies import conv_problems
+
+pytestmark = pytest.mark.quick
+
+PROBLEMS = {
+    "one value": "mb1ic1ih1iw1oc1_relu",
+    "one pooled value": "mb1ic1ih2iw2oc1_pool2x2s2x2p0x0d1x1c0",
+    "relu": "mb2ic5ih9iw11oc19kh3kw3ph1pw1_relu_f32_nhwc",
+    "relu 1x1": "mb2ic16ih7iw9oc24kh1kw1_relu_f32_nchw",
+    "relu float64": "mb2ic5ih9iw7oc9kh3kw3ph1pw1_relu_f64_nchw",
+    "no bias": "mb2ic8ih10iw10oc16kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_nobias_f32_nhwc",
+    "rest of pool cut off": "mb2ic8ih11iw13oc16kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
+    "ceil_mode": "mb2ic8ih11iw12oc16kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c1_f32_nhwc",
+    "overlap": "mb2ic8ih11iw12oc16kh3kw3ph1pw1_pool3x3s2x2p1x1d1x1c0_f32_nhwc",
+    "overlap stride 1": "mb1ic3ih9iw8oc9kh3kw3ph1pw1_pool3x2s1x1p1x1d1x1c0_f32_nchw",
+    "gaps": "mb1ic8ih14iw15oc16kh3kw3ph1pw1_pool2x2s4x5p0x0d1x1c0_f32_nhwc",
+    "dilated pool": "mb1ic8ih14iw15oc16kh3kw3ph1pw1_pool3x2s2x2p1x1d2x3c1_f32_nhwc",
+    "empty windows": "mb1ic4ih4iw5oc8kh1kw1_pool2x2s3x3p1x1d6x7c0_f32_nhwc",
+    "pool of one row": "mb2ic8ih2iw20oc16kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
+    "pool 1x1": "mb1ic8ih7iw7oc16kh3kw3ph1pw1_pool1x1s1x1p0x0d1x1c0_f32_nhwc",
+    "254 positions": "mb1ic3ih6iw130oc8kh3kw3ph1pw1_pool2x127s2x2p0x0d1x1c0_f32_nchw",
+    "225 positions": "mb1ic2ih20iw19oc9kh3kw3ph1pw1_pool15x15s2x3p7x7d1x1c0_f64_nchw",
+    "stride larger than kernel": "mb1ic3ih21iw23oc16kh2kw2sh3sw4_pool2x2s2x2p0x0d1x1c0",
+    "dilation": "mb1ic8ih13iw13oc16kh3kw3ph2pw2dh2dw2_pool2x2s2x2p0x0d1x1c0",
+    "groups": "mb2ic8ih9iw9oc12kh3kw3ph1pw1g4_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
+    "depthwise": "mb2ic16ih9iw9oc16kh3kw3ph1pw1g16_pool3x3s2x2p1x1d1x1c0_f32_nhwc",
+    "odd channels": "mb1ic7ih9iw9oc13kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
+    "sliced": "mb2ic8ih10iw9oc16kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f32_sliced",
+    "transposed": "mb2ic8ih10iw9oc16kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f32_transposed",
+    "float64": "mb2ic8ih10iw9oc16kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f64_nhwc",
+    "A": "mb1ic3ih44iw44oc32kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f32_nchw",
+    "B": "mb1ic32ih22iw22oc64kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
+    "C": "mb1ic64ih12iw12oc128kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
+    "D": "mb1ic3ih48iw48oc64kh7kw7sh2sw2ph3pw3_pool3x3s2x2p0x0d1x1c0_f32_nchw",
+    "E": "mb1ic64ih17iw17oc128kh3kw3sh2sw2ph1pw1_pool3x3s2x2p0x0d1x1c0_f32_nhwc",
+    "F": "mb2ic3ih30iw30oc32kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f32_nchw",
+}
+# Shares of the gradient that are dead: none, as usual behind a pool and a ReLU, rare, all.
+DEAD = [0.0, 0.4, 0.95, 1.0]
+
+
+@pytest.mark.parametrize("kind", ["normal", "positive", "integers"])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_named_problem_forward(name, kind):
+    checks.check_fprop(Problem.parse(PROBLEMS[name]), kind=kind)
+
+
+@pytest.mark.parametrize("dead", DEAD)
+@pytest.mark.parametrize("direction", ["dgrad", "wgrad"])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_named_problem_backward(name, direction, dead):
+    checks.check_backward(Problem.parse(PROBLEMS[name]), direction, dead=dead)
+    checks.check_backward(Problem.parse(PROBLEMS[name]), direction, dead=dead, kind="integers")
+
+
+@pytest.mark.parametrize("after", ["relu", "pool"])
+@given(data=st.data())
+def test_any_problem_forward(after, data):
+    problem = data.draw(conv_problems(after))
+    checks.check_fprop(problem)
+    checks.check_fprop(problem, kind="integers")
+
+
+@pytest.mark.parametrize("direction", ["dgrad", "wgrad"])
+@pytest.mark.parametrize("after", ["relu", "pool"])
+@given(data=st.data(), dead=st.sampled_from(DEAD))
+def test_any_problem_backward(after, direction, data, dead):
+    problem = data.draw(conv_problems(after))
+    checks.check_backward(problem, direction, dead=dead)
+    checks.check_backward(problem, direction, dead=dead, kind="integers")
+
+
+@pytest.mark.parametrize("after", ["relu", "pool"])
+@given(data=st.data())
+def test_function(after, data):
+    checks.check_functional(data.draw(conv_problems(after, for_functional=True)))
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_function_on_named_problem(name):
+    checks.check_functional(Problem.parse(PROBLEMS[name]))
+    checks.check_functional(Problem.parse(PROBLEMS[name]), kind="integers")
+
+
+@pytest.mark.parametrize("name", ["A", "B", "relu", "relu 1x1", "depthwise", "float64"])
+@pytest.mark.parametrize("want", [(True, False), (False, True)])
+def test_one_of_weight_and_bias_gradient(name, want):
+    problem = Problem.parse(PROBLEMS[name])
+    x, _, _, dy = inputs.make(problem)
+    code = kernels.make_code(problem, 0.4)
+    for implementation in kernels.applicable("wgrad", problem):
+        both = kernels.wgrad(problem, x, dy, code, implementation)
+        found = kernels.wgrad(
+            problem, x, dy, code, implementation, want_weight=want[0], want_bias=want[1]
+        )
+        for wanted, one, other in zip(want, found, both, strict=True):
+            assert (one is not None) == wanted
+            assert one is None or torch.equal(one, other), implementation
+
+
+@pytest.mark.parametrize("name", ["A", "B", "E", "relu", "dilated pool", "overlap"])
+def test_codes_that_no_forward_pass_gives_write_nowhere_else(name):
+    # kernels.dgrad and wgrad look for writes outside of their buffers.
+    problem = Problem.parse(PROBLEMS[name])
+    data = inputs.make(problem)
+    stride = inputs.strides(kernels.code_size(problem), "nhwc" if problem.pool else "nchw")
+    code = inputs.guarded(kernels.code_size(problem), stride, torch.uint8)
+    code.copy_(torch.arange(code.numel()).reshape(code.shape) * 37 % 256)
+    for implementation in kernels.applicable("dgrad", problem):
+        kernels.dgrad(problem, data.dy, code, data.w, implementation)
+    for implementation in kernels.applicable("wgrad", problem):
+        kernels.wgrad(problem, data.x, data.dy, code, implementation)
+
+
+def test_window_without_input():
+    problem = Problem.parse(PROBLEMS["empty windows"])
+    data = inputs.make(problem, kind="positive")
+    x = data.x.detach().requires_grad_()
+    y = checks.apply(problem, x, data.w, data.bias)
+    winner = reference.max_pool2d(reference.conv2d(problem, *data[:3]), problem.pool)[1]
+    empty = winner < 0
+    assert empty.any() and not empty.all()
+    assert (y[empty] == -torch.inf).all() and (y[~empty] > 0).all()
+    (only_empty,) = torch.autograd.grad(y, x, empty.to(y.dtype), retain_graph=True)
+    assert not only_empty.any()
+
+
+def test_more_than_254_positions():
+    problem = Problem.parse("mb1ic3ih20iw20oc8kh3kw3ph1pw1_f32_nchw")
+    data = inputs.make(problem)
+    x, w, b = (t.detach().double().requires_grad_() for t in data[:3])
+    y = functional.conv2d_relu_max_pool2d(x, w, b, padding=1, pool_kernel_size=16, pool_stride=2)
+    conv = torch.nn.functional.conv2d(x, w, b, padding=1)
+    expected = torch.nn.functional.max_pool2d(conv.relu(), 16, 2)
+    torch.testing.assert_close(y, expected)
+    found, wanted = (torch.autograd.grad(t.sum(), (x, w, b)) for t in (y, expected))
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("name", ["relu", "A", "B", "dilation", "depthwise"])
+def test_nan_goes_through_as_in_torch(name):
+    problem = Problem.parse(PROBLEMS[name])
+    data = inputs.make(problem)
+    data.x[0, 0, problem.h // 2, problem.w // 3] = torch.nan
+    expected = reference.forward(problem, *data[:3])
+    for implementation in kernels.applicable("fprop", problem):
+        if "winograd" in implementation:
+            continue  # spreads it over a tile
+        y, code = kernels.fprop(problem, *data[:3], implementation)
+        assert expected.isnan().any()
+        assert (y.isnan() == expected.isnan()).all(), implementation
+        alive = code != 255 if problem.pool else kernels.unpack_bits(code, y.shape[3])
+        assert alive[y.isnan()].all(), f"{implementation}: the gradient passes at NaN"
+
+
+@pytest.mark.parametrize("pool", [None, Pool((2, 2), (2, 2))])
+def test_zero_is_dead(pool):
+    problem = Problem(1, 3, 6, 6, 16, 3, 3, pads=(1, 1, 1, 1), pool=pool, relu=True)
+    data = inputs.make(problem)
+    data.w.zero_()
+    data.bias.copy_(torch.linspace(-1, 0, 16))
+    for implementation in kernels.applicable("fprop", problem):
+        y, code = kernels.fprop(problem, *data[:3], implementation)
+        assert not y.any()
+        alive = code != 255 if pool else kernels.unpack_bits(code, y.shape[3])
+        assert not alive.any(), implementation
+
+
+@pytest.mark.parametrize("name", ["A", "relu"])
+def test_kept_for_backward_are_input_weight_and_code(name):
+    problem = Problem.parse(PROBLEMS[name])
+    data = inputs.make(problem)
+    x, w, bias = (t.detach().clone().requires_grad_() for t in data[:3])
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda t: t):
+        y = checks.apply(problem, x, w, bias)
+    assert y.requires_grad
+    code = torch.Size(kernels.code_size(problem)).numel()
+    assert sum(t.nbytes for t in kept) == x.nbytes + w.nbytes + code
+
+
+GRADCHECK = [
+    "mb1ic2ih4iw5oc3kh3kw3ph1pw1_relu_f64_nchw",
+    "mb2ic2ih5iw4oc2kh2kw3sh2sw1ph1pw1g2_relu_nobias_f64_nhwc",
+    "mb1ic2ih4iw6oc3kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f64_nchw",
+    "mb2ic2ih5iw4oc4kh3kw2ph1pw1dh2dw1g2_pool3x2s2x1p1x1d1x1c1_f64_nhwc",
+]
+
+
+@pytest.mark.parametrize("text", GRADCHECK)
+def test_gradcheck(text):
+    problem = Problem.parse(text)
+    data = inputs.make(problem, kind="tie_free")
+    leaves = [t.requires_grad_() for t in data[:3] if t is not None]
+
+    def function(x, w, bias=None):
+        return checks.apply(problem, x, w, bias)
+
+    assert torch.autograd.gradcheck(function, leaves, eps=1e-6)
+    assert torch.autograd.gradgradcheck(function, leaves, eps=1e-6)
+
+
+@pytest.mark.parametrize("direction", ["fprop", "dgrad", "wgrad"])
+@pytest.mark.parametrize("name", "ABCDEF")
+def test_common_blocks_have_a_fast_kernel(name, direction):
+    assert kernels.applicable(direction, Problem.parse(PROBLEMS[name]))[0] != "plain"
+
+
+@pytest.mark.parametrize("text", [*PROBLEMS.values(), *GRADCHECK, "mb1ic2ih9iw9_pool3x3s2x2p1x1d1x1c1"])
+def test_problem_strings_come_back(text):
+    problem = Problem.parse(text)
+    assert problem.valid()
+    assert Problem.parse(str(problem)) == problem
+
+
+@pytest.mark.parametrize("text", ["", "mb1", "mb1ic1ih1iw1zz1", "mb1ic1ih1iw1_pool2", "mb1ic1ih1iw1_f8"])
+def test_wrong_problem_strings(text):
+    with pytest.raises(ValueError, match=r"not a (problem|pool|part)"):
+        Problem.parse(text)

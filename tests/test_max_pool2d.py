@@ -1,0 +1,146 @@
+"""max_pool2d: values and winners exactly, ties, NaN and windows without input as the design says."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+
+from fastconv import functional
+from fastconv.testing import DTYPES, Pool, Problem, checks, inputs, reference
+from fastconv.testing.strategies import pool_problems
+
+pytestmark = pytest.mark.quick
+
+PROBLEMS = {
+    "one value": "mb1ic1ih1iw1_pool1x1s1x1p0x0d1x1c0",
+    "2x2": "mb2ic19ih10iw12_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
+    "2x2 planes": "mb2ic5ih10iw12_pool2x2s2x2p0x0d1x1c0_f32_nchw",
+    "rest cut off": "mb2ic8ih11iw13_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
+    "ceil_mode": "mb2ic8ih11iw13_pool2x2s2x2p0x0d1x1c1_f32_nhwc",
+    "ceil_mode, last window left out": "mb1ic3ih5iw4_pool2x2s3x3p1x1d1x1c1_f32_nchw",
+    "overlap": "mb2ic64ih9iw9_pool3x3s2x2p1x1d1x1c0_f64_nhwc",
+    "overlap planes": "mb2ic4ih9iw9_pool3x3s1x2p1x1d1x1c1_f64_nchw",
+    "gaps": "mb1ic33ih15iw14_pool2x3s4x5p0x0d1x1c0_f32_nhwc",
+    "dilation": "mb1ic16ih15iw14_pool3x2s2x1p1x1d2x3c0_f32_nhwc",
+    "one row": "mb1ic16ih1iw30_pool1x3s1x2p0x1d1x1c0_f32_nhwc",
+    "empty windows": "mb2ic17ih4iw5_pool2x2s3x3p1x1d6x7c0_f32_nhwc",
+    "empty windows, planes": "mb2ic3ih4iw5_pool2x2s3x3p1x1d6x7c0_f64_nchw",
+    "254 positions": "mb1ic18ih3iw130_pool2x127s1x1p1x2d1x1c0_f32_nhwc",
+    "255 positions": "mb1ic18ih20iw20_pool15x17s1x1p7x8d1x1c0_f32_nhwc",
+    "400 positions": "mb1ic3ih25iw25_pool20x20s3x2p10x10d1x1c1_f64_nchw",
+    "large": "mb2ic40ih30iw34_pool3x3s2x2p1x1d1x1c0_f32_nchw",
+}
+
+
+def winners(problem, x):
+    """Flat positions in the plane, as return_indices has them, from the reference."""
+    pool, (h, w) = problem.pool, x.shape[2:]
+    positions = torch.arange(h * w, dtype=torch.float64).view(1, 1, h, w)
+    flat, _ = reference.windows(positions, pool)
+    winner = reference.max_pool2d(x, pool)[1]
+    picked = flat.expand(*winner.shape, -1).gather(-1, winner.clamp(min=0).unsqueeze(-1))
+    return picked.squeeze(-1).masked_fill(winner < 0, -1).long()
+
+
+def check(problem, x, dy):
+    """Compares values, winners and gradient with the reference, exactly."""
+    y, winner = reference.max_pool2d(x, problem.pool)
+    leaf = x.detach().requires_grad_()
+    found = functional.max_pool2d(leaf, *problem.pool.arguments)
+    plain, indices = functional.max_pool2d(x, *problem.pool.arguments, return_indices=True)
+    for result in (found.detach(), plain):
+        torch.testing.assert_close(result, y, rtol=0, atol=0, equal_nan=True, msg=str(problem))
+    assert torch.equal(indices, winners(problem, x)), problem
+    (dx,) = torch.autograd.grad(found, leaf, dy)
+    assert torch.equal(dx, reference.scatter(problem, dy, winner)), problem
+    if not (winner < 0).any():  # else torch must not see it
+        expected, flat = F.max_pool2d(
+            x.contiguous(), *problem.pool.arguments, return_indices=True
+        )
+        torch.testing.assert_close(plain, expected, rtol=0, atol=0, equal_nan=True)
+        assert torch.equal(indices, flat), problem
+    return found
+
+
+def check_kinds(problem):
+    # Gradients of small integers: their sums are exact in any order.
+    dy = inputs.make(problem, kind="integers").dy
+    for kind in ("normal", "integers"):
+        check(problem, inputs.make(problem, kind=kind).x, dy)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_named_problem(name):
+    check_kinds(Problem.parse(PROBLEMS[name]))
+
+
+@given(pool_problems())
+def test_any_problem(problem):
+    check_kinds(problem)
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("name", ["2x2", "overlap", "dilation", "255 positions", "empty windows"])
+def test_special_values(name, layout, dtype):
+    problem = Problem.parse(PROBLEMS[name]).replace(layout=layout, dtype=dtype)
+    data = inputs.make(problem, kind="integers")
+    special = torch.tensor([torch.nan, torch.inf, -torch.inf, 0.0, -0.0], dtype=dtype)
+    chosen = torch.arange(data.x.numel()).view(data.x.shape) * 7 % 11
+    data.x.copy_(torch.where(chosen < 5, special[chosen.clamp(max=4)], data.x))
+    check(problem, data.x, data.dy)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, -0.0, 3.0])
+def test_plane_of_one_value(value):
+    # All equal: the first wins; all NaN: the last.
+    problem = Problem.parse("mb1ic9ih6iw6_pool3x3s3x3p0x0d1x1c0_f32_nhwc")
+    data = inputs.make(problem)
+    x = data.x.fill_(value)
+    _, indices = functional.max_pool2d(x, 3, return_indices=True)
+    assert indices[0, 0, 0, 0] == (14 if value != value else 0)
+    check(problem, x, torch.ones_like(data.dy))
+
+
+def test_window_without_input_has_no_gradient():
+    problem = Problem.parse(PROBLEMS["empty windows"])
+    x = inputs.make(problem).x.requires_grad_()
+    y = functional.max_pool2d(x, *problem.pool.arguments)
+    empty = reference.max_pool2d(x.detach(), problem.pool)[1] < 0
+    assert empty.any() and not empty.all()
+    assert (y[empty] == -torch.inf).all()
+    assert not torch.autograd.grad(y, x, empty.to(y.dtype))[0].any()
+
+
+def test_three_dimensions():
+    x = torch.randn(3, 8, 9, requires_grad=True)
+    y, indices = functional.max_pool2d(x, 3, 2, 1, return_indices=True)
+    expected, flat = F.max_pool2d(x, 3, 2, 1, return_indices=True)
+    assert torch.equal(y, expected) and torch.equal(indices, flat)
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_memory_format_follows_torch(layout):
+    x = inputs.place(torch.randn(2, 3, 8, 6), layout).requires_grad_()
+    y, expected = functional.max_pool2d(x, 2), F.max_pool2d(x, 2)
+    assert y.stride() == expected.stride()
+    (dx,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    assert dx.stride() == x.stride()
+
+
+GRADCHECK = [
+    Problem(2, 3, 6, 5, pool=Pool((2, 2), (2, 2)), dtype=torch.float64),
+    Problem(1, 2, 6, 7, pool=Pool((3, 3), (2, 1), (1, 1), (1, 2), True), dtype=torch.float64),
+    Problem(1, 5, 4, 5, pool=Pool((2, 2), (1, 2), (1, 0)), dtype=torch.float64, layout="nhwc"),
+]
+
+
+@pytest.mark.parametrize("problem", GRADCHECK, ids=str)
+def test_gradcheck(problem):
+    x = inputs.make(problem, kind="tie_free").x.requires_grad_()
+
+    def function(x):
+        return checks.apply(problem, x, None, None)
+
+    assert torch.autograd.gradcheck(function, x)
+    assert torch.autograd.gradgradcheck(function, x)
