@@ -1,5 +1,288 @@
+// conv2d gradients of weight and bias, from the live gradients (live.h):
+//
+//   dw[k][r, s, c] = sum over live (p, q, g) of channel k: g * x[p * stride + r, q * stride + s, c]
+//
+// Images are taken a few at a time, as many as the outer cache holds, in three steps over all threads:
+//   1. pack x as NHWC, with the padding in place;
+//   2. for each tile (some rows of dy) and each k list the live gradients and where in x they point;
+//   3. a work item has some filters and some pieces of them and adds up tile after tile: for one piece
+//      the few rows of x that a tile points into stay in the first-level cache over all its filters.
+// Every element of dw has one owner, which sees images and tiles in order: no partial sums to merge, and
+// the same bits for any number of threads.
 #include "isa_kernels.h"
+#include "live.h"
+#include "parallel.h"
+#include "pool_window.h"
+
 namespace fastconv::cpu::FASTCONV_ISA {
-namespace { bool never(const Conv2dProblem&) { return false; } }
-const Implementation<WgradArgs> live_wgrad = {"live_wgrad", never, nullptr, nullptr};
+namespace {
+
+constexpr int64_t images_bytes = 6 << 20;  // packed input and lists of the images taken at a time
+constexpr int64_t least_entries = 48;      // of a full list, so that adding to dw costs little
+constexpr int64_t least_items = 16;
+
+template <class T>
+struct WgradPlan {
+    int64_t height, width;  // of the packed input
+    Slabs<T> slabs;
+    int64_t front_slack, image_size;    // elements before an image's first one, and in all
+    int64_t tile_rows, tiles;           // rows of dy in a tile, tiles of an image
+    int64_t capacity;                   // of a list
+    int64_t images;                     // at a time
+    int64_t filters_at_once, ranges;    // of step 3: filters of an item
+    int64_t filter_tiles, shares;       // what a filter is cut into, and the items these are spread over
+
+    static int64_t packed_width(const Conv2d& conv) {
+        return (conv.Q - 1) * conv.stride_w + (conv.S - 1) * conv.dilation_w + 1;
+    }
+
+    explicit WgradPlan(const Conv2dProblem& problem)
+        : height((problem.conv.P - 1) * problem.conv.stride_h + (problem.conv.R - 1) * problem.conv.dilation_h + 1),
+          width(packed_width(problem.conv)),
+          slabs(problem.conv, width) {
+        const Conv2d& conv = problem.conv;
+        const Pool2d& pool = problem.pool;
+        // A code that no forward pass wrote may point beside its row, and the last vector of a slab reaches
+        // beyond it: both have to stay inside of the buffer.
+        front_slack = pool.pad_w * conv.stride_w * conv.C;
+        const int64_t back_slack =
+            (pool.window_w * pool.dilation_w + pool.stride_w) * conv.stride_w * conv.C + lanes<T>;
+        image_size = round_up(front_slack + height * width * conv.C + back_slack, 16);
+        tile_rows = min(pool.P, ceil_div(least_entries, pool.Q));
+        tiles = ceil_div(pool.P, tile_rows);
+        capacity = tile_rows * pool.Q + list_slack;
+        const int64_t bytes = image_size * int64_t(sizeof(T)) +
+                              tiles * conv.K * capacity * int64_t(sizeof(T) + sizeof(int32_t));
+        images = max(1, min(conv.N, images_bytes / bytes));
+        images = ceil_div(conv.N, ceil_div(conv.N, images));
+        filters_at_once = max(4, ceil_div(conv.K, 8));
+        ranges = ceil_div(conv.K, filters_at_once);
+        filter_tiles = slabs.outer * slabs.row_groups * slabs.pieces;
+        shares = min(filter_tiles, ceil_div(least_items, ranges));
+    }
+};
+
+template <class T>
+struct WgradWorkspace {
+    T *dw, *x, *g;       // packed filters, packed images, entries [image][tile][k][capacity]
+    int32_t* offset;
+    int64_t* count;      // [image][tile][k]
+    double *row_bias, *bias;  // sums of live gradients: [image][tile][k], [k]
+    T* dy_row;           // of thread 0: one row of dy as [k][Q], its codes the same way
+    uint8_t* code_row;
+    size_t per_thread, bytes;
+
+    WgradWorkspace(const Conv2dProblem& problem, const WgradPlan<T>& plan, void* start) {
+        const int64_t K = problem.conv.K, lists = plan.images * plan.tiles * K;
+        Carver carver(start);
+        dw = carver.take<T>(K * plan.slabs.filter_size);
+        x = carver.take<T>(plan.images * plan.image_size);
+        g = carver.take<T>(lists * plan.capacity);
+        offset = carver.take<int32_t>(lists * plan.capacity);
+        count = carver.take<int64_t>(lists);
+        row_bias = carver.take<double>(lists);
+        bias = carver.take<double>(K);
+        const size_t shared = carver.used();
+        dy_row = carver.take<T>(K * problem.pool.Q);
+        code_row = carver.take<uint8_t>(K * problem.pool.Q + lanes<T>);
+        per_thread = carver.used() - shared;
+        bytes = shared + per_thread * size_t(problem.threads);
+    }
+};
+
+// The codes of row p as [k][Q], in the terms of a pool: for ReLU alone, of windows of one position.
+inline void stage_codes(const Conv2dProblem& problem, const uint8_t* code, int64_t n, int64_t p, uint8_t* out) {
+    const int64_t K = problem.conv.K, Q = problem.pool.Q, P = problem.pool.P;
+    if (problem.epilogue == Epilogue::relu_max_pool) {
+        copy2d(Q, K, code + (n * P + p) * Q * K, K, 1, out, 1, Q);
+    } else if (problem.epilogue == Epilogue::relu) {
+        const uint8_t* row = code + (n * P + p) * ceil_div(Q, 8) * K;
+        for (int64_t k = 0; k < K; ++k)
+            for (int64_t q = 0; q < Q; ++q)
+                out[k * Q + q] = row[q / 8 * K + k] >> (q % 8) & 1 ? 0 : uint8_t(dead);
+    } else {
+        std::memset(out, 0, size_t(K * Q));
+    }
 }
+
+// Adds one row of dy for one filter to its list. An offset is base + q * q_step + i * row_step + j * column_step,
+// where (i, j) is the window position that the code names; positions in `rows` lie in the convolution's output.
+struct ListRow {
+    int64_t Q;
+    int32_t base, q_step, row_step, column_step;
+    int window_w;
+    Range rows;
+};
+
+template <class T>
+double list_row(const ListRow& row, const T* dy, const uint8_t* code, int32_t* offsets, T* values, int64_t& count) {
+    // code / window_w for any byte, without a division: exact, since 255 * 254 < 65536.
+    const int reciprocal = (65536 + row.window_w - 1) / row.window_w;
+    double sum = 0;
+    int64_t q = 0;
+    if constexpr (sizeof(T) == 4) {
+        constexpr int W = lanes<T>;
+        Vec<T> sums = {};
+        Mask<T> base;
+        for (int i = 0; i < W; ++i) base[i] = row.base + i * row.q_step;
+        for (; q + W <= row.Q; q += W, base += W * row.q_step) {
+            const Mask<T> codes = load_bytes<T>(code + q);
+            const Mask<T> i = (codes * reciprocal) >> 16, j = codes - i * row.window_w;
+            const Vec<T> g = load(dy + q);
+            const Mask<T> live = (i >= int(row.rows.first)) & (i < int(row.rows.last)) & (g != 0);
+            sums += select(live, g, Vec<T>{});
+            append(live, base + i * row.row_step + j * row.column_step, g, offsets, values, count);
+        }
+        for (int i = 0; i < W; ++i) sum += sums[i];
+    }
+    for (; q < row.Q; ++q) {
+        const int i = (code[q] * reciprocal) >> 16, j = code[q] - i * row.window_w;
+        const bool live = i >= row.rows.first && i < row.rows.last && dy[q] != 0;
+        sum += select(live, dy[q], T(0));
+        append(live, row.base + int32_t(q) * row.q_step + i * row.row_step + j * row.column_step, dy[q], offsets,
+               values, count);
+    }
+    return sum;
+}
+
+// Step 2 for one tile.
+template <class T>
+void list_tile(const Conv2dProblem& problem, const WgradPlan<T>& plan, const WgradArgs& args,
+               const WgradWorkspace<T>& space, int64_t n, int64_t tile, int64_t first_list, T* dy_row,
+               uint8_t* code_row) {
+    const Conv2d& conv = problem.conv;
+    const Pool2d& pool = problem.pool;
+    for (int64_t k = 0; k < conv.K; ++k) space.count[first_list + k] = 0, space.row_bias[first_list + k] = 0;
+    for (int64_t pp = tile * plan.tile_rows; pp < min(pool.P, (tile + 1) * plan.tile_rows); ++pp) {
+        const T* dy = static_cast<const T*>(args.dy.data) + n * args.dy.stride[0] + pp * args.dy.stride[2];
+        int64_t dy_k = args.dy.stride[1];
+        if (args.dy.stride[3] != 1) {
+            copy2d(pool.Q, conv.K, dy, args.dy.stride[3], args.dy.stride[1], dy_row, 1, pool.Q);
+            dy = dy_row, dy_k = pool.Q;
+        }
+        stage_codes(problem, static_cast<const uint8_t*>(args.code.data), n, pp, code_row);
+        const int64_t p = pp * pool.stride_h - pool.pad_h, column = conv.stride_w * conv.C;
+        const int64_t line = conv.stride_h * plan.width * conv.C;
+        const ListRow row = {pool.Q,
+                             int32_t(p * line - pool.pad_w * column),
+                             int32_t(pool.stride_w * column),
+                             int32_t(pool.dilation_h * line),
+                             int32_t(pool.dilation_w * column),
+                             int(pool.window_w),
+                             valid_positions(p, pool.dilation_h, pool.window_h, conv.P)};
+        for (int64_t k = 0; k < conv.K; ++k) {
+            const int64_t list = first_list + k;
+            space.row_bias[list] += list_row(row, dy + k * dy_k, code_row + k * pool.Q,
+                                             space.offset + list * plan.capacity, space.g + list * plan.capacity,
+                                             space.count[list]);
+        }
+    }
+}
+
+// Step 3 for one item.
+template <class T>
+void add_filters(const Conv2dProblem& problem, const WgradPlan<T>& plan, const WgradWorkspace<T>& space,
+                 int64_t images, int64_t item) {
+    const Slabs<T>& slabs = plan.slabs;
+    constexpr int W = lanes<T>;
+    const int64_t share = item % plan.shares, first_k = item / plan.shares * plan.filters_at_once;
+    const int64_t last_k = min(problem.conv.K, first_k + plan.filters_at_once);
+    for (int64_t tile = 0; tile < images * plan.tiles; ++tile) {
+        const T* x = space.x + tile / plan.tiles * plan.image_size + plan.front_slack;
+        for (int64_t part = plan.filter_tiles * share / plan.shares;
+             part < plan.filter_tiles * (share + 1) / plan.shares; ++part) {
+            const int64_t piece = part % slabs.pieces, row = part / slabs.pieces % slabs.row_groups * slabs.rows_at_once;
+            const int64_t outer = part / slabs.pieces / slabs.row_groups;
+            const auto add = accumulate_for<T>(min(slabs.rows_at_once, slabs.rows - row), piece_vectors(slabs, piece));
+            const int64_t from = outer * slabs.outer_step + row * slabs.row_step + piece * slabs.vectors_at_once * W;
+            const int64_t to = ((outer * slabs.rows + row) * slabs.vectors + piece * slabs.vectors_at_once) * W;
+            for (int64_t k = first_k; k < last_k; ++k) {
+                const int64_t list = tile * problem.conv.K + k;
+                if (space.count[list])
+                    add(space.offset + list * plan.capacity, space.g + list * plan.capacity, space.count[list],
+                        x + k / slabs.filters * slabs.channels + from, slabs.row_step,
+                        space.dw + k * slabs.filter_size + to, slabs.vectors * W);
+            }
+        }
+    }
+}
+
+template <class T>
+void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* workspace) {
+    const Conv2d& conv = problem.conv;
+    const WgradPlan<T> plan(problem);
+    const WgradWorkspace<T> space(problem, plan, workspace);
+    std::memset(space.dw, 0, size_t(conv.K * plan.slabs.filter_size) * sizeof(T));
+    for (int64_t k = 0; k < conv.K; ++k) space.bias[k] = 0;
+    for (int64_t first = 0; first < conv.N; first += plan.images) {
+        const int64_t images = min(plan.images, conv.N - first);
+        if (args.dw.data)
+            parallel_for(problem.threads, images * plan.height, [&](int64_t item, int) {
+                const int64_t image = item / plan.height, h = item % plan.height;
+                T* x = space.x + image * plan.image_size;
+                T* row = x + plan.front_slack + h * plan.width * conv.C;
+                if (h == 0) std::memset(x, 0, size_t(plan.front_slack) * sizeof(T));
+                if (h == plan.height - 1) {
+                    T* end = row + plan.width * conv.C;
+                    std::memset(end, 0, size_t(x + plan.image_size - end) * sizeof(T));
+                }
+                pack_rows(args.x, first + image, h - conv.pad_h, 1, -conv.pad_w, plan.width, row);
+            });
+        parallel_for(problem.threads, images * plan.tiles, [&](int64_t item, int thread) {
+            const size_t mine = size_t(thread) * space.per_thread;
+            list_tile(problem, plan, args, space, first + item / plan.tiles, item % plan.tiles, item * conv.K,
+                      reinterpret_cast<T*>(reinterpret_cast<char*>(space.dy_row) + mine), space.code_row + mine);
+        });
+        if (args.dw.data)
+            parallel_for(problem.threads, plan.ranges * plan.shares,
+                         [&](int64_t item, int) { add_filters(problem, plan, space, images, item); });
+        for (int64_t list = 0; list < images * plan.tiles * conv.K; ++list)
+            space.bias[list % conv.K] += space.row_bias[list];
+    }
+    if (args.dbias.data)
+        for (int64_t k = 0; k < conv.K; ++k)
+            static_cast<T*>(args.dbias.data)[k * args.dbias.stride[0]] = T(space.bias[k]);
+    if (!args.dw.data) return;
+    parallel_for(problem.threads, conv.K, [&](int64_t k, int) {
+        T* dw = static_cast<T*>(args.dw.data) + k * args.dw.stride[0];
+        const T* packed = space.dw + k * plan.slabs.filter_size;
+        for (int64_t c = 0; c < plan.slabs.channels; ++c)
+            for (int64_t r = 0; r < conv.R; ++r)
+                for (int64_t s = 0; s < conv.S; ++s)
+                    dw[c * args.dw.stride[1] + r * args.dw.stride[2] + s * args.dw.stride[3]] =
+                        packed[packed_place(conv, plan.slabs, c, r, s)];
+    });
+}
+
+// Offsets are 32-bit, and one packed image has to be of a sane size.
+bool applies(const Conv2dProblem& problem) {
+    const Conv2d& conv = problem.conv;
+    const Pool2d& pool = problem.pool;
+    if (conv.N == 0 || conv.C == 0 || conv.K == 0 || pool.P == 0 || pool.Q == 0) return false;
+    if (conv.groups > 1 && conv.C / conv.groups < 4) return false;  // depthwise: vectors would stay empty
+    constexpr double limit = 1 << 28;
+    const double column = double(conv.stride_w) * double(conv.C);
+    const double width = double(conv.Q) * column + double(conv.S) * double(conv.dilation_w) * double(conv.C);
+    const double height = double(conv.P) * double(conv.stride_h) + double(conv.R) * double(conv.dilation_h);
+    const double beside = (double(pool.window_w) * double(pool.dilation_w) + double(pool.stride_w)) * column;
+    const double below = double(pool.window_h) * double(pool.dilation_h) * double(conv.stride_h) * width;
+    return height * width + beside + below < limit &&
+           double(conv.K) * double(conv.C) * double(conv.R) * double(conv.S) < limit;
+}
+
+size_t workspace(const Conv2dProblem& problem) {
+    return problem.dtype == DType::float32
+               ? WgradWorkspace<float>(problem, WgradPlan<float>(problem), nullptr).bytes
+               : WgradWorkspace<double>(problem, WgradPlan<double>(problem), nullptr).bytes;
+}
+
+void run(const Conv2dProblem& problem, const WgradArgs& args, void* space) {
+    (problem.dtype == DType::float32 ? run_typed<float> : run_typed<double>)(problem, args, space);
+}
+
+}  // namespace
+
+extern const Implementation<WgradArgs> live_wgrad;
+const Implementation<WgradArgs> live_wgrad = {"live", applies, workspace, run};
+
+}  // namespace fastconv::cpu::FASTCONV_ISA

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .dataset import PACKAGED, Dataset
-from .images import MemoryImages
+from .images import Images, MemoryImages
 from .preprocessing import Preprocessing
 from .split import split
 
@@ -32,16 +32,13 @@ _FOLDER = Path(__file__).parent / "fashion_mnist"
 
 def load_packaged(image_size: int, seed: int, parts: Sequence[str]) -> Dataset:
     """See `fastconv.data.load`. The images fill the frame, so none of them is cropped."""
-    wanted = {}
-    if "test" in parts:
-        wanted["test"] = _read("test", image_size)
-    if "train" in parts or "val" in parts:
-        images = _read("train", image_size)
-        cut = split(images.labels, {"val": VAL_FRACTION}, seed)
-        for part in ("train", "val"):
-            if part in parts:
-                pixels, labels = images.pixels[cut[part]], images.labels[cut[part]]
-                wanted[part] = MemoryImages(pixels, labels, image_size)
+    images = _read("train", image_size)
+    found: dict[str, Images] = {
+        part: MemoryImages(images.pixels[chosen], images.labels[chosen], image_size)
+        for part, chosen in split(images.labels, {"val": VAL_FRACTION}, seed).items()
+    }
+    found["test"] = _read("test", image_size)
+    wanted = {part: found[part] for part in parts}
     return Dataset(PACKAGED, list(CLASSES), wanted, Preprocessing(image_size, resize=image_size))
 
 

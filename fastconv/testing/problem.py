@@ -52,8 +52,6 @@ class Pool:
         sizes = []
         for i, extent in enumerate((h, w)):
             room = extent + 2 * self.pad[i] - self.dilation[i] * (self.window[i] - 1) - 1
-            if room < 0:
-                return 0, 0
             out = (room + (self.stride[i] - 1 if self.ceil else 0)) // self.stride[i] + 1
             if self.ceil and (out - 1) * self.stride[i] >= extent + self.pad[i]:
                 out -= 1  # a window may not start behind the input

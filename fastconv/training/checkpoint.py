@@ -51,12 +51,12 @@ def save_checkpoint(path: Path, model: Module, description: Description) -> None
         TrainingError: the file cannot be written.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
     metadata = {"format": "pt", _KEY: json.dumps(asdict(description))}
     try:
-        replace_file(path, lambda temporary: save_file(tensors, temporary, metadata))
+        replace_file(path, lambda temporary: temporary.write_bytes(save(tensors, metadata)))
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{path}: cannot be written ({error})") from None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 from torch.nn import Module
+from torch.optim import SGD, Optimizer
 
 from .. import data, models
 from .atomic import replace_file
@@ -102,16 +102,12 @@ class _Run:
             f"{self.dataset.source}: {counts} images -> {self.folder}"
         )
         # One kernel for all parameters: half the time of the default on a CPU.
-        optimizer = torch.optim.SGD(
-            self.model.parameters(), settings.lr, settings.momentum, fused=True
-        )
+        optimizer = SGD(self.model.parameters(), settings.lr, settings.momentum, fused=True)
         shuffle = torch.Generator().manual_seed(settings.seed)
         for number in range(1, settings.epochs + 1):
             self._epoch(number, optimizer, shuffle)
 
-    def _epoch(
-        self, number: int, optimizer: torch.optim.Optimizer, shuffle: torch.Generator
-    ) -> None:
+    def _epoch(self, number: int, optimizer: Optimizer, shuffle: torch.Generator) -> None:
         settings = self.settings
         images = self.dataset.parts["train"]
         with _progress_bar(len(images), f"epoch {number}/{settings.epochs}") as bar:

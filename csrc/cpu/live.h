@@ -1,0 +1,147 @@
+// What both gradients of a convolution are made of: lists of the live gradients g, those that the code did
+// not call dead and that are not zero, and a kernel that adds g times a piece of the input (wgrad) or of a
+// filter (dgrad) for every entry of a list. Nothing is computed for dead ones: behind ReLU and a 2x2 pool
+// these are more than three of four.
+#pragma once
+
+#include "../common/geometry.h"
+#include "pack.h"
+#include "vec.h"
+
+namespace fastconv::cpu::FASTCONV_ISA {
+namespace {
+
+constexpr int max_accumulators = 12;  // what 16 vector registers hold beside an operand and g
+
+// What one output position of the convolution touches: in the packed input, and in a packed filter, there are
+// outer x rows slabs, each of `length` elements side by side. Where kernel columns touch and there is one
+// group these are whole kernel rows, else the channels under one kernel position.
+// A packed filter is [outer][rows][vectors * lanes], filled up with zeros.
+template <class T>
+struct Slabs {
+    int64_t channels, filters;  // of one group
+    bool whole_rows;
+    int64_t outer, rows, length;
+    int64_t outer_step, row_step;  // between slabs, in the packed input
+    int64_t vectors, filter_size;  // of a slab; elements of a packed filter
+    // How a filter is cut for the registers: rows by rows_at_once, slabs into pieces of vectors_at_once.
+    int64_t rows_at_once, vectors_at_once, row_groups, pieces;
+
+    Slabs(const Conv2d& conv, int64_t width) {
+        channels = conv.C / conv.groups, filters = conv.K / conv.groups;
+        whole_rows = conv.groups == 1 && conv.dilation_w == 1;
+        const int64_t h_step = conv.dilation_h * width * conv.C, w_step = conv.dilation_w * conv.C;
+        outer = whole_rows ? 1 : conv.R, outer_step = h_step;
+        rows = whole_rows ? conv.R : conv.S, row_step = whole_rows ? h_step : w_step;
+        length = whole_rows ? conv.S * conv.C : channels;
+        vectors = ceil_div(length, lanes<T>);
+        filter_size = outer * rows * vectors * lanes<T>;
+        pieces = ceil_div(vectors, max_accumulators);
+        vectors_at_once = ceil_div(vectors, pieces);
+        pieces = ceil_div(vectors, vectors_at_once);
+        row_groups = ceil_div(rows, max_accumulators / vectors_at_once);
+        rows_at_once = ceil_div(rows, row_groups);
+        row_groups = ceil_div(rows, rows_at_once);
+    }
+};
+
+// Vectors of one piece.
+template <class T>
+inline int64_t piece_vectors(const Slabs<T>& slabs, int64_t piece) {
+    return min(slabs.vectors_at_once, slabs.vectors - piece * slabs.vectors_at_once);
+}
+
+// Where element (c, r, s) of a filter lies in the packed one.
+template <class T>
+inline int64_t packed_place(const Conv2d& conv, const Slabs<T>& slabs, int64_t c, int64_t r, int64_t s) {
+    const int64_t pitch = slabs.vectors * lanes<T>;
+    return slabs.whole_rows ? r * pitch + s * slabs.channels + c : (r * conv.S + s) * pitch + c;
+}
+
+// to[row][v] += sum over i of g[i] * from[offset[i]][row][v], for ROWS x VECTORS vectors. The sum starts
+// at zero, so that it need not wait for `to`, which the call before has just written.
+template <class T, int ROWS, int VECTORS>
+void accumulate(const int32_t* offset, const T* g, int64_t count, const T* from, int64_t from_row, T* to,
+                int64_t to_row) {
+    constexpr int W = lanes<T>;
+    Vec<T> acc[ROWS][VECTORS] = {};
+    for (int64_t i = 0; i < count; ++i) {
+        const T* at = from + offset[i];
+        const Vec<T> value = splat(g[i]);
+#pragma GCC unroll 12
+        for (int row = 0; row < ROWS; ++row)
+#pragma GCC unroll 12
+            for (int v = 0; v < VECTORS; ++v) acc[row][v] += value * load(at + row * from_row + v * W);
+    }
+#pragma GCC unroll 12
+    for (int row = 0; row < ROWS; ++row)
+#pragma GCC unroll 12
+        for (int v = 0; v < VECTORS; ++v) {
+            T* at = to + row * to_row + v * W;
+            store(at, load(at) + acc[row][v]);
+        }
+}
+
+template <class T>
+using Accumulate = void (*)(const int32_t*, const T*, int64_t, const T*, int64_t, T*, int64_t);
+
+// accumulate<T, rows, vectors> for numbers known at run time.
+template <class T, int ROWS = 1, int VECTORS = 1>
+Accumulate<T> accumulate_for(int64_t rows, int64_t vectors) {
+    if constexpr (VECTORS < max_accumulators && ROWS == 1)
+        if (vectors > VECTORS) return accumulate_for<T, ROWS, VECTORS + 1>(rows, vectors);
+    if constexpr ((ROWS + 1) * VECTORS <= max_accumulators)
+        if (rows > ROWS) return accumulate_for<T, ROWS + 1, VECTORS>(rows, vectors);
+    return accumulate<T, ROWS, VECTORS>;
+}
+
+// A list is written with whole vectors: this much room has to follow its last entry.
+constexpr int list_slack = 16;
+
+#if defined(__AVX2__)
+// Byte i of entry m: which lane goes to place i when the lanes with a bit in m move to the front.
+struct FrontLanes {
+    uint8_t lane[256][8];
+    constexpr FrontLanes() : lane() {
+        for (int m = 0; m < 256; ++m)
+            for (int i = 0, n = 0; i < 8; ++i)
+                if (m >> i & 1) lane[m][n++] = uint8_t(i);
+    }
+};
+constexpr FrontLanes front_lanes;
+#endif
+
+// Appends the live lanes of (offset, g) to a list of `count` entries.
+inline void append(Mask<float> live, Mask<float> offset, Vec<float> g, int32_t* offsets, float* values,
+                   int64_t& count) {
+    const unsigned mask = bits<float>(live);
+#if defined(__AVX512F__)
+    _mm512_storeu_si512(offsets + count, _mm512_maskz_compress_epi32(__mmask16(mask), (__m512i)offset));
+    _mm512_storeu_ps(values + count, _mm512_maskz_compress_ps(__mmask16(mask), (__m512)g));
+#elif defined(__AVX2__) && FASTCONV_VECTOR_BYTES == 32
+    const __m256i order =
+        _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(front_lanes.lane[mask])));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(offsets + count),
+                        _mm256_permutevar8x32_epi32((__m256i)offset, order));
+    _mm256_storeu_ps(values + count, _mm256_permutevar8x32_ps((__m256)g, order));
+#else
+    int64_t at = count;
+    for (int i = 0; i < lanes<float>; ++i) {
+        offsets[at] = offset[i];
+        values[at] = g[i];
+        at += mask >> i & 1;
+    }
+#endif
+    count += __builtin_popcount(mask);
+}
+
+// The same for one lane.
+template <class T>
+inline void append(bool live, int32_t offset, T g, int32_t* offsets, T* values, int64_t& count) {
+    offsets[count] = offset;
+    values[count] = g;
+    count += live;
+}
+
+}  // namespace
+}  // namespace fastconv::cpu::FASTCONV_ISA
