@@ -1,6 +1,8 @@
 """Settings of all tests."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -24,3 +26,24 @@ def _threads_as_before():
     yield
     if torch.get_num_threads() != before:
         torch.set_num_threads(before)
+
+
+@pytest.fixture
+def run_python(tmp_path):
+    """Runs code in a new process and returns what subprocess.run does.
+
+    In an empty folder: the repository's ./fastconv, which has no compiled part, would shadow the
+    installed package. The time limit is there for a hang.
+    """
+
+    def run(code, *arguments, options=("-S",) if sys.flags.no_site else (), **environment):
+        return subprocess.run(
+            [sys.executable, *options, "-c", code, *arguments],
+            env={**os.environ, **environment},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run

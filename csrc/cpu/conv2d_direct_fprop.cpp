@@ -2,36 +2,21 @@
 //
 // A work item is a few rows of one image's output. It packs the input rows that it needs as NHWC, with the
 // padding in place, and then, for each block of up to 2 vectors of output channels, computes its rows of the
-// convolution into a buffer that stays in cache and writes what the epilogue makes of them:
-//
-//   micro-kernel: PIXELS x VECTORS accumulators, acc[i][v] += x[pixel i][c, r, s] * w[c, r, s][vector v]
-//
-// PIXELS is what the registers hold beside two vectors of weights and one of x: 6, with AVX-512's 32
-// registers 12. Any pixels of the item make up a group, so that small images fill the registers as well.
+// convolution (micro_kernel.h) into a buffer that stays in cache and writes what the epilogue makes of them.
+// Any pixels of the item make up a group, so that small images fill the registers as well.
 // The reduction is cut into passes whose weights stay in the first-level cache over all pixels.
 // Only the halo of rows between two items is packed (and, under an overlapping pool, computed) twice.
+#include "conv2d_epilogue.h"
 #include "isa_kernels.h"
-#include "pack.h"
+#include "micro_kernel.h"
 #include "parallel.h"
-#include "pool_window.h"
 
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-#if defined(__AVX512F__) || FASTCONV_VECTOR_BYTES == 64
-constexpr int max_pixels = 12;
-#else
-constexpr int max_pixels = 6;
-#endif
-constexpr int max_vectors = 2;
 constexpr int64_t cache_bytes = 384 << 10;  // of an item's data: what the second-level cache can hold
 constexpr int64_t pass_bytes = 20 << 10;    // of weights: what the first-level cache can hold
 constexpr int64_t least_items = 16;         // enough for a few threads to share evenly
-
-// A stretch of the reduction that lies side by side in the packed input.
-struct Part {
-    int32_t offset, length;
-};
 
 template <class T>
 struct Plan {
@@ -109,70 +94,19 @@ struct Workspace {
     }
 };
 
-// out[i][v] = bias[v] (null: out[i][v] itself) + the sum over the parts. offsets[i]: pixel i's first element.
-template <class T, int PIXELS, int VECTORS>
-void micro_kernel(const T* x, const int32_t* offsets, const Part* part, const Part* last_part, const T* w,
-                  const T* bias, T* out) {
-    constexpr int W = lanes<T>;
-    Vec<T> acc[PIXELS][VECTORS];
-#pragma GCC unroll 12
-    for (int i = 0; i < PIXELS; ++i)
-#pragma GCC unroll 2
-        for (int v = 0; v < VECTORS; ++v)
-            acc[i][v] = load(bias ? bias + v * W : out + (i * VECTORS + v) * W);
-    for (; part < last_part; ++part) {
-        const T* pixel[PIXELS];
-#pragma GCC unroll 12
-        for (int i = 0; i < PIXELS; ++i) pixel[i] = x + offsets[i] + part->offset;
-        for (int64_t t = 0; t < part->length; ++t, w += VECTORS * W) {
-            Vec<T> weight[VECTORS];
-#pragma GCC unroll 2
-            for (int v = 0; v < VECTORS; ++v) weight[v] = load(w + v * W);
-#pragma GCC unroll 12
-            for (int i = 0; i < PIXELS; ++i) {
-                const Vec<T> value = splat(pixel[i][t]);
-#pragma GCC unroll 2
-                for (int v = 0; v < VECTORS; ++v) acc[i][v] += value * weight[v];
-            }
-        }
-    }
-#pragma GCC unroll 12
-    for (int i = 0; i < PIXELS; ++i)
-#pragma GCC unroll 2
-        for (int v = 0; v < VECTORS; ++v) store(out + (i * VECTORS + v) * W, acc[i][v]);
-}
-
-template <class T>
-using MicroKernel = void (*)(const T*, const int32_t*, const Part*, const Part*, const T*, const T*, T*);
-
-// micro_kernel<T, pixels, VECTORS> for a number known at run time.
-template <class T, int VECTORS, int PIXELS = max_pixels>
-MicroKernel<T> micro_kernel_for(int64_t pixels) {
-    if constexpr (PIXELS > 1)
-        if (pixels < PIXELS) return micro_kernel_for<T, VECTORS, PIXELS - 1>(pixels);
-    return micro_kernel<T, PIXELS, VECTORS>;
-}
-
 // The convolution of `pixels` pixels for one block: out is [pixel][VECTORS * lanes].
 template <class T, int VECTORS>
 void compute_block(const Plan<T>& plan, const T* x, const int32_t* offsets, int64_t pixels, const Part* parts,
                    const T* w, const T* bias, T* out) {
     constexpr int block = VECTORS * lanes<T>;
-    const int64_t groups = ceil_div(pixels, max_pixels);
-    const int64_t least = groups ? pixels / groups : 0, larger = groups ? pixels % groups : 0;
-    const MicroKernel<T> small = micro_kernel_for<T, VECTORS>(least);
-    const MicroKernel<T> large = micro_kernel_for<T, VECTORS>(least + 1);
+    const PixelGroups<T, VECTORS> groups(pixels);
     for (const Part *first = parts, *end = parts + plan.parts, *last; first < end; first = last) {
         int64_t elements = 0;
         for (last = first; last < end; ++last) {
             if (last > first && elements + last->length > Plan<T>::pass_elements(VECTORS)) break;
             elements += last->length;
         }
-        int64_t pixel = 0;
-        for (int64_t g = 0; g < groups; ++g) {
-            (g < larger ? large : small)(x, offsets + pixel, first, last, w, bias, out + pixel * block);
-            pixel += least + (g < larger);
-        }
+        groups.run(x, offsets, first, last, w, bias, out);
         w += elements * block;
         bias = nullptr;
     }
@@ -208,81 +142,21 @@ void list_parts(const Conv2d& conv, const Plan<T>& plan, Part* part) {
     }
 }
 
-// The low bytes of a vector, of which `count` exist.
-template <class T>
-void store_some_bytes(uint8_t* p, Mask<T> v, int64_t count) {
-    if (count >= lanes<T>) return store_bytes<T>(p, v);
-    uint8_t bytes[lanes<T>];
-    store_bytes<T>(bytes, v);
-    for (int64_t i = 0; i < count; ++i) p[i] = bytes[i];
-}
-
-// ReLU on one row, in place; its bits go to code, [Q / 8][K].
-template <class T>
-void relu_row(T* row, int64_t Q, int vectors, uint8_t* code, int64_t K, int64_t count) {
-    constexpr int W = lanes<T>;
-    for (int64_t v = 0; v < vectors; ++v) {
-        for (int64_t q0 = 0; q0 < Q; q0 += 8) {
-            Mask<T> byte = {};
-            for (int64_t q = q0; q < min(q0 + 8, Q); ++q) {
-                T* at = row + (q * vectors + v) * W;
-                const Vec<T> value = load(at);
-                byte |= ~(value <= 0) & (Mask<T>{} + (1 << (q - q0)));
-                store(at, select(value < 0, Vec<T>{}, value));
-            }
-            if (code && v * W < count) store_some_bytes<T>(code + q0 / 8 * K + v * W, byte, count - v * W);
-        }
-    }
-}
-
-// Row `pooled` of the pool over the convolution's rows, of which `conv` holds those from `first_row` on.
-template <class T>
-void pool_row(const Conv2d& shape, const Pool2d& pool, const T* conv, int64_t first_row, int64_t pooled, int vectors,
-              T* row, uint8_t* code, int64_t count) {
-    constexpr int W = lanes<T>;
-    const int64_t p = pooled * pool.stride_h - pool.pad_h;
-    const Range rows = valid_positions(p, pool.dilation_h, pool.window_h, shape.P);
-    for (int64_t qq = 0; qq < pool.Q; ++qq) {
-        const int64_t q = qq * pool.stride_w - pool.pad_w;
-        const Range columns = valid_positions(q, pool.dilation_w, pool.window_w, shape.Q);
-        for (int64_t v = 0; v < vectors; ++v) {
-            const auto at = [&](int64_t i, int64_t j) {
-                const int64_t pixel = (p + i * pool.dilation_h - first_row) * shape.Q + q + j * pool.dilation_w;
-                return load(conv + (pixel * vectors + v) * W);
-            };
-            Vec<T> best = splat(-T(__builtin_inf()));
-            Mask<T> winner = Mask<T>{} + dead;
-            find_winner(pool.window_w, rows, columns, at, best, winner);
-            const auto is_dead = best <= 0;
-            winner = select(is_dead, Mask<T>{} + dead, winner);
-            // A window that holds no input gives -inf, as in torch.
-            const bool empty = rows.first >= rows.last || columns.first >= columns.last;
-            store(row + (qq * vectors + v) * W, empty ? best : select(is_dead, Vec<T>{}, best));
-            if (code && v * W < count) store_some_bytes<T>(code + qq * shape.K + v * W, winner, count - v * W);
-        }
-    }
-}
-
 template <class T>
 void compute_item(const Conv2dProblem& problem, const Plan<T>& plan, const FpropArgs& args,
                   const Workspace<T>& space, int64_t item, int thread) {
     const Conv2d& conv = problem.conv;
-    const Pool2d& pool = problem.pool;
-    const bool pooling = problem.epilogue == Epilogue::relu_max_pool;
     T *input = space.of(thread, space.input), *buffer = space.of(thread, space.conv);
     int32_t* offsets = space.of(thread, space.offsets);
 
     const int64_t share = item % plan.block_shares, chunk = item / plan.block_shares % plan.chunks;
     const int64_t n = item / plan.block_shares / plan.chunks;
-    const int64_t first_row = chunk * plan.rows, last_row = min(pool.P, first_row + plan.rows);
-    const int64_t reach = (pool.window_h - 1) * pool.dilation_h + 1;
-    const int64_t first_p = max(0, first_row * pool.stride_h - pool.pad_h);
-    const int64_t last_p = max(first_p, min(conv.P, (last_row - 1) * pool.stride_h - pool.pad_h + reach));
-    const int64_t pixels = (last_p - first_p) * conv.Q;
+    const int64_t first_row = chunk * plan.rows, last_row = min(problem.pool.P, first_row + plan.rows);
+    const Range needed = rows_needed(problem, first_row, last_row);
+    const int64_t conv_rows = needed.last - needed.first, pixels = conv_rows * conv.Q;
     if (pixels)
-        pack_rows(args.x, n, first_p * conv.stride_h - conv.pad_h,
-                  (last_p - first_p - 1) * conv.stride_h + (conv.R - 1) * conv.dilation_h + 1, -conv.pad_w, plan.width,
-                  input);
+        pack_rows(args.x, n, needed.first * conv.stride_h - conv.pad_h,
+                  (conv_rows - 1) * conv.stride_h + (conv.R - 1) * conv.dilation_h + 1, -conv.pad_w, plan.width, input);
     for (int64_t i = 0; i < pixels; ++i)
         offsets[i] = int32_t((i / conv.Q * conv.stride_h * plan.width + i % conv.Q * conv.stride_w) * conv.C);
 
@@ -296,20 +170,8 @@ void compute_item(const Conv2dProblem& problem, const Plan<T>& plan, const Fprop
         (vectors == 1 ? compute_block<T, 1> : compute_block<T, 2>)(
             plan, input + group * plan.channels, offsets, pixels, space.parts,
             space.weights + block * plan.reduction * widest, space.bias + block * widest, buffer);
-        for (int64_t p = first_row; p < last_row; ++p) {
-            T* row = pooling ? space.of(thread, space.row) : buffer + (p - first_p) * conv.Q * width;
-            uint8_t* code = static_cast<uint8_t*>(args.code.data);
-            if (pooling) {
-                if (code) code += (n * pool.P + p) * pool.Q * conv.K + first_k;
-                pool_row(conv, pool, buffer, first_p, p, vectors, row, code, count);
-            } else if (problem.epilogue == Epilogue::relu) {
-                if (code) code += (n * conv.P + p) * ceil_div(conv.Q, 8) * conv.K + first_k;
-                relu_row(row, conv.Q, vectors, code, conv.K, count);
-            }
-            T* y = static_cast<T*>(args.y.data) + n * args.y.stride[0] + first_k * args.y.stride[1] +
-                   p * args.y.stride[2];
-            copy2d(pool.Q, count, row, width, 1, y, args.y.stride[3], args.y.stride[1]);
-        }
+        run_epilogue(problem, args, n, first_row, last_row, buffer, needed.first, vectors, first_k, count,
+                     space.of(thread, space.row));
     }
 }
 
