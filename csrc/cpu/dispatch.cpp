@@ -40,7 +40,7 @@ const KernelSet& kernels() {
 }
 
 std::vector<Implementation<FpropArgs>> fprop_implementations() {
-    return {kernels().direct_fprop, plain_fprop};
+    return {kernels().winograd_fprop, kernels().direct_fprop, plain_fprop};
 }
 std::vector<Implementation<DgradArgs>> dgrad_implementations() {
     return {kernels().live_dgrad, plain_dgrad};
@@ -54,7 +54,8 @@ Implementation<Args> choose(const std::vector<Implementation<Args>>& list, const
                             const std::string& name) {
     std::string names;
     for (const auto& implementation : list) {
-        if (name.empty() ? implementation.applies(problem) : implementation.name == name) {
+        const bool any = name.empty() || (name == "highest" && implementation.exact);
+        if (any ? implementation.applies(problem) : implementation.name == name) {
             if (!implementation.applies(problem))
                 throw std::invalid_argument("implementation " + name + " does not take this problem");
             return implementation;

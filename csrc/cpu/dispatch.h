@@ -17,7 +17,8 @@ std::vector<Implementation<FpropArgs>> fprop_implementations();
 std::vector<Implementation<DgradArgs>> dgrad_implementations();
 std::vector<Implementation<WgradArgs>> wgrad_implementations();
 
-// The first that applies, or the one called `name`. Throws std::invalid_argument.
+// The first that applies, with "highest" the first exact one, or the one called `name`. Throws
+// std::invalid_argument.
 template <class Args>
 Implementation<Args> choose(const std::vector<Implementation<Args>>& list, const Conv2dProblem& problem,
                             const std::string& name);

@@ -23,7 +23,8 @@ bool runs_here() {
 
 extern const KernelSet set;
 // Not constant-initialised elsewhere: the addresses below are link-time constants.
-const KernelSet set = {FASTCONV_STRING(FASTCONV_ISA), runs_here,        direct_fprop,     live_dgrad, live_wgrad,
-                       relu_fprop,                    relu_bprop,       max_pool2d_fprop, max_pool2d_bprop};
+const KernelSet set = {FASTCONV_STRING(FASTCONV_ISA), runs_here,  winograd_fprop, direct_fprop,
+                       live_dgrad,                    live_wgrad, relu_fprop,     relu_bprop,
+                       max_pool2d_fprop,              max_pool2d_bprop};
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

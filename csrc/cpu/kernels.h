@@ -24,12 +24,14 @@ struct Implementation {
     bool (*applies)(const Conv2dProblem&);
     size_t (*workspace)(const Conv2dProblem&);
     void (*run)(const Conv2dProblem&, const Args&, void* workspace);
+    bool exact = true;  // up to the order of sums; false: Winograd, only where precision is "high"
 };
 
 // The kernels that are compiled once per instruction set.
 struct KernelSet {
     const char* name;
     bool (*runs_here)();
+    Implementation<FpropArgs> winograd_fprop;
     Implementation<FpropArgs> direct_fprop;
     Implementation<DgradArgs> live_dgrad;
     Implementation<WgradArgs> live_wgrad;
