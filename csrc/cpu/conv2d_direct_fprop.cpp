@@ -68,7 +68,7 @@ template <class T>
 struct Workspace {
     T *weights, *bias;  // [block][R][S][channels][max_vectors * lanes], [block][max_vectors * lanes]
     Part* parts;
-    T *input, *conv, *row;  // of thread 0; `per_thread` bytes further, of the next
+    T *filters, *input, *conv, *row;  // of thread 0; `per_thread` bytes further, of the next
     int32_t* offsets;
     size_t per_thread, bytes;
 
@@ -80,6 +80,7 @@ struct Workspace {
         bias = carver.take<T>(plan.blocks * block);
         parts = carver.take<Part>(plan.parts);
         const size_t shared = carver.used();
+        filters = carver.take<T>(plan.reduction * block);
         input = carver.take<T>(plan.input_rows * plan.width * conv_.C);
         conv = carver.take<T>(plan.conv_rows * conv_.Q * block);
         row = carver.take<T>(problem.pool.Q * block);
@@ -112,23 +113,20 @@ void compute_block(const Plan<T>& plan, const T* x, const int32_t* offsets, int6
     }
 }
 
+// The filters of one block; `filters` has room for them one after another.
 template <class T>
-void pack_weights(const Conv2dProblem& problem, const Plan<T>& plan, const FpropArgs& args, int64_t block, T* out,
-                  T* bias) {
-    const Conv2d& conv = problem.conv;
-    const int64_t width = plan.vectors(block) * lanes<T>;
-    const int64_t first = plan.first_filter(block), group = block / plan.blocks_per_group;
-    for (int64_t i = 0; i < width; ++i) {
-        const bool exists = first + i < plan.filters;
-        const int64_t k = group * plan.filters + first + i;
-        bias[i] = exists && args.bias.data ? static_cast<const T*>(args.bias.data)[k * args.bias.stride[0]] : T(0);
-        T* to = out + i;
-        const T* filter = static_cast<const T*>(args.w.data) + k * args.w.stride[0];
-        for (int64_t r = 0; r < conv.R; ++r)
-            for (int64_t s = 0; s < conv.S; ++s)
-                for (int64_t c = 0; c < plan.channels; ++c, to += width)
-                    *to = exists ? filter[c * args.w.stride[1] + r * args.w.stride[2] + s * args.w.stride[3]] : T(0);
-    }
+void pack_weights(const Conv2dProblem& problem, const Plan<T>& plan, const FpropArgs& args, int64_t block, T* filters,
+                  T* out, T* bias) {
+    const int64_t width = plan.vectors(block) * lanes<T>, first = plan.first_filter(block);
+    const int64_t first_k = block / plan.blocks_per_group * plan.filters + first;
+    const int64_t count = min(width, plan.filters - first);
+    const T* biases = static_cast<const T*>(args.bias.data);
+    for (int64_t i = 0; i < width; ++i)
+        bias[i] = biases && i < count ? biases[(first_k + i) * args.bias.stride[0]] : T(0);
+    for (int64_t i = 0; i < count; ++i)
+        pack_filter(args.w, first_k + i, filters + i * plan.reduction, plan.channels * problem.conv.S, plan.channels);
+    if (count < width) std::memset(out, 0, size_t(plan.reduction * width) * sizeof(T));
+    copy2d(count, plan.reduction, filters, plan.reduction, 1, out, 1, width);
 }
 
 template <class T>
@@ -181,9 +179,9 @@ void run_typed(const Conv2dProblem& problem, const FpropArgs& args, void* worksp
     const Workspace<T> space(problem, plan, workspace);
     constexpr int64_t widest = max_vectors * lanes<T>;
     list_parts(problem.conv, plan, space.parts);
-    parallel_for(problem.threads, plan.blocks, [&](int64_t block, int) {
-        pack_weights(problem, plan, args, block, space.weights + block * plan.reduction * widest,
-                     space.bias + block * widest);
+    parallel_for(problem.threads, plan.blocks, [&](int64_t block, int thread) {
+        pack_weights(problem, plan, args, block, space.of(thread, space.filters),
+                     space.weights + block * plan.reduction * widest, space.bias + block * widest);
     });
     parallel_for(problem.threads, problem.conv.N * plan.chunks * plan.block_shares,
                  [&](int64_t item, int thread) { compute_item(problem, plan, args, space, item, thread); });

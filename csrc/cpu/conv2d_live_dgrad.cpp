@@ -20,6 +20,21 @@ constexpr int64_t images_bytes = 8 << 20;  // lists of the images taken at a tim
 constexpr int64_t block_bytes = 256 << 10;  // rows of dx of an item: what the second-level cache can hold
 constexpr int64_t least_items = 16;
 
+// A window over a row or column of pixels: which window, and at which of its positions.
+struct Cover {
+    int64_t window, position;
+};
+
+// The windows over place p, of `count` windows; returns the end of the list.
+inline Cover* list_covers(int64_t p, int64_t window, int64_t stride, int64_t pad, int64_t dilation, int64_t count,
+                          Cover* cover) {
+    for (int64_t i = 0; i < window; ++i) {
+        const int64_t start = p + pad - i * dilation;
+        if (start >= 0 && start % stride == 0 && start / stride < count) *cover++ = {start / stride, i};
+    }
+    return cover;
+}
+
 template <class T>
 struct DgradPlan {
     int64_t width;  // of dx with its padding
@@ -56,6 +71,7 @@ struct DgradWorkspace {
     T *w, *dy, *g;              // packed filters; dy as NHWC; entries [image][row][capacity]
     int32_t *offset, *k_offset;  // entries; of filter k in its group, in w
     int64_t* start;             // [image][row][Q * groups + 1]: where a pixel's list starts, per group
+    Cover** columns;            // [Q + 1]: where the windows over a column of pixels start
     T* block;                   // of thread 0
     size_t per_thread, bytes;
 
@@ -69,6 +85,9 @@ struct DgradWorkspace {
         offset = carver.take<int32_t>(rows * plan.capacity);
         k_offset = carver.take<int32_t>(plan.slabs.filters + lanes<T>);
         start = carver.take<int64_t>(rows * (conv.Q * conv.groups + 1));
+        columns = carver.take<Cover*>(conv.Q + 1);
+        Cover* const covers = carver.take<Cover>(conv.Q * problem.pool.window_w);
+        if (columns) columns[0] = covers;
         const size_t shared = carver.used();
         block = carver.take<T>(plan.block_size);
         per_thread = carver.used() - shared;
@@ -104,6 +123,9 @@ void list_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const D
     T* values = space.g + list_row * plan.capacity;
     int64_t* start = space.start + list_row * (conv.Q * conv.groups + 1);
     const int64_t filters = plan.slabs.filters;
+    Cover rows[max_positions];
+    const Cover* const end_rows =
+        list_covers(p, pool.window_h, pool.stride_h, pool.pad_h, pool.dilation_h, pool.P, rows);
     int64_t count = 0;
     for (int64_t q = 0; q < conv.Q; ++q) {
         for (int64_t group = 0; group < conv.groups; ++group) {
@@ -117,15 +139,11 @@ void list_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const D
                              [bit](auto c) { return (c & bit) != 0; }, space.k_offset, offsets, values, count);
                 continue;
             }
-            // All windows with a position at (p, q).
-            for (int64_t i = 0; i < pool.window_h; ++i) {
-                const int64_t top = p + pool.pad_h - i * pool.dilation_h, pp = top / pool.stride_h;
-                if (top < 0 || top % pool.stride_h || pp >= pool.P) continue;
-                for (int64_t j = 0; j < pool.window_w; ++j) {
-                    const int64_t left = q + pool.pad_w - j * pool.dilation_w, qq = left / pool.stride_w;
-                    if (left < 0 || left % pool.stride_w || qq >= pool.Q) continue;
-                    const int position = int(i * pool.window_w + j);
-                    list_filters(filters, dy + pp * dy_row + qq * dy_column + k, code + (pp * pool.Q + qq) * conv.K + k,
+            for (const Cover* row = rows; row < end_rows; ++row) {
+                for (const Cover* column = space.columns[q]; column < space.columns[q + 1]; ++column) {
+                    const int position = int(row->position * pool.window_w + column->position);
+                    list_filters(filters, dy + row->window * dy_row + column->window * dy_column + k,
+                                 code + (row->window * pool.Q + column->window) * conv.K + k,
                                  [position](auto c) { return c == position; }, space.k_offset, offsets, values, count);
                 }
             }
@@ -197,25 +215,20 @@ void add_block(const Conv2dProblem& problem, const DgradPlan<T>& plan, const Dgr
 }
 
 template <class T>
-void pack_filter(const Conv2d& conv, const Slabs<T>& slabs, const Tensor& w, int64_t k, T* out) {
-    std::memset(out, 0, size_t(slabs.filter_size) * sizeof(T));
-    const T* filter = static_cast<const T*>(w.data) + k * w.stride[0];
-    for (int64_t c = 0; c < slabs.channels; ++c)
-        for (int64_t r = 0; r < conv.R; ++r)
-            for (int64_t s = 0; s < conv.S; ++s)
-                out[packed_place(conv, slabs, c, r, s)] = filter[c * w.stride[1] + r * w.stride[2] + s * w.stride[3]];
-}
-
-template <class T>
 void run_typed(const Conv2dProblem& problem, const DgradArgs& args, void* workspace) {
     const Conv2d& conv = problem.conv;
     const Pool2d& pool = problem.pool;
     const DgradPlan<T> plan(problem);
     const DgradWorkspace<T> space(problem, plan, workspace);
     parallel_for(problem.threads, conv.K, [&](int64_t k, int) {
-        pack_filter(conv, plan.slabs, args.w, k, space.w + k * plan.slabs.filter_size);
+        T* filter = space.w + k * plan.slabs.filter_size;
+        std::memset(filter, 0, size_t(plan.slabs.filter_size) * sizeof(T));
+        pack_filter(args.w, k, filter, plan.slabs.r_step, plan.slabs.s_step);
     });
     for (int64_t k = 0; k < plan.slabs.filters; ++k) space.k_offset[k] = int32_t(k * plan.slabs.filter_size);
+    for (int64_t q = 0; q < conv.Q; ++q)
+        space.columns[q + 1] = list_covers(q, pool.window_w, pool.stride_w, pool.pad_w, pool.dilation_w, pool.Q,
+                                           space.columns[q]);
 
     const bool nhwc = args.dy.stride[1] == 1;
     const int64_t dy_row = nhwc ? args.dy.stride[2] : pool.Q * conv.K;

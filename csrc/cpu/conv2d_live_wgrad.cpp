@@ -244,13 +244,7 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
             static_cast<T*>(args.dbias.data)[k * args.dbias.stride[0]] = T(space.bias[k]);
     if (!args.dw.data) return;
     parallel_for(problem.threads, conv.K, [&](int64_t k, int) {
-        T* dw = static_cast<T*>(args.dw.data) + k * args.dw.stride[0];
-        const T* packed = space.dw + k * plan.slabs.filter_size;
-        for (int64_t c = 0; c < plan.slabs.channels; ++c)
-            for (int64_t r = 0; r < conv.R; ++r)
-                for (int64_t s = 0; s < conv.S; ++s)
-                    dw[c * args.dw.stride[1] + r * args.dw.stride[2] + s * args.dw.stride[3]] =
-                        packed[packed_place(conv, plan.slabs, c, r, s)];
+        unpack_filter(space.dw + k * plan.slabs.filter_size, plan.slabs.r_step, plan.slabs.s_step, args.dw, k);
     });
 }
 

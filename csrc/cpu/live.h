@@ -24,6 +24,7 @@ struct Slabs {
     int64_t outer, rows, length;
     int64_t outer_step, row_step;  // between slabs, in the packed input
     int64_t vectors, filter_size;  // of a slab; elements of a packed filter
+    int64_t r_step, s_step;        // between kernel positions, in a packed filter
     // How a filter is cut for the registers: rows by rows_at_once, slabs into pieces of vectors_at_once.
     int64_t rows_at_once, vectors_at_once, row_groups, pieces;
 
@@ -36,6 +37,8 @@ struct Slabs {
         length = whole_rows ? conv.S * conv.C : channels;
         vectors = ceil_div(length, lanes<T>);
         filter_size = outer * rows * vectors * lanes<T>;
+        s_step = whole_rows ? channels : vectors * lanes<T>;
+        r_step = (whole_rows ? 1 : conv.S) * vectors * lanes<T>;
         pieces = ceil_div(vectors, max_accumulators);
         vectors_at_once = ceil_div(vectors, pieces);
         pieces = ceil_div(vectors, vectors_at_once);
@@ -49,13 +52,6 @@ struct Slabs {
 template <class T>
 inline int64_t piece_vectors(const Slabs<T>& slabs, int64_t piece) {
     return min(slabs.vectors_at_once, slabs.vectors - piece * slabs.vectors_at_once);
-}
-
-// Where element (c, r, s) of a filter lies in the packed one.
-template <class T>
-inline int64_t packed_place(const Conv2d& conv, const Slabs<T>& slabs, int64_t c, int64_t r, int64_t s) {
-    const int64_t pitch = slabs.vectors * lanes<T>;
-    return slabs.whole_rows ? r * pitch + s * slabs.channels + c : (r * conv.S + s) * pitch + c;
 }
 
 // to[row][v] += sum over i of g[i] * from[offset[i]][row][v], for ROWS x VECTORS vectors. The sum starts

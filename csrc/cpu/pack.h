@@ -28,6 +28,36 @@ inline void transpose8(const float* src, int64_t src_row, float* dst, int64_t ds
     }
 }
 #endif
+#if defined(__SSE2__)
+inline void transpose8(const uint8_t* src, int64_t src_row, uint8_t* dst, int64_t dst_row) {
+    __m128i a[8], b[4];
+    for (int i = 0; i < 8; ++i) a[i] = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(src + i * src_row));
+    for (int i = 0; i < 4; ++i) b[i] = _mm_unpacklo_epi8(a[2 * i], a[2 * i + 1]);
+    for (int i = 0; i < 2; ++i) {
+        a[2 * i] = _mm_unpacklo_epi16(b[2 * i], b[2 * i + 1]);
+        a[2 * i + 1] = _mm_unpackhi_epi16(b[2 * i], b[2 * i + 1]);
+    }
+    for (int i = 0; i < 2; ++i) {
+        b[2 * i] = _mm_unpacklo_epi32(a[i], a[i + 2]);
+        b[2 * i + 1] = _mm_unpackhi_epi32(a[i], a[i + 2]);
+    }
+    for (int i = 0; i < 4; ++i) {
+        _mm_storel_epi64(reinterpret_cast<__m128i*>(dst + 2 * i * dst_row), b[i]);
+        _mm_storel_epi64(reinterpret_cast<__m128i*>(dst + (2 * i + 1) * dst_row), _mm_unpackhi_epi64(b[i], b[i]));
+    }
+}
+#endif
+// Whether there is one for this type.
+template <class T>
+constexpr bool has_transpose8 = false;
+#if defined(__AVX2__)
+template <>
+constexpr bool has_transpose8<float> = true;
+#endif
+#if defined(__SSE2__)
+template <>
+constexpr bool has_transpose8<uint8_t> = true;
+#endif
 
 // dst[i * dst_row + j * dst_column] = src[i * src_row + j * src_column].
 template <class T>
@@ -43,8 +73,7 @@ inline void copy2d(int64_t rows, int64_t columns, const T* src, int64_t src_row,
         return;
     }
     int64_t done_rows = 0, done_columns = 0;  // by 8 x 8 blocks
-#if defined(__AVX2__)
-    if constexpr (sizeof(T) == 4) {
+    if constexpr (has_transpose8<T>) {
         if (src_column == 1 && dst_row == 1 && rows >= 8 && columns >= 8) {
             done_rows = rows / 8 * 8, done_columns = columns / 8 * 8;
             for (int64_t i = 0; i < done_rows; i += 8)
@@ -52,7 +81,6 @@ inline void copy2d(int64_t rows, int64_t columns, const T* src, int64_t src_row,
                     transpose8(src + i * src_row + j, src_row, dst + i + j * dst_column, dst_column);
         }
     }
-#endif
     for (int64_t j = 0; j < columns; ++j)
         for (int64_t i = j < done_columns ? done_rows : 0; i < rows; ++i)
             dst[i * dst_row + j * dst_column] = src[i * src_row + j * src_column];
@@ -73,6 +101,20 @@ inline void pack_rows(const Tensor& x, int64_t n, int64_t h0, int64_t rows, int6
         }
         std::memset(out + to * C, 0, size_t((width - to) * C) * sizeof(T));
     }
+}
+
+// A filter [c][r][s] of any strides as rows of channels: (r, s) starts at out + r * r_step + s * s_step.
+template <class T>
+inline void pack_filter(const Tensor& w, int64_t k, T* out, int64_t r_step, int64_t s_step) {
+    const T* filter = static_cast<const T*>(w.data) + k * w.stride[0];
+    for (int64_t r = 0; r < w.size[2]; ++r)
+        copy2d(w.size[3], w.size[1], filter + r * w.stride[2], w.stride[3], w.stride[1], out + r * r_step, s_step, 1);
+}
+template <class T>
+inline void unpack_filter(const T* packed, int64_t r_step, int64_t s_step, const Tensor& w, int64_t k) {
+    T* filter = static_cast<T*>(w.data) + k * w.stride[0];
+    for (int64_t r = 0; r < w.size[2]; ++r)
+        copy2d(w.size[3], w.size[1], packed + r * r_step, s_step, 1, filter + r * w.stride[2], w.stride[3], w.stride[1]);
 }
 
 // Carves arrays, each aligned to 64 bytes, from a workspace; with a null start it only adds up sizes.
