@@ -90,8 +90,8 @@ struct Workspace {
     }
 
     template <class U>
-    U* of(int thread, U* mine) const {
-        return reinterpret_cast<U*>(reinterpret_cast<char*>(mine) + size_t(thread) * per_thread);
+    U* of(int thread, U* of_thread_0) const {
+        return of_thread(of_thread_0, thread, per_thread);
     }
 };
 

@@ -2,12 +2,10 @@
 //
 //   dx[p * stride + r, q * stride + s, c] += sum over live (k, g) of pixel (p, q): g * w[k][r, s, c]
 //
-// Images are taken a few at a time, as many as the outer cache holds, in two steps over all threads:
-//   1. for each pixel (p, q) of the convolution's output list the live gradients of all k (an NCHW dy is
-//      turned to NHWC before);
-//   2. a work item has a block of rows of one image's dx, with the padding around it, adds up what
-//      falls into them, and writes them out without the padding. For one piece of the kernel it goes along
-//      a row of pixels: that piece of all filters and the row's lists stay close.
+// A work item has a block of rows of one image's dx, with the padding around it. Row after row of pixels that
+// reach into it, it lists the live gradients of all k for each pixel and adds what they contribute, one piece
+// of the kernel at a time: that piece of all filters and the row's lists stay close. Then it writes the block out
+// without the padding. The rows of pixels that reach into two blocks are listed twice.
 // A row of dx has one owner, which adds in a fixed order: the same bits for any number of threads.
 #include "isa_kernels.h"
 #include "live.h"
@@ -16,7 +14,6 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-constexpr int64_t images_bytes = 8 << 20;  // lists of the images taken at a time
 constexpr int64_t block_bytes = 256 << 10;  // rows of dx of an item: what the second-level cache can hold
 constexpr int64_t least_items = 16;
 
@@ -40,9 +37,9 @@ struct DgradPlan {
     int64_t width;  // of dx with its padding
     Slabs<T> slabs;
     int64_t capacity;           // of the lists of one row of pixels
-    int64_t images;             // at a time
     int64_t block_rows, blocks;  // rows of dx of an item, items of an image
     int64_t block_size;         // elements
+    int64_t dy_rows;            // that reach into a block, at most
 
     static int64_t padded_width(const Conv2d& conv) {
         return max(conv.W + conv.pad_w, (conv.Q - 1) * conv.stride_w + (conv.S - 1) * conv.dilation_w + 1);
@@ -54,45 +51,64 @@ struct DgradPlan {
         const Pool2d& pool = problem.pool;
         const int64_t overlap = min(pool.window_h, pool.P);  // rows of windows that may share a row of pixels
         capacity = conv.K * pool.Q * overlap + list_slack;
-        const int64_t bytes = conv.P * capacity * int64_t(sizeof(T) + sizeof(int32_t));
-        images = max(1, min(conv.N, images_bytes / bytes));
-        images = ceil_div(conv.N, ceil_div(conv.N, images));
         const int64_t row_bytes = width * conv.C * int64_t(sizeof(T));
-        block_rows = max(1, min(block_bytes / row_bytes, conv.H * images / least_items));
+        block_rows = max(1, min(block_bytes / row_bytes, conv.H * conv.N / least_items));
         blocks = ceil_div(conv.H, block_rows);
         block_rows = ceil_div(conv.H, blocks);
         // The last vector of a slab reaches beyond it.
         block_size = block_rows * width * conv.C + lanes<T>;
+        const int64_t pixel_rows = (block_rows + (conv.R - 1) * conv.dilation_h) / conv.stride_h + 1;
+        const int64_t reach = (pool.window_h - 1) * pool.dilation_h;
+        dy_rows = min(pool.P, (pixel_rows + reach) / pool.stride_h + 1);
     }
 };
 
 template <class T>
 struct DgradWorkspace {
-    T *w, *dy, *g;              // packed filters; dy as NHWC; entries [image][row][capacity]
-    int32_t *offset, *k_offset;  // entries; of filter k in its group, in w
-    int64_t* start;             // [image][row][Q * groups + 1]: where a pixel's list starts, per group
-    Cover** columns;            // [Q + 1]: where the windows over a column of pixels start
-    T* block;                   // of thread 0
+    T* w;               // packed filters
+    int32_t* k_offset;  // of filter k of a group among them
+    Cover** columns;    // [Q + 1]: where the windows over a column of pixels start
+    // Of thread 0:
+    T* block;
+    T* dy;  // the rows of dy that an item needs, as NHWC
+    T* g;   // entries of one row of pixels
+    int32_t* offset;
+    int64_t* start;  // [Q * groups + 1]: where a pixel's list starts, per group
     size_t per_thread, bytes;
 
     DgradWorkspace(const Conv2dProblem& problem, const DgradPlan<T>& plan, void* start_) {
         const Conv2d& conv = problem.conv;
-        const int64_t rows = plan.images * conv.P;
+        const Pool2d& pool = problem.pool;
         Carver carver(start_);
         w = carver.take<T>(conv.K * plan.slabs.filter_size);
-        dy = carver.take<T>(plan.images * problem.pool.P * problem.pool.Q * conv.K);
-        g = carver.take<T>(rows * plan.capacity);
-        offset = carver.take<int32_t>(rows * plan.capacity);
         k_offset = carver.take<int32_t>(plan.slabs.filters + lanes<T>);
-        start = carver.take<int64_t>(rows * (conv.Q * conv.groups + 1));
         columns = carver.take<Cover*>(conv.Q + 1);
-        Cover* const covers = carver.take<Cover>(conv.Q * problem.pool.window_w);
+        Cover* const covers = carver.take<Cover>(conv.Q * pool.window_w);
         if (columns) columns[0] = covers;
         const size_t shared = carver.used();
         block = carver.take<T>(plan.block_size);
+        dy = carver.take<T>(plan.dy_rows * pool.Q * conv.K);
+        g = carver.take<T>(plan.capacity);
+        offset = carver.take<int32_t>(plan.capacity);
+        start = carver.take<int64_t>(conv.Q * conv.groups + 1);
         per_thread = carver.used() - shared;
         bytes = shared + per_thread * size_t(problem.threads);
     }
+    // The same with the thread's own parts.
+    DgradWorkspace of(int thread) const {
+        DgradWorkspace mine = *this;
+        mine.block = of_thread(block, thread, per_thread), mine.dy = of_thread(dy, thread, per_thread);
+        mine.g = of_thread(g, thread, per_thread), mine.offset = of_thread(offset, thread, per_thread);
+        mine.start = of_thread(start, thread, per_thread);
+        return mine;
+    }
+};
+
+// dy of one image as NHWC: pixel (p, q) at data + p * row + q * column.
+template <class T>
+struct Pixels {
+    const T* data;
+    int64_t row, column;
 };
 
 // Appends those of `filters` gradients side by side whose code c has wanted(c); codes may be null: all.
@@ -113,16 +129,14 @@ void list_filters(int64_t filters, const T* dy, const uint8_t* code, const Wante
         append(dy[k] != 0 && (!code || wanted(int(code[k]))), k_offset[k], dy[k], offsets, values, count);
 }
 
-// Step 1 for row p of image n. dy points to the image, its pixels dy_row and dy_column apart.
+// Lists the live gradients of row p of pixels; code is the image's.
 template <class T>
 void list_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const DgradWorkspace<T>& space,
-                 const T* dy, int64_t dy_row, int64_t dy_column, const uint8_t* code, int64_t p, int64_t list_row) {
+                 const Pixels<T>& dy, const uint8_t* code, int64_t p) {
     const Conv2d& conv = problem.conv;
     const Pool2d& pool = problem.pool;
-    int32_t* offsets = space.offset + list_row * plan.capacity;
-    T* values = space.g + list_row * plan.capacity;
-    int64_t* start = space.start + list_row * (conv.Q * conv.groups + 1);
     const int64_t filters = plan.slabs.filters;
+    int64_t* start = space.start;
     Cover rows[max_positions];
     const Cover* const end_rows =
         list_covers(p, pool.window_h, pool.stride_h, pool.pad_h, pool.dilation_h, pool.P, rows);
@@ -135,16 +149,16 @@ void list_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const D
                 const uint8_t* bytes =
                     problem.epilogue == Epilogue::relu ? code + (p * ceil_div(conv.Q, 8) + q / 8) * conv.K + k : nullptr;
                 const int bit = 1 << (q % 8);
-                list_filters(filters, dy + p * dy_row + q * dy_column + k, bytes,
-                             [bit](auto c) { return (c & bit) != 0; }, space.k_offset, offsets, values, count);
+                list_filters(filters, dy.data + p * dy.row + q * dy.column + k, bytes,
+                             [bit](auto c) { return (c & bit) != 0; }, space.k_offset, space.offset, space.g, count);
                 continue;
             }
             for (const Cover* row = rows; row < end_rows; ++row) {
                 for (const Cover* column = space.columns[q]; column < space.columns[q + 1]; ++column) {
                     const int position = int(row->position * pool.window_w + column->position);
-                    list_filters(filters, dy + row->window * dy_row + column->window * dy_column + k,
+                    list_filters(filters, dy.data + row->window * dy.row + column->window * dy.column + k,
                                  code + (row->window * pool.Q + column->window) * conv.K + k,
-                                 [position](auto c) { return c == position; }, space.k_offset, offsets, values, count);
+                                 [position](auto c) { return c == position; }, space.k_offset, space.offset, space.g, count);
                 }
             }
         }
@@ -152,17 +166,14 @@ void list_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const D
     *start = count;
 }
 
-// Adds, for row p of pixels, what falls into `rows` slabs from (outer, row) on; `to` is where the slab of
-// pixel 0 lies.
+// Adds, for the row of pixels that is listed, what falls into `rows` slabs from (outer, row) on; `to` is where
+// the slab of pixel 0 lies.
 template <class T>
-void add_row(const Conv2dProblem& problem, const DgradPlan<T>& plan, const DgradWorkspace<T>& space,
-             int64_t list_row, int64_t outer, int64_t first_row, int64_t rows, T* to) {
+void add_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const DgradWorkspace<T>& space,
+                int64_t outer, int64_t first_row, int64_t rows, T* to) {
     const Conv2d& conv = problem.conv;
     const Slabs<T>& slabs = plan.slabs;
     constexpr int W = lanes<T>;
-    const int64_t* start = space.start + list_row * (conv.Q * conv.groups + 1);
-    const int32_t* offsets = space.offset + list_row * plan.capacity;
-    const T* values = space.g + list_row * plan.capacity;
     for (int64_t done = 0, some; done < rows; done += some) {
         some = min(slabs.rows_at_once, rows - done);
         const int64_t row = first_row + done;
@@ -173,9 +184,9 @@ void add_row(const Conv2dProblem& problem, const DgradPlan<T>& plan, const Dgrad
             T* at = to + done * slabs.row_step + piece_start;
             for (int64_t q = 0; q < conv.Q; ++q, at += conv.stride_w * conv.C) {
                 for (int64_t group = 0; group < conv.groups; ++group) {
-                    const int64_t list = q * conv.groups + group, first = start[list], count = start[list + 1] - first;
+                    const int64_t list = q * conv.groups + group, first = space.start[list], count = space.start[list + 1] - first;
                     if (count)
-                        add(offsets + first, values + first, count, w + group * slabs.filters * slabs.filter_size,
+                        add(space.offset + first, space.g + first, count, w + group * slabs.filters * slabs.filter_size,
                             slabs.vectors * W, at + group * slabs.channels, slabs.row_step);
                 }
             }
@@ -183,17 +194,37 @@ void add_row(const Conv2dProblem& problem, const DgradPlan<T>& plan, const Dgrad
     }
 }
 
-// Step 2 for one item: rows first_h .. last_h of dx.
+// dy of image n as NHWC, as far as pixel rows first_p .. last_p need it.
 template <class T>
-void add_block(const Conv2dProblem& problem, const DgradPlan<T>& plan, const DgradArgs& args,
-               const DgradWorkspace<T>& space, int64_t n, int64_t image, int64_t first_h, int64_t last_h, T* block) {
+Pixels<T> stage_dy(const Conv2dProblem& problem, const Tensor& dy, const DgradWorkspace<T>& space, int64_t n,
+                   int64_t first_p, int64_t last_p) {
+    const Pool2d& pool = problem.pool;
+    const T* image = static_cast<const T*>(dy.data) + n * dy.stride[0];
+    if (dy.stride[1] == 1) return {image, dy.stride[2], dy.stride[3]};
+    const int64_t K = problem.conv.K, reach = (pool.window_h - 1) * pool.dilation_h;
+    const int64_t first = max(0, ceil_div(max(0, first_p + pool.pad_h - reach), pool.stride_h));
+    const int64_t last = min(pool.P, (last_p - 1 + pool.pad_h) / pool.stride_h + 1);
+    for (int64_t p = first; p < last; ++p)
+        copy2d(pool.Q, K, image + p * dy.stride[2], dy.stride[3], dy.stride[1], space.dy + (p - first) * pool.Q * K, K, 1);
+    return {space.dy - first * pool.Q * K, pool.Q * K, K};
+}
+
+// One item: rows first_h .. last_h of dx of image n.
+template <class T>
+void compute_block(const Conv2dProblem& problem, const DgradPlan<T>& plan, const DgradArgs& args,
+                   const DgradWorkspace<T>& space, int64_t n, int64_t first_h, int64_t last_h) {
     const Conv2d& conv = problem.conv;
     const Slabs<T>& slabs = plan.slabs;
+    T* block = space.block;
     std::memset(block, 0, size_t(plan.block_size) * sizeof(T));
     const int64_t first = first_h + conv.pad_h, last = last_h + conv.pad_h;  // with the padding above
     const int64_t reach = (conv.R - 1) * conv.dilation_h;
-    const int64_t first_p = max(0, ceil_div(max(0, first - reach), conv.stride_h));
+    const int64_t first_p = ceil_div(max(0, first - reach), conv.stride_h);
     const int64_t last_p = min(conv.P, (last - 1) / conv.stride_h + 1);
+    const Pixels<T> dy = stage_dy(problem, args.dy, space, n, first_p, last_p);
+    const int64_t code_size = problem.epilogue == Epilogue::relu ? conv.P * ceil_div(conv.Q, 8) * conv.K
+                                                                 : problem.pool.P * problem.pool.Q * conv.K;
+    const uint8_t* code = static_cast<const uint8_t*>(args.code.data);
     for (int64_t p = first_p; p < last_p; ++p) {
         // Kernel rows r with first <= p * stride_h + r * dilation_h < last.
         const int64_t h = p * conv.stride_h;
@@ -201,11 +232,12 @@ void add_block(const Conv2dProblem& problem, const DgradPlan<T>& plan, const Dgr
         const int64_t last_r = min(conv.R, ceil_div(last - h, conv.dilation_h));
         const auto place = [&](int64_t r) { return block + (h + r * conv.dilation_h - first) * plan.width * conv.C; };
         if (first_r >= last_r) continue;
+        list_pixels(problem, plan, space, dy, code ? code + n * code_size : nullptr, p);
         if (slabs.whole_rows)
-            add_row(problem, plan, space, image * conv.P + p, 0, first_r, last_r - first_r, place(first_r));
+            add_pixels(problem, plan, space, 0, first_r, last_r - first_r, place(first_r));
         else
             for (int64_t r = first_r; r < last_r; ++r)
-                add_row(problem, plan, space, image * conv.P + p, r, 0, slabs.rows, place(r));
+                add_pixels(problem, plan, space, r, 0, slabs.rows, place(r));
     }
     for (int64_t h = first_h; h < last_h; ++h) {
         T* dx = static_cast<T*>(args.dx.data) + n * args.dx.stride[0] + h * args.dx.stride[2];
@@ -230,32 +262,11 @@ void run_typed(const Conv2dProblem& problem, const DgradArgs& args, void* worksp
         space.columns[q + 1] = list_covers(q, pool.window_w, pool.stride_w, pool.pad_w, pool.dilation_w, pool.Q,
                                            space.columns[q]);
 
-    const bool nhwc = args.dy.stride[1] == 1;
-    const int64_t dy_row = nhwc ? args.dy.stride[2] : pool.Q * conv.K;
-    const int64_t dy_column = nhwc ? args.dy.stride[3] : conv.K;
-    const int64_t code_size = problem.epilogue == Epilogue::relu ? conv.P * ceil_div(conv.Q, 8) * conv.K
-                                                                 : pool.P * pool.Q * conv.K;
-    for (int64_t first = 0; first < conv.N; first += plan.images) {
-        const int64_t images = min(plan.images, conv.N - first);
-        const T* dy = static_cast<const T*>(args.dy.data) + first * args.dy.stride[0];
-        if (!nhwc)
-            parallel_for(problem.threads, images * pool.P, [&](int64_t item, int) {
-                copy2d(pool.Q, conv.K, dy + item / pool.P * args.dy.stride[0] + item % pool.P * args.dy.stride[2],
-                       args.dy.stride[3], args.dy.stride[1], space.dy + item * pool.Q * conv.K, conv.K, 1);
-            });
-        parallel_for(problem.threads, images * conv.P, [&](int64_t item, int) {
-            const int64_t image = item / conv.P;
-            const uint8_t* code = static_cast<const uint8_t*>(args.code.data);
-            list_pixels(problem, plan, space, nhwc ? dy + image * args.dy.stride[0] : space.dy + image * pool.P * dy_row,
-                        dy_row, dy_column, code ? code + (first + image) * code_size : nullptr, item % conv.P, item);
-        });
-        parallel_for(problem.threads, images * plan.blocks, [&](int64_t item, int thread) {
-            const int64_t image = item / plan.blocks, first_h = item % plan.blocks * plan.block_rows;
-            T* block = reinterpret_cast<T*>(reinterpret_cast<char*>(space.block) + size_t(thread) * space.per_thread);
-            add_block(problem, plan, args, space, first + image, image, first_h, min(conv.H, first_h + plan.block_rows),
-                      block);
-        });
-    }
+    parallel_for(problem.threads, conv.N * plan.blocks, [&](int64_t item, int thread) {
+        const int64_t first_h = item % plan.blocks * plan.block_rows;
+        compute_block(problem, plan, args, space.of(thread), item / plan.blocks, first_h,
+                      min(conv.H, first_h + plan.block_rows));
+    });
 }
 
 // Offsets are 32-bit, and one row of pixels and its lists have to be of a sane size.

@@ -2,11 +2,11 @@
 //
 //   dw[k][r, s, c] = sum over live (p, q, g) of channel k: g * x[p * stride + r, q * stride + s, c]
 //
-// Images are taken a few at a time, as many as the outer cache holds, in three steps over all threads:
+// Images are taken a few at a time, as many as the outer cache holds, in two steps over all threads:
 //   1. pack x as NHWC, with the padding in place;
-//   2. for each tile (some rows of dy) and each k list the live gradients and where in x they point;
-//   3. a work item has some filters and some pieces of them and adds up tile after tile: for one piece
-//      the few rows of x that a tile points into stay in the first-level cache over all its filters.
+//   2. a work item has some filters; for each tile (some rows of dy) it lists their live gradients and where
+//      in x these point, and adds them up piece of a filter by piece, so that the few rows of x that a tile
+//      points into stay in the first-level cache over all its filters.
 // Every element of dw has one owner, which sees images and tiles in order: no partial sums to merge, and
 // the same bits for any number of threads.
 #include "isa_kernels.h"
@@ -17,9 +17,9 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-constexpr int64_t images_bytes = 6 << 20;  // packed input and lists of the images taken at a time
+constexpr int64_t images_bytes = 4 << 20;  // packed input of the images taken at a time
 constexpr int64_t least_entries = 48;      // of a full list, so that adding to dw costs little
-constexpr int64_t least_items = 16;
+constexpr int64_t least_items = 8;
 
 template <class T>
 struct WgradPlan {
@@ -29,7 +29,7 @@ struct WgradPlan {
     int64_t tile_rows, tiles;           // rows of dy in a tile, tiles of an image
     int64_t capacity;                   // of a list
     int64_t images;                     // at a time
-    int64_t filters_at_once, ranges;    // of step 3: filters of an item
+    int64_t filters_at_once, ranges;    // filters of an item
     int64_t filter_tiles, shares;       // what a filter is cut into, and the items these are spread over
 
     static int64_t packed_width(const Conv2d& conv) {
@@ -51,11 +51,9 @@ struct WgradPlan {
         tile_rows = min(pool.P, ceil_div(least_entries, pool.Q));
         tiles = ceil_div(pool.P, tile_rows);
         capacity = tile_rows * pool.Q + list_slack;
-        const int64_t bytes = image_size * int64_t(sizeof(T)) +
-                              tiles * conv.K * capacity * int64_t(sizeof(T) + sizeof(int32_t));
-        images = max(1, min(conv.N, images_bytes / bytes));
+        images = max(1, min(conv.N, images_bytes / (image_size * int64_t(sizeof(T)))));
         images = ceil_div(conv.N, ceil_div(conv.N, images));
-        filters_at_once = max(4, ceil_div(conv.K, 8));
+        filters_at_once = max(4, ceil_div(conv.K, least_items));
         ranges = ceil_div(conv.K, filters_at_once);
         filter_tiles = slabs.outer * slabs.row_groups * slabs.pieces;
         shares = min(filter_tiles, ceil_div(least_items, ranges));
@@ -64,44 +62,56 @@ struct WgradPlan {
 
 template <class T>
 struct WgradWorkspace {
-    T *dw, *x, *g;       // packed filters, packed images, entries [image][tile][k][capacity]
+    T *dw, *x;     // packed filters, packed images
+    double* bias;  // [k]: sums of live gradients
+    // Of thread 0, for the filters of an item:
+    T* g;  // [k][capacity]: lists of entries
     int32_t* offset;
-    int64_t* count;      // [image][tile][k]
-    double *row_bias, *bias;  // sums of live gradients: [image][tile][k], [k]
-    T* dy_row;           // of thread 0: one row of dy as [k][Q], its codes the same way
+    int64_t* count;
+    T* dy_row;  // one row of dy as [k][Q], its codes the same way
     uint8_t* code_row;
     size_t per_thread, bytes;
 
     WgradWorkspace(const Conv2dProblem& problem, const WgradPlan<T>& plan, void* start) {
-        const int64_t K = problem.conv.K, lists = plan.images * plan.tiles * K;
+        const int64_t K = plan.filters_at_once, Q = problem.pool.Q;
         Carver carver(start);
-        dw = carver.take<T>(K * plan.slabs.filter_size);
+        dw = carver.take<T>(problem.conv.K * plan.slabs.filter_size);
         x = carver.take<T>(plan.images * plan.image_size);
-        g = carver.take<T>(lists * plan.capacity);
-        offset = carver.take<int32_t>(lists * plan.capacity);
-        count = carver.take<int64_t>(lists);
-        row_bias = carver.take<double>(lists);
-        bias = carver.take<double>(K);
+        bias = carver.take<double>(problem.conv.K);
         const size_t shared = carver.used();
-        dy_row = carver.take<T>(K * problem.pool.Q);
-        code_row = carver.take<uint8_t>(K * problem.pool.Q + lanes<T>);
+        g = carver.take<T>(K * plan.capacity);
+        offset = carver.take<int32_t>(K * plan.capacity);
+        count = carver.take<int64_t>(K);
+        dy_row = carver.take<T>(K * Q);
+        code_row = carver.take<uint8_t>(K * Q + lanes<T>);
         per_thread = carver.used() - shared;
         bytes = shared + per_thread * size_t(problem.threads);
     }
+    // The same with the thread's own parts.
+    WgradWorkspace of(int thread) const {
+        WgradWorkspace mine = *this;
+        mine.g = of_thread(g, thread, per_thread), mine.offset = of_thread(offset, thread, per_thread);
+        mine.count = of_thread(count, thread, per_thread);
+        mine.dy_row = of_thread(dy_row, thread, per_thread);
+        mine.code_row = of_thread(code_row, thread, per_thread);
+        return mine;
+    }
 };
 
-// The codes of row p as [k][Q], in the terms of a pool: for ReLU alone, of windows of one position.
-inline void stage_codes(const Conv2dProblem& problem, const uint8_t* code, int64_t n, int64_t p, uint8_t* out) {
+// The codes of row p for filters first_k .. first_k + count as [k][Q], in the terms of a pool: for ReLU
+// alone, of windows of one position.
+inline void stage_codes(const Conv2dProblem& problem, const uint8_t* code, int64_t n, int64_t p, int64_t first_k,
+                        int64_t count, uint8_t* out) {
     const int64_t K = problem.conv.K, Q = problem.pool.Q, P = problem.pool.P;
     if (problem.epilogue == Epilogue::relu_max_pool) {
-        copy2d(Q, K, code + (n * P + p) * Q * K, K, 1, out, 1, Q);
+        copy2d(Q, count, code + (n * P + p) * Q * K + first_k, K, 1, out, 1, Q);
     } else if (problem.epilogue == Epilogue::relu) {
-        const uint8_t* row = code + (n * P + p) * ceil_div(Q, 8) * K;
-        for (int64_t k = 0; k < K; ++k)
+        const uint8_t* row = code + (n * P + p) * ceil_div(Q, 8) * K + first_k;
+        for (int64_t k = 0; k < count; ++k)
             for (int64_t q = 0; q < Q; ++q)
                 out[k * Q + q] = row[q / 8 * K + k] >> (q % 8) & 1 ? 0 : uint8_t(dead);
     } else {
-        std::memset(out, 0, size_t(K * Q));
+        std::memset(out, 0, size_t(count * Q));
     }
 }
 
@@ -145,22 +155,22 @@ double list_row(const ListRow& row, const T* dy, const uint8_t* code, int32_t* o
     return sum;
 }
 
-// Step 2 for one tile.
+// Lists the live gradients of one tile for `filters` filters from first_k on, and adds them to bias (may be null).
 template <class T>
 void list_tile(const Conv2dProblem& problem, const WgradPlan<T>& plan, const WgradArgs& args,
-               const WgradWorkspace<T>& space, int64_t n, int64_t tile, int64_t first_list, T* dy_row,
-               uint8_t* code_row) {
+               const WgradWorkspace<T>& space, int64_t n, int64_t tile, int64_t first_k, int64_t filters, double* bias) {
     const Conv2d& conv = problem.conv;
     const Pool2d& pool = problem.pool;
-    for (int64_t k = 0; k < conv.K; ++k) space.count[first_list + k] = 0, space.row_bias[first_list + k] = 0;
+    std::memset(space.count, 0, size_t(filters) * sizeof(int64_t));
     for (int64_t pp = tile * plan.tile_rows; pp < min(pool.P, (tile + 1) * plan.tile_rows); ++pp) {
-        const T* dy = static_cast<const T*>(args.dy.data) + n * args.dy.stride[0] + pp * args.dy.stride[2];
+        const T* dy = static_cast<const T*>(args.dy.data) + n * args.dy.stride[0] + first_k * args.dy.stride[1] +
+                      pp * args.dy.stride[2];
         int64_t dy_k = args.dy.stride[1];
         if (args.dy.stride[3] != 1) {
-            copy2d(pool.Q, conv.K, dy, args.dy.stride[3], args.dy.stride[1], dy_row, 1, pool.Q);
-            dy = dy_row, dy_k = pool.Q;
+            copy2d(pool.Q, filters, dy, args.dy.stride[3], args.dy.stride[1], space.dy_row, 1, pool.Q);
+            dy = space.dy_row, dy_k = pool.Q;
         }
-        stage_codes(problem, static_cast<const uint8_t*>(args.code.data), n, pp, code_row);
+        stage_codes(problem, static_cast<const uint8_t*>(args.code.data), n, pp, first_k, filters, space.code_row);
         const int64_t p = pp * pool.stride_h - pool.pad_h, column = conv.stride_w * conv.C;
         const int64_t line = conv.stride_h * plan.width * conv.C;
         const ListRow row = {pool.Q,
@@ -170,41 +180,42 @@ void list_tile(const Conv2dProblem& problem, const WgradPlan<T>& plan, const Wgr
                              int32_t(pool.dilation_w * column),
                              int(pool.window_w),
                              valid_positions(p, pool.dilation_h, pool.window_h, conv.P)};
-        for (int64_t k = 0; k < conv.K; ++k) {
-            const int64_t list = first_list + k;
-            space.row_bias[list] += list_row(row, dy + k * dy_k, code_row + k * pool.Q,
-                                             space.offset + list * plan.capacity, space.g + list * plan.capacity,
-                                             space.count[list]);
+        for (int64_t k = 0; k < filters; ++k) {
+            const double sum = list_row(row, dy + k * dy_k, space.code_row + k * pool.Q, space.offset + k * plan.capacity,
+                                        space.g + k * plan.capacity, space.count[k]);
+            if (bias) bias[k] += sum;
         }
     }
 }
 
-// Step 3 for one item.
+// Adds the lists of one tile to pieces first_part .. last_part of the filters.
 template <class T>
-void add_filters(const Conv2dProblem& problem, const WgradPlan<T>& plan, const WgradWorkspace<T>& space,
-                 int64_t images, int64_t item) {
+void add_tile(const WgradPlan<T>& plan, const WgradWorkspace<T>& space, const T* x, int64_t first_k, int64_t filters,
+              int64_t first_part, int64_t last_part) {
     const Slabs<T>& slabs = plan.slabs;
     constexpr int W = lanes<T>;
-    const int64_t share = item % plan.shares, first_k = item / plan.shares * plan.filters_at_once;
-    const int64_t last_k = min(problem.conv.K, first_k + plan.filters_at_once);
-    for (int64_t tile = 0; tile < images * plan.tiles; ++tile) {
-        const T* x = space.x + tile / plan.tiles * plan.image_size + plan.front_slack;
-        for (int64_t part = plan.filter_tiles * share / plan.shares;
-             part < plan.filter_tiles * (share + 1) / plan.shares; ++part) {
-            const int64_t piece = part % slabs.pieces, row = part / slabs.pieces % slabs.row_groups * slabs.rows_at_once;
-            const int64_t outer = part / slabs.pieces / slabs.row_groups;
-            const auto add = accumulate_for<T>(min(slabs.rows_at_once, slabs.rows - row), piece_vectors(slabs, piece));
-            const int64_t from = outer * slabs.outer_step + row * slabs.row_step + piece * slabs.vectors_at_once * W;
-            const int64_t to = ((outer * slabs.rows + row) * slabs.vectors + piece * slabs.vectors_at_once) * W;
-            for (int64_t k = first_k; k < last_k; ++k) {
-                const int64_t list = tile * problem.conv.K + k;
-                if (space.count[list])
-                    add(space.offset + list * plan.capacity, space.g + list * plan.capacity, space.count[list],
-                        x + k / slabs.filters * slabs.channels + from, slabs.row_step,
-                        space.dw + k * slabs.filter_size + to, slabs.vectors * W);
-            }
-        }
+    for (int64_t part = first_part; part < last_part; ++part) {
+        const int64_t piece = part % slabs.pieces, row = part / slabs.pieces % slabs.row_groups * slabs.rows_at_once;
+        const int64_t outer = part / slabs.pieces / slabs.row_groups;
+        const auto add = accumulate_for<T>(min(slabs.rows_at_once, slabs.rows - row), piece_vectors(slabs, piece));
+        const int64_t from = outer * slabs.outer_step + row * slabs.row_step + piece * slabs.vectors_at_once * W;
+        const int64_t to = ((outer * slabs.rows + row) * slabs.vectors + piece * slabs.vectors_at_once) * W;
+        for (int64_t k = 0; k < filters; ++k)
+            if (space.count[k])
+                add(space.offset + k * plan.capacity, space.g + k * plan.capacity, space.count[k],
+                    x + (first_k + k) / slabs.filters * slabs.channels + from, slabs.row_step,
+                    space.dw + (first_k + k) * slabs.filter_size + to, slabs.vectors * W);
     }
+}
+
+// Packed row h of an image; the first and the last also clear what lies before and behind the rows.
+template <class T>
+void pack_row(const Conv2d& conv, const WgradPlan<T>& plan, const Tensor& x, int64_t n, int64_t h, T* image) {
+    T* row = image + plan.front_slack + h * plan.width * conv.C;
+    T* end = row + plan.width * conv.C;
+    if (h == 0) std::memset(image, 0, size_t(plan.front_slack) * sizeof(T));
+    if (h == plan.height - 1) std::memset(end, 0, size_t(image + plan.image_size - end) * sizeof(T));
+    pack_rows(x, n, h - conv.pad_h, 1, -conv.pad_w, plan.width, row);
 }
 
 template <class T>
@@ -218,26 +229,24 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
         const int64_t images = min(plan.images, conv.N - first);
         if (args.dw.data)
             parallel_for(problem.threads, images * plan.height, [&](int64_t item, int) {
-                const int64_t image = item / plan.height, h = item % plan.height;
-                T* x = space.x + image * plan.image_size;
-                T* row = x + plan.front_slack + h * plan.width * conv.C;
-                if (h == 0) std::memset(x, 0, size_t(plan.front_slack) * sizeof(T));
-                if (h == plan.height - 1) {
-                    T* end = row + plan.width * conv.C;
-                    std::memset(end, 0, size_t(x + plan.image_size - end) * sizeof(T));
-                }
-                pack_rows(args.x, first + image, h - conv.pad_h, 1, -conv.pad_w, plan.width, row);
+                const int64_t image = item / plan.height;
+                pack_row(conv, plan, args.x, first + image, item % plan.height, space.x + image * plan.image_size);
             });
-        parallel_for(problem.threads, images * plan.tiles, [&](int64_t item, int thread) {
-            const size_t mine = size_t(thread) * space.per_thread;
-            list_tile(problem, plan, args, space, first + item / plan.tiles, item % plan.tiles, item * conv.K,
-                      reinterpret_cast<T*>(reinterpret_cast<char*>(space.dy_row) + mine), space.code_row + mine);
+        // Without dw there are no pieces of it to share out, just lists.
+        const int64_t shares = args.dw.data ? plan.shares : 1, parts = args.dw.data ? plan.filter_tiles : 0;
+        parallel_for(problem.threads, plan.ranges * shares, [&](int64_t item, int thread) {
+            const int64_t share = item % shares, first_k = item / shares * plan.filters_at_once;
+            const int64_t filters = min(plan.filters_at_once, conv.K - first_k);
+            const WgradWorkspace<T> mine = space.of(thread);
+            double* bias = share ? nullptr : space.bias + first_k;  // one share adds it up
+            for (int64_t image = 0; image < images; ++image) {
+                for (int64_t tile = 0; tile < plan.tiles; ++tile) {
+                    list_tile(problem, plan, args, mine, first + image, tile, first_k, filters, bias);
+                    add_tile(plan, mine, space.x + image * plan.image_size + plan.front_slack, first_k, filters,
+                             parts * share / shares, parts * (share + 1) / shares);
+                }
+            }
         });
-        if (args.dw.data)
-            parallel_for(problem.threads, plan.ranges * plan.shares,
-                         [&](int64_t item, int) { add_filters(problem, plan, space, images, item); });
-        for (int64_t list = 0; list < images * plan.tiles * conv.K; ++list)
-            space.bias[list % conv.K] += space.row_bias[list];
     }
     if (args.dbias.data)
         for (int64_t k = 0; k < conv.K; ++k)

@@ -198,10 +198,7 @@ void compute_block(const Conv2d& conv, const Plan& plan, const T* tiles, const i
 void compute_item(const Conv2dProblem& problem, const Plan& plan, const FpropArgs& args, const Workspace& space,
                   int64_t item, int thread) {
     const Conv2d& conv = problem.conv;
-    const auto mine = [&](auto* of_thread_0) {
-        return reinterpret_cast<decltype(of_thread_0)>(reinterpret_cast<char*>(of_thread_0) +
-                                                       size_t(thread) * space.per_thread);
-    };
+    const auto mine = [&](auto* of_thread_0) { return of_thread(of_thread_0, thread, space.per_thread); };
     T *input = mine(space.input), *tiles = mine(space.tiles), *products = mine(space.products);
     T* buffer = mine(space.conv);
     int32_t* offsets = mine(space.offsets);

@@ -134,5 +134,11 @@ private:
     int64_t used_ = 0;
 };
 
+// Thread 0's array, and so another thread's, per_thread bytes further each.
+template <class U>
+inline U* of_thread(U* of_thread_0, int thread, size_t per_thread) {
+    return reinterpret_cast<U*>(reinterpret_cast<char*>(of_thread_0) + size_t(thread) * per_thread);
+}
+
 }  // namespace
 }  // namespace fastconv::cpu::FASTCONV_ISA
