@@ -4,9 +4,9 @@
 //
 // Images are taken a few at a time, as many as the outer cache holds, in two steps over all threads:
 //   1. pack x as NHWC, with the padding in place;
-//   2. a work item has some filters; for each tile (some rows of dy) it lists their live gradients and where
-//      in x these point, and adds them up piece of a filter by piece, so that the few rows of x that a tile
-//      points into stay in the first-level cache over all its filters.
+//   2. a work item has some filters; for each tile (some rows of dy, or a part of one) it lists their live
+//      gradients and where in x these point, and adds them up piece of a filter by piece, so that what a tile
+//      points to in x stays in the first-level cache over all its filters.
 // Every element of dw has one owner, which sees images and tiles in order: no partial sums to merge, and
 // the same bits for any number of threads.
 #include "isa_kernels.h"
@@ -18,7 +18,8 @@ namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
 constexpr int64_t images_bytes = 4 << 20;  // packed input of the images taken at a time
-constexpr int64_t least_entries = 48;      // of a full list, so that adding to dw costs little
+constexpr int64_t tile_bytes = 20 << 10;   // of x that a tile points to: what the first-level cache can hold
+constexpr int64_t least_entries = 24;      // of a full list, so that adding to dw costs little
 constexpr int64_t least_items = 8;
 
 template <class T>
@@ -26,7 +27,8 @@ struct WgradPlan {
     int64_t height, width;  // of the packed input
     Slabs<T> slabs;
     int64_t front_slack, image_size;    // elements before an image's first one, and in all
-    int64_t tile_rows, tiles;           // rows of dy in a tile, tiles of an image
+    int64_t tile_rows, tile_columns;    // of dy, in a tile
+    int64_t tiles_down, tiles_across;   // of an image
     int64_t capacity;                   // of a list
     int64_t images;                     // at a time
     int64_t filters_at_once, ranges;    // filters of an item
@@ -48,12 +50,15 @@ struct WgradPlan {
         const int64_t back_slack =
             (pool.window_w * pool.dilation_w + pool.stride_w) * conv.stride_w * conv.C + lanes<T>;
         image_size = round_up(front_slack + height * width * conv.C + back_slack, 16);
+        const int64_t row_bytes = pool.window_h * width * conv.C * int64_t(sizeof(T));
+        tiles_across = max(1, min(ceil_div(row_bytes, tile_bytes), pool.Q / least_entries));
+        tile_columns = ceil_div(pool.Q, tiles_across), tiles_across = ceil_div(pool.Q, tile_columns);
         tile_rows = min(pool.P, ceil_div(least_entries, pool.Q));
-        tiles = ceil_div(pool.P, tile_rows);
-        capacity = tile_rows * pool.Q + list_slack;
+        tiles_down = ceil_div(pool.P, tile_rows);
+        capacity = tile_rows * tile_columns + list_slack;
         images = max(1, min(conv.N, images_bytes / (image_size * int64_t(sizeof(T)))));
         images = ceil_div(conv.N, ceil_div(conv.N, images));
-        filters_at_once = max(4, ceil_div(conv.K, least_items));
+        filters_at_once = max(8, ceil_div(conv.K, least_items));  // 8: as copies turn around at a time
         ranges = ceil_div(conv.K, filters_at_once);
         filter_tiles = slabs.outer * slabs.row_groups * slabs.pieces;
         shares = min(filter_tiles, ceil_div(least_items, ranges));
@@ -73,7 +78,7 @@ struct WgradWorkspace {
     size_t per_thread, bytes;
 
     WgradWorkspace(const Conv2dProblem& problem, const WgradPlan<T>& plan, void* start) {
-        const int64_t K = plan.filters_at_once, Q = problem.pool.Q;
+        const int64_t K = plan.filters_at_once, Q = plan.tile_columns;
         Carver carver(start);
         dw = carver.take<T>(problem.conv.K * plan.slabs.filter_size);
         x = carver.take<T>(plan.images * plan.image_size);
@@ -98,27 +103,27 @@ struct WgradWorkspace {
     }
 };
 
-// The codes of row p for filters first_k .. first_k + count as [k][Q], in the terms of a pool: for ReLU
-// alone, of windows of one position.
-inline void stage_codes(const Conv2dProblem& problem, const uint8_t* code, int64_t n, int64_t p, int64_t first_k,
-                        int64_t count, uint8_t* out) {
+// The codes of row p from column q on for filters first_k .. first_k + count, as [k][columns], in the terms of
+// a pool: for ReLU alone, of windows of one position.
+inline void stage_codes(const Conv2dProblem& problem, const uint8_t* code, int64_t n, int64_t p, int64_t first_q,
+                        int64_t columns, int64_t first_k, int64_t count, uint8_t* out) {
     const int64_t K = problem.conv.K, Q = problem.pool.Q, P = problem.pool.P;
     if (problem.epilogue == Epilogue::relu_max_pool) {
-        copy2d(Q, count, code + (n * P + p) * Q * K + first_k, K, 1, out, 1, Q);
+        copy2d(columns, count, code + ((n * P + p) * Q + first_q) * K + first_k, K, 1, out, 1, columns);
     } else if (problem.epilogue == Epilogue::relu) {
         const uint8_t* row = code + (n * P + p) * ceil_div(Q, 8) * K + first_k;
         for (int64_t k = 0; k < count; ++k)
-            for (int64_t q = 0; q < Q; ++q)
-                out[k * Q + q] = row[q / 8 * K + k] >> (q % 8) & 1 ? 0 : uint8_t(dead);
+            for (int64_t i = 0, q = first_q; i < columns; ++i, ++q)
+                out[k * columns + i] = row[q / 8 * K + k] >> (q % 8) & 1 ? 0 : uint8_t(dead);
     } else {
-        std::memset(out, 0, size_t(count * Q));
+        std::memset(out, 0, size_t(count * columns));
     }
 }
 
-// Adds one row of dy for one filter to its list. An offset is base + q * q_step + i * row_step + j * column_step,
+// Adds one row of a tile for one filter to its list. An offset is base + q * q_step + i * row_step + j * column_step,
 // where (i, j) is the window position that the code names; positions in `rows` lie in the convolution's output.
 struct ListRow {
-    int64_t Q;
+    int64_t columns;
     int32_t base, q_step, row_step, column_step;
     int window_w;
     Range rows;
@@ -135,7 +140,7 @@ double list_row(const ListRow& row, const T* dy, const uint8_t* code, int32_t* o
         Vec<T> sums = {};
         Mask<T> base;
         for (int i = 0; i < W; ++i) base[i] = row.base + i * row.q_step;
-        for (; q + W <= row.Q; q += W, base += W * row.q_step) {
+        for (; q + W <= row.columns; q += W, base += W * row.q_step) {
             const Mask<T> codes = load_bytes<T>(code + q);
             const Mask<T> i = (codes * reciprocal) >> 16, j = codes - i * row.window_w;
             const Vec<T> g = load(dy + q);
@@ -145,7 +150,7 @@ double list_row(const ListRow& row, const T* dy, const uint8_t* code, int32_t* o
         }
         for (int i = 0; i < W; ++i) sum += sums[i];
     }
-    for (; q < row.Q; ++q) {
+    for (; q < row.columns; ++q) {
         const int i = (code[q] * reciprocal) >> 16, j = code[q] - i * row.window_w;
         const bool live = i >= row.rows.first && i < row.rows.last && dy[q] != 0;
         sum += select(live, dy[q], T(0));
@@ -162,26 +167,30 @@ void list_tile(const Conv2dProblem& problem, const WgradPlan<T>& plan, const Wgr
     const Conv2d& conv = problem.conv;
     const Pool2d& pool = problem.pool;
     std::memset(space.count, 0, size_t(filters) * sizeof(int64_t));
-    for (int64_t pp = tile * plan.tile_rows; pp < min(pool.P, (tile + 1) * plan.tile_rows); ++pp) {
+    const int64_t first_q = tile % plan.tiles_across * plan.tile_columns;
+    const int64_t columns = min(plan.tile_columns, pool.Q - first_q);
+    const int64_t first_p = tile / plan.tiles_across * plan.tile_rows;
+    for (int64_t pp = first_p; pp < min(pool.P, first_p + plan.tile_rows); ++pp) {
         const T* dy = static_cast<const T*>(args.dy.data) + n * args.dy.stride[0] + first_k * args.dy.stride[1] +
-                      pp * args.dy.stride[2];
+                      pp * args.dy.stride[2] + first_q * args.dy.stride[3];
         int64_t dy_k = args.dy.stride[1];
         if (args.dy.stride[3] != 1) {
-            copy2d(pool.Q, filters, dy, args.dy.stride[3], args.dy.stride[1], space.dy_row, 1, pool.Q);
-            dy = space.dy_row, dy_k = pool.Q;
+            copy2d(columns, filters, dy, args.dy.stride[3], args.dy.stride[1], space.dy_row, 1, columns);
+            dy = space.dy_row, dy_k = columns;
         }
-        stage_codes(problem, static_cast<const uint8_t*>(args.code.data), n, pp, first_k, filters, space.code_row);
+        stage_codes(problem, static_cast<const uint8_t*>(args.code.data), n, pp, first_q, columns, first_k,
+                    filters, space.code_row);
         const int64_t p = pp * pool.stride_h - pool.pad_h, column = conv.stride_w * conv.C;
         const int64_t line = conv.stride_h * plan.width * conv.C;
-        const ListRow row = {pool.Q,
-                             int32_t(p * line - pool.pad_w * column),
+        const ListRow row = {columns,
+                             int32_t(p * line + (first_q * pool.stride_w - pool.pad_w) * column),
                              int32_t(pool.stride_w * column),
                              int32_t(pool.dilation_h * line),
                              int32_t(pool.dilation_w * column),
                              int(pool.window_w),
                              valid_positions(p, pool.dilation_h, pool.window_h, conv.P)};
         for (int64_t k = 0; k < filters; ++k) {
-            const double sum = list_row(row, dy + k * dy_k, space.code_row + k * pool.Q, space.offset + k * plan.capacity,
+            const double sum = list_row(row, dy + k * dy_k, space.code_row + k * columns, space.offset + k * plan.capacity,
                                         space.g + k * plan.capacity, space.count[k]);
             if (bias) bias[k] += sum;
         }
@@ -240,7 +249,7 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
             const WgradWorkspace<T> mine = space.of(thread);
             double* bias = share ? nullptr : space.bias + first_k;  // one share adds it up
             for (int64_t image = 0; image < images; ++image) {
-                for (int64_t tile = 0; tile < plan.tiles; ++tile) {
+                for (int64_t tile = 0; tile < plan.tiles_down * plan.tiles_across; ++tile) {
                     list_tile(problem, plan, args, mine, first + image, tile, first_k, filters, bias);
                     add_tile(plan, mine, space.x + image * plan.image_size + plan.front_slack, first_k, filters,
                              parts * share / shares, parts * (share + 1) / shares);
