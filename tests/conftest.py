@@ -43,7 +43,7 @@ def run_python(tmp_path):
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=120,
         )
 
     return run

@@ -151,5 +151,5 @@ def test_plain_takes_everything():
 
 def test_unknown_implementation():
     problem = Problem.parse(PROBLEMS["1x1"])
-    with pytest.raises(ValueError, match="must be one of .*plain.*, got nonsense"):
+    with pytest.raises(ValueError, match=r"must be one of .*plain.*, got nonsense"):
         kernels.workspace_bytes("fprop", problem, "nonsense")

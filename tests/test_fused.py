@@ -211,14 +211,18 @@ def test_common_blocks_have_a_fast_kernel(name, direction):
     assert kernels.applicable(direction, Problem.parse(PROBLEMS[name]))[0] != "plain"
 
 
-@pytest.mark.parametrize("text", [*PROBLEMS.values(), *GRADCHECK, "mb1ic2ih9iw9_pool3x3s2x2p1x1d1x1c1"])
+@pytest.mark.parametrize(
+    "text", [*PROBLEMS.values(), *GRADCHECK, "mb1ic2ih9iw9_pool3x3s2x2p1x1d1x1c1"]
+)
 def test_problem_strings_come_back(text):
     problem = Problem.parse(text)
     assert problem.valid()
     assert Problem.parse(str(problem)) == problem
 
 
-@pytest.mark.parametrize("text", ["", "mb1", "mb1ic1ih1iw1zz1", "mb1ic1ih1iw1_pool2", "mb1ic1ih1iw1_f8"])
+@pytest.mark.parametrize(
+    "text", ["", "mb1", "mb1ic1ih1iw1zz1", "mb1ic1ih1iw1_pool2", "mb1ic1ih1iw1_f8"]
+)
 def test_wrong_problem_strings(text):
     with pytest.raises(ValueError, match=r"not a (problem|pool|part)"):
         Problem.parse(text)

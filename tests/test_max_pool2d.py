@@ -1,4 +1,4 @@
-"""max_pool2d: values and winners exactly, ties, NaN and windows without input as the design says."""
+"""max_pool2d: values and winners exactly; ties, NaN and windows without input too."""
 
 import pytest
 import torch
@@ -54,9 +54,7 @@ def check(problem, x, dy):
     (dx,) = torch.autograd.grad(found, leaf, dy)
     assert torch.equal(dx, reference.scatter(problem, dy, winner)), problem
     if not (winner < 0).any():  # else torch must not see it
-        expected, flat = F.max_pool2d(
-            x.contiguous(), *problem.pool.arguments, return_indices=True
-        )
+        expected, flat = F.max_pool2d(x.contiguous(), *problem.pool.arguments, return_indices=True)
         torch.testing.assert_close(plain, expected, rtol=0, atol=0, equal_nan=True)
         assert torch.equal(indices, flat), problem
     return found

@@ -1,4 +1,4 @@
-"""No convolution, ReLU or max-pool of torch runs in fastconv's operations, nor in their backward."""
+"""No convolution, ReLU or max-pool of torch runs in fastconv's operations, forward or backward."""
 
 import re
 

@@ -9,7 +9,7 @@ integers leave no rounding: there everything has to be equal, the first of equal
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,23 @@ from . import errors, inputs, kernels, reference
 from .problem import Problem
 
 
+class Expected(NamedTuple):
+    """A result in float64, torch's own, and the scale of the error rule."""
+
+    exact: Tensor
+    own: Tensor
+    scale: float
+
+
+def expected_conv(problem: Problem, data: inputs.Inputs) -> Expected:
+    """The convolution's output."""
+    exact, own, scale = (
+        reference.conv2d(problem, *_each(data[:3], change))
+        for change in (Tensor.double, _same, _magnitude)
+    )
+    return Expected(exact, own, scale.max().item())
+
+
 def check_output(
     problem: Problem,
     data: inputs.Inputs,
@@ -26,14 +43,12 @@ def check_output(
     code: Tensor | None,
     name: str = "",
     kind: str = "normal",
+    expected: Expected | None = None,
 ) -> None:
     """Checks the output of a convolution or a block, and the block's code where it is given."""
     relative = errors.relative("y", name, kind, problem.dtype)
     name = f"{name} {kind} {problem}"
-    arguments = data[:3]
-    exact = reference.conv2d(problem, *_each(arguments, Tensor.double))
-    own = reference.conv2d(problem, *arguments)
-    scale = reference.conv2d(problem, *_each(arguments, _magnitude)).max().item()
+    exact, own, scale = expected or expected_conv(problem, data)
     if kind == "integers" and not relative:
         scale = 0.0
     if problem.relu:
@@ -46,6 +61,10 @@ def check_output(
 
 def _each(tensors: tuple, change: Callable[[Tensor], Tensor]) -> tuple:
     return tuple(None if t is None else change(t) for t in tensors)
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _magnitude(tensor: Tensor) -> Tensor:
@@ -96,30 +115,40 @@ def conv_gradient(problem: Problem, dy: Tensor, code: Tensor | None) -> Tensor:
     return reference.scatter(problem, dy, torch.where(code == 255, -1, code.long()))
 
 
+def expected_gradients(
+    problem: Problem, data: inputs.Inputs, code: Tensor | None
+) -> dict[str, Expected]:
+    """`dx`, `dw` and `dbias` for the winners that the code names."""
+
+    def adjoint(change: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+        x, w, _, dy = data
+        g = conv_gradient(problem, change(dy), code)
+        return reference.conv2d_grads(problem, change(x), change(w), g)
+
+    parts = zip(adjoint(Tensor.double), adjoint(_same), adjoint(_magnitude), strict=True)
+    return {
+        what: Expected(exact, own, scale.max().item())
+        for what, (exact, own, scale) in zip(("dx", "dw", "dbias"), parts, strict=True)
+    }
+
+
 def check_gradients(
     problem: Problem,
-    data: inputs.Inputs,
-    code: Tensor | None,
+    expected: dict[str, Expected],
     gradients: dict[str, Tensor | None],
     name: str = "",
     kind: str = "normal",
 ) -> None:
-    """Checks those of `dx`, `dw` and `dbias` that are given, for the winners that the code names."""
-
-    def adjoint(change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        g = conv_gradient(problem, change(data.dy), code)
-        parts = reference.conv2d_grads(problem, change(data.x), change(data.w), g)
-        return dict(zip(("dx", "dw", "dbias"), parts, strict=True))
-
-    exact, own, scale = adjoint(Tensor.double), adjoint(lambda t: t), adjoint(_magnitude)
+    """Checks those of `dx`, `dw` and `dbias` that are given."""
     for what, actual in gradients.items():
         if actual is not None:
+            exact, own, scale = expected[what]
             relative = errors.relative(what, name, kind, problem.dtype)
             errors.check_close(
                 actual,
-                exact[what],
-                own[what],
-                0.0 if kind == "integers" and not relative else scale[what].max().item(),
+                exact,
+                own,
+                0.0 if kind == "integers" and not relative else scale,
                 factor=errors.GRADIENT,
                 relative=relative,
                 name=f"{what}: {name} {kind} {problem}",
@@ -131,10 +160,11 @@ def check_fprop(
 ) -> None:
     """Checks implementations of the forward pass: those named, or all that apply."""
     data = inputs.make(problem, kind=kind)
+    expected = expected_conv(problem, data)
     for name in kernels.applicable("fprop", problem) if names is None else names:
         for layout in ("nchw", "nhwc"):
             y, code = kernels.fprop(problem, *data[:3], name, threads, layout=layout)
-            check_output(problem, data, y, code, f"fprop {name} into {layout}", kind)
+            check_output(problem, data, y, code, f"fprop {name} into {layout}", kind, expected)
         if problem.relu:  # and where nobody wants a code
             again, _ = kernels.fprop(problem, *data[:3], name, threads, save=False)
             assert torch.equal(again, y), f"fprop {name} differs without code: {problem}"
@@ -152,6 +182,7 @@ def check_backward(
     data, code = inputs.make(problem, kind=kind), kernels.make_code(problem, dead)
     x, w, _, dy = data
     assert w is not None
+    expected = expected_gradients(problem, data, code)
     for name in kernels.applicable(direction, problem) if names is None else names:
         for layout in ("nchw", "nhwc"):
             found: dict[str, Tensor | None]
@@ -161,7 +192,7 @@ def check_backward(
                 dw, dbias = kernels.wgrad(problem, x, dy, code, name, threads, layout)
                 found = {"dw": dw, "dbias": dbias}
             label = f"{direction} {name} into {layout} with {dead} dead"
-            check_gradients(problem, data, code, found, label, kind)
+            check_gradients(problem, expected, found, label, kind)
 
 
 def apply(problem: Problem, x: Tensor, w: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -197,4 +228,5 @@ def check_functional(problem: Problem, kind: str = "normal") -> None:
     wanted = [t for t in leaves if t is not None]
     grads = torch.autograd.grad(y, wanted, data.dy)
     found = dict(zip(("dx", "dw", "dbias"), grads, strict=False))
-    check_gradients(problem, data, code, found, f"functional {used}", kind)
+    expected = expected_gradients(problem, data, code)
+    check_gradients(problem, expected, found, f"functional {used}", kind)

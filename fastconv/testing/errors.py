@@ -36,9 +36,7 @@ def limit(
     own = (torch_result.double() - reference)[finite].abs()
     error = own.max().item() if own.numel() else 0.0
     largest = reference[finite].abs().max().item() if own.numel() else 0.0
-    return max(
-        factor * error + 4 * torch.finfo(torch_result.dtype).eps * scale, relative * largest
-    )
+    return max(factor * error + 4 * torch.finfo(torch_result.dtype).eps * scale, relative * largest)
 
 
 def check_close(

@@ -11,7 +11,7 @@ from torch import Tensor
 from . import reference
 from .problem import Problem
 
-# Elements before and behind a guarded tensor. Odd, so that its address has no alignment but its own.
+# Elements before and behind a guarded tensor. Odd, so that its address is aligned to nothing more.
 GUARD = 67
 
 

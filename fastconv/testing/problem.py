@@ -2,11 +2,11 @@
 
     mb2ic16ih7iw7oc16kh5kw5sh1sw1ph2pw2dh1dw1g1_pool2x2s2x2p0x0d1x1c0_f32_nhwc
 
-is a fused block: a batch of 2 with 16 channels of 7x7, 16 filters of 5x5, stride, padding, dilation,
-groups; a pool's window, stride, padding, dilation, ceil_mode; dtype; memory format. `pb` and `pr`
-follow where bottom and right are padded otherwise than top and left. `_relu` instead of `_pool...`
-means no pool, neither means the convolution alone, `_nobias` that there is none. Without `oc` it is
-a max-pool alone.
+is a fused block: a batch of 2 with 16 channels of 7x7, 16 filters of 5x5, stride, padding,
+dilation, groups; a pool's window, stride, padding, dilation, ceil_mode; dtype; memory format. `pb`
+and `pr` follow where bottom and right are padded otherwise than top and left. `_relu` instead of
+`_pool...` means no pool, neither means the convolution alone, `_nobias` that there is no bias.
+Without `oc` it is a max-pool alone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ import torch
 
 DTYPES = {"f32": torch.float32, "f64": torch.float64}
 LAYOUTS = ("nchw", "nhwc", "sliced", "transposed")
+
+# Names of numbers in a problem's text: needed, and with a default.
+_SIZES = ("mb", "ic", "ih", "iw")
+_CONV = ("oc", "kh", "kw", "sh", "sw", "ph", "pw", "dh", "dw", "pb", "pr", "g")
 
 Pair = tuple[int, int]
 
@@ -134,8 +138,7 @@ class Problem:
         if not re.fullmatch(r"([a-z]+\d+)+", head):
             raise ValueError(f"not a problem: {text!r}")
         v = {name: int(number) for name, number in re.findall(r"([a-z]+)(\d+)", head)}
-        known = "mb ic ih iw oc kh kw sh sw ph pw dh dw pb pr g".split()
-        if not set(known[:4]) <= set(v) <= set(known):
+        if not set(_SIZES) <= set(v) <= {*_SIZES, *_CONV}:
             raise ValueError(f"not a problem: {text!r}")
         top, left = v.get("ph", 0), v.get("pw", 0)
         fields: dict = {}
@@ -153,7 +156,7 @@ class Problem:
             else:
                 raise ValueError(f"not a part of a problem: {part!r} in {text!r}")
         return Problem(
-            *(v[name] for name in known[:4]),
+            *(v[name] for name in _SIZES),
             k=v.get("oc", 0),
             r=v.get("kh", 1),
             s=v.get("kw", 1),
@@ -231,5 +234,6 @@ class Problem:
         fits = p >= 1 and q >= 1 and self.c % self.groups == 0 and self.k % self.groups == 0
         if self.pool is None or not fits:
             return fits
-        padded = all(2 * pad <= size for pad, size in zip(self.pool.pad, self.pool.window, strict=True))
+        pads = zip(self.pool.pad, self.pool.window, strict=True)
+        padded = all(2 * pad <= window for pad, window in pads)
         return padded and min(self.pool.size(p, q)) >= 1

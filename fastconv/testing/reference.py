@@ -64,15 +64,15 @@ def scatter(problem: Problem, dy: Tensor, winner: Tensor) -> Tensor:
     assert problem.pool is not None
     full = dy.new_zeros(problem.conv_size)
     pool, (h, w) = problem.pool, problem.conv_size[2:]
-    for i in range(pool.window[0]):
+    for position in winner.unique().tolist():
+        if position < 0:
+            continue
+        i, j = divmod(position, pool.window[1])
         rows = torch.arange(dy.shape[2]) * pool.stride[0] - pool.pad[0] + i * pool.dilation[0]
-        for j in range(pool.window[1]):
-            columns = torch.arange(dy.shape[3]) * pool.stride[1] - pool.pad[1]
-            columns = columns + j * pool.dilation[1]
-            good = [(v >= 0) & (v < size) for v, size in ((rows, h), (columns, w))]
-            part = torch.where(winner == i * pool.window[1] + j, dy, 0)
-            part = part[:, :, good[0]][:, :, :, good[1]]
-            full[:, :, rows[good[0]][:, None], columns[good[1]]] += part
+        columns = torch.arange(dy.shape[3]) * pool.stride[1] - pool.pad[1] + j * pool.dilation[1]
+        good = [(v >= 0) & (v < size) for v, size in ((rows, h), (columns, w))]
+        part = torch.where(winner == position, dy, 0)[:, :, good[0]][:, :, :, good[1]]
+        full[:, :, rows[good[0]][:, None], columns[good[1]]] += part
     return full
 
 

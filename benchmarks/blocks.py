@@ -1,0 +1,203 @@
+"""conv + bias + ReLU + max-pool: fastconv's fused layer against torch's three layers.
+
+Each of torch's four variants (eager and compiled, NCHW and channels_last) and both of fastconv's
+(its input NCHW or channels_last) is timed. A ratio compares the fastest of torch's with the faster
+of fastconv's: either side in its own best memory format.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import timing
+import torch
+from environment import environment
+from torch import Tensor, nn
+
+import fastconv
+from fastconv.testing import Problem, checks, inputs
+
+
+class Block(NamedTuple):
+    """A block of one of the networks, at batch 1."""
+
+    letter: str
+    name: str
+    problem: Problem
+
+
+def _block(letter: str, name: str, conv: str, pool: str) -> Block:
+    return Block(letter, name, Problem.parse(f"mb1{conv}_pool{pool}p0x0d1x1c0_f32_nchw"))
+
+
+BLOCKS = [
+    _block("A", "CaseStudy-1", "ic3ih224iw224oc32kh5kw5ph2pw2", "2x2s2x2"),
+    _block("B", "CaseStudy-2", "ic32ih112iw112oc64kh5kw5ph2pw2", "2x2s2x2"),
+    _block("C", "CaseStudy-3", "ic64ih56iw56oc128kh5kw5ph2pw2", "2x2s2x2"),
+    _block("D", "Simple-1", "ic3ih224iw224oc64kh7kw7sh2sw2ph3pw3", "3x3s2x2"),
+    _block("E", "Simple-2", "ic64ih55iw55oc128kh3kw3sh2sw2ph1pw1", "3x3s2x2"),
+    _block("F", "CNN", "ic3ih112iw112oc32kh3kw3ph1pw1", "2x2s2x2"),
+    _block("G", "Simple-3", "ic128ih13iw13oc256kh3kw3sh2sw2ph1pw1", "3x3s2x2"),
+]
+
+# What is timed: with gradients or not, and whether the input's is among them.
+MODES = {"forward": None, "forward+backward": True, "forward+backward, no dX": False}
+
+Layer = Callable[[Tensor], Tensor]
+
+
+def choose(wanted: Sequence[str] | None) -> list[Block]:
+    """Blocks by letter or name, all by default.
+
+    Raises:
+        ValueError: there is no such block.
+    """
+    if not wanted:
+        return BLOCKS
+    found = {key.lower(): b for b in BLOCKS for key in (b.letter, b.name)}
+    for name in wanted:
+        if name.lower() not in found:
+            raise ValueError(f"no block {name!r}; there are {', '.join(found)}")
+    return [b for b in BLOCKS if any(found[name.lower()] is b for name in wanted)]
+
+
+def _log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(
+    blocks: Sequence[Block], batch: int, repeat: int, threads: int | None, compiled: bool
+) -> dict[str, object]:
+    """Checks and times the blocks; what it returns can be written as JSON."""
+    if threads:
+        torch.set_num_threads(threads)
+    results = [run_block(block, batch, repeat, compiled) for block in blocks]
+    return {"environment": environment(), "batch": batch, "repeat": repeat, "blocks": results}
+
+
+def run_block(block: Block, batch: int, repeat: int, compiled: bool) -> dict[str, object]:
+    """Times of one block in all modes, in milliseconds."""
+    problem = block.problem.replace(n=batch)
+    data = _plain(inputs.make(problem))
+    modes: dict[str, dict] = {}
+    for mode, want_dx in MODES.items():
+        _log(f"{block.letter} {block.name}, {mode}: checking")
+        torch.compiler.reset()
+        functions = {}
+        for name, (layer, channels_last) in _variants(problem, data, compiled).items():
+            call = _call(layer, data, want_dx, channels_last)
+            _check(problem, data, name, call())
+            functions[name] = call
+        _log(f"{block.letter} {block.name}, {mode}: timing")
+        modes[mode] = {
+            name: dict(zip(("q1", "median", "q3"), (1e3 * t for t in times), strict=True))
+            for name, samples in timing.alternate(functions, repeat).items()
+            for times in [timing.quartiles(samples)]
+        }
+    return {
+        "letter": block.letter,
+        "name": block.name,
+        "problem": str(problem),
+        "milliseconds": modes,
+    }
+
+
+def _plain(data: inputs.Inputs) -> inputs.Inputs:
+    """The same values in memory as torch allocates it."""
+    return inputs.Inputs(*(None if t is None else t.clone() for t in data))
+
+
+def _variants(
+    problem: Problem, data: inputs.Inputs, compiled: bool
+) -> dict[str, tuple[Layer, bool]]:
+    """The layers that compete, and whether each gets its input as channels_last."""
+    formats = {"NCHW": False, "channels_last": True}
+    found: dict[str, tuple[Layer, bool]] = {}
+    for name, channels_last in formats.items():
+        found[f"torch eager {name}"] = _torch_layer(problem, data, channels_last), channels_last
+    for name, channels_last in formats.items() if compiled else ():
+        layer = torch.compile(_torch_layer(problem, data, channels_last), dynamic=False)
+        found[f"torch.compile {name}"] = layer, channels_last
+    for name, channels_last in formats.items():
+        found[f"fastconv {name}"] = _fastconv_layer(problem, data), channels_last
+    return found
+
+
+def _filled(conv: nn.Conv2d, data: inputs.Inputs) -> nn.Conv2d:
+    assert data.w is not None and data.bias is not None and conv.bias is not None
+    with torch.no_grad():
+        conv.weight.copy_(data.w)
+        conv.bias.copy_(data.bias)
+    return conv
+
+
+def _conv_arguments(problem: Problem) -> tuple:
+    return problem.c, problem.k, (problem.r, problem.s), *problem.conv_arguments
+
+
+def _torch_layer(problem: Problem, data: inputs.Inputs, channels_last: bool) -> nn.Module:
+    assert problem.pool is not None
+    conv = _filled(nn.Conv2d(*_conv_arguments(problem)), data)
+    window, stride, *_ = problem.pool.arguments
+    layer = nn.Sequential(conv, nn.ReLU(), nn.MaxPool2d(window, stride))
+    return layer.to(memory_format=torch.channels_last) if channels_last else layer
+
+
+def _fastconv_layer(problem: Problem, data: inputs.Inputs) -> nn.Module:
+    assert problem.pool is not None
+    window, stride, *_ = problem.pool.arguments
+    return _filled(
+        fastconv.ConvReLUMaxPool2d(
+            *_conv_arguments(problem), pool_kernel_size=window, pool_stride=stride
+        ),
+        data,
+    )
+
+
+def _call(
+    layer: Layer, data: inputs.Inputs, want_dx: bool | None, channels_last: bool
+) -> Callable[[], tuple[Tensor, ...]]:
+    """What is timed: gives the output and, unless want_dx is None, the gradients (dX last)."""
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    x = data.x.clone(memory_format=memory_format)
+    if want_dx is None:
+
+        def forward() -> tuple[Tensor, ...]:
+            with torch.no_grad():
+                return (layer(x),)
+
+        return forward
+    wanted = list(layer.parameters())  # type: ignore[attr-defined]
+    if want_dx:
+        wanted.append(x.requires_grad_())
+    # The gradient comes as the next layer would hand it over: in the output's own format.
+    dy = torch.empty_like(layer(x)).copy_(data.dy)
+
+    def both() -> tuple[Tensor, ...]:
+        y = layer(x)
+        return y, *torch.autograd.grad(y, wanted, dy)
+
+    return both
+
+
+def _check(problem: Problem, data: inputs.Inputs, name: str, found: tuple[Tensor, ...]) -> None:
+    """Raises AssertionError where a variant computes something else."""
+    y, *gradients = (t.detach() for t in found)
+    fprop, dgrad, wgrad = _used(problem) if name.startswith("fastconv") else ("torch",) * 3
+    checks.check_output(problem, data, y, None, f"{name} {fprop}")
+    if gradients and name.startswith("fastconv"):
+        assert data.w is not None
+        code = checks.chosen_code(problem, data.x, data.w, data.bias)
+        expected = checks.expected_gradients(problem, data, code)
+        names = dict(zip(("dw", "dbias", "dx"), gradients, strict=False))
+        checks.check_gradients(problem, expected, names, f"{name} {dgrad} {wgrad}")
+
+
+def _used(problem: Problem) -> tuple[str, str, str]:
+    """The implementation of each direction that the problem gets by default."""
+    from fastconv.testing import kernels
+
+    fprop, dgrad, wgrad = (kernels.applicable(d, problem)[0] for d in ("fprop", "dgrad", "wgrad"))
+    return fprop, dgrad, wgrad

@@ -1,0 +1,44 @@
+"""Times of several functions that do the same, taken in turn."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+# A sample is as many calls as take this long, so that a clock's tick or an interrupt is nothing.
+SAMPLE_SECONDS = 0.03
+
+
+def _seconds(function: Callable[[], object], calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - start) / calls
+
+
+def alternate(functions: dict[str, Callable[[], object]], repeat: int) -> dict[str, list[float]]:
+    """`repeat` samples of each function, in seconds a call.
+
+    All functions take their turn before any has its next one, and who begins changes, so that a
+    machine that becomes slower or faster meanwhile does so for all of them.
+    """
+    calls = {}
+    for name, function in functions.items():
+        _seconds(function, 2)
+        calls[name] = max(1, round(SAMPLE_SECONDS / max(_seconds(function, 1), 1e-9)))
+    samples: dict[str, list[float]] = {name: [] for name in functions}
+    names = list(functions)
+    for turn in range(repeat):
+        start = turn % len(names)
+        for name in names[start:] + names[:start]:
+            samples[name].append(_seconds(functions[name], calls[name]))
+    return samples
+
+
+def quartiles(samples: Sequence[float]) -> tuple[float, float, float]:
+    """First quartile, median and third quartile."""
+    if len(samples) == 1:
+        return samples[0], samples[0], samples[0]
+    low, middle, high = statistics.quantiles(samples, n=4, method="inclusive")
+    return low, middle, high

@@ -1,0 +1,199 @@
+"""Every entry of `fastconv._C` with wrong arguments: an exception or a result, never a crash.
+
+The calls are made in a child process that says what it is about to do before it does it, so that
+the call that killed it can be read. Addresses and byte sizes are never made larger than they are:
+that much the caller has to know.
+"""
+
+import inspect
+import random
+
+import pytest
+
+from fastconv import _C
+
+HUGE = [2**30 - 1, 2**30, 2**31, 2**32 + 1, 2**62, 2**63 - 1, 2**63, 2**64, 10**30]
+NUMBERS = [0, -1, 1, 2, 3, 7, -(2**31), -(2**63), *HUGE]
+WRONG_TYPES = [None, 1.5, "x", b"x", [1, 2], {}, (), ..., float("-inf"), 1j]
+
+
+def buffer_variants(spec, rng):
+    """Wrong forms of a buffer (data_ptr, nbytes, dtype, sizes, strides)."""
+    ptr, nbytes, dtype, sizes, strides = spec
+    yield (ptr + 1, nbytes - 1, dtype, sizes, strides)
+    for bad in (0, -1, 2**64, 2**70, *WRONG_TYPES):
+        # Any other integer is an address, as far as anyone can tell.
+        yield (bad, nbytes, dtype, sizes, strides)
+    for bad in (0, 1, nbytes - 1, nbytes // 2, -1, -nbytes, -(2**63), 2**64, *WRONG_TYPES[:5]):
+        yield (ptr, bad, dtype, sizes, strides)
+    for bad in (-1, 0, 1, 2, 3, 4, 255, 2**40, 2**64, *WRONG_TYPES):
+        yield (ptr, nbytes, bad, sizes, strides)
+    for i, name in ((3, sizes), (4, strides)):
+        for bad in (*WRONG_TYPES, (), name[:-1], (*name, 1), name[::-1], name * 9, (1,) * 1000):
+            yield (*spec[:i], bad, *spec[i + 1 :])
+        for place in range(len(name)):
+            for bad in (*NUMBERS, name[place] + 1, name[place] * 2, "x", 1.0, None):
+                changed = (*name[:place], bad, *name[place + 1 :])
+                yield (*spec[:i], changed, *spec[i + 1 :])
+    yield (ptr, nbytes, dtype, (0,) * len(sizes), strides)
+    yield (ptr, nbytes, dtype, sizes, (0,) * len(strides))
+    yield (0, 0, dtype, (0,) * len(sizes), strides)
+    yield (ptr, nbytes, dtype, sizes, tuple(-s for s in strides))
+    yield spec[:4]
+    yield (*spec, 0)
+    for _ in range(20):
+        yield (ptr, nbytes, dtype, tuple(rng.choice(NUMBERS) for _ in sizes), strides)
+        yield (ptr, nbytes, dtype, sizes, tuple(rng.choice(NUMBERS) for _ in strides))
+
+
+def number_variants(numbers, rng):
+    """Wrong forms of a tuple of numbers."""
+    for place in range(len(numbers)):
+        for bad in (*NUMBERS, "x", 1.5, None):
+            yield (*numbers[:place], bad, *numbers[place + 1 :])
+    yield from WRONG_TYPES
+    yield from (numbers[:-1], (*numbers, 1), list(numbers))
+    for _ in range(40):
+        yield tuple(rng.choice([*numbers, *NUMBERS]) for _ in numbers)
+
+
+def variants(value, rng):
+    """Wrong forms of any argument."""
+    if isinstance(value, tuple) and len(value) == 5 and isinstance(value[3], tuple):
+        yield from buffer_variants(value, rng)
+        yield from WRONG_TYPES
+    elif isinstance(value, tuple):
+        yield from number_variants(value, rng)
+    elif isinstance(value, bool):
+        yield from (not value, *WRONG_TYPES)
+    elif isinstance(value, int):
+        yield from (*NUMBERS, *WRONG_TYPES)
+    elif isinstance(value, str):
+        yield from ("", "plain", "fprop", "direct", "winograd", "live", "x" * 10000, "\0", "\udc80")
+        yield from WRONG_TYPES
+    elif value is None:
+        yield from ((), (1,), (0, 0, 0, (), ()), (0, 0, 2, (1,), (1,)), *WRONG_TYPES)
+
+
+# The texts of the functions above become part of the child's program.
+CHILD = """
+import random, sys, torch
+from fastconv import _C
+from fastconv.testing import Problem, inputs, kernels
+from fastconv.testing.kernels import pack
+
+problem = Problem.parse(sys.argv[1])
+rng = random.Random(int(sys.argv[2]))
+alive = []  # what the addresses point to
+
+
+def new(size, dtype=problem.dtype, layout="nhwc"):
+    layout = layout if len(size) == 4 else "nchw"
+    tensor = inputs.guarded(size, inputs.strides(size, layout), dtype)
+    tensor.zero_()
+    alive.append(tensor)
+    return pack(tensor)
+
+
+def workspace(direction):
+    return new((kernels.workspace_bytes(direction, problem, "", 2) + 64,), torch.uint8)
+
+
+pool = problem.pool and problem.pool.spec
+if problem.k:
+    x, w, y = new(problem.x_size), new(problem.w_size, layout="nchw"), new(problem.y_size)
+    bias, dbias = new((problem.k,)), new((problem.k,))
+    dw, dx = new(problem.w_size, layout="nchw"), new(problem.x_size)
+    code = None
+    if problem.relu:
+        layout = "nhwc" if pool else "nchw"
+        code = new(kernels.code_size(problem), torch.uint8, layout)
+    common = (problem.conv_spec, pool)
+    dtype = kernels._CODES[problem.dtype]
+    calls = {
+        "conv2d_workspace": ("fprop", dtype, problem.x_size, problem.w_size, problem.y_size,
+                             *common, problem.relu, 2, ""),
+        "conv2d_fprop": (x, w, bias, y, code, *common, problem.relu, workspace("fprop"), 2, ""),
+        "conv2d_dgrad": (y, code, w, dx, *common, workspace("dgrad"), 2, ""),
+        "conv2d_wgrad": (x, y, code, dw, dbias, problem.w_size, *common, workspace("wgrad"), 2, ""),
+    }
+else:
+    x, y, code = new(problem.x_size), new(problem.y_size), new(problem.y_size, torch.uint8)
+    flat, flat_y, mask = new((37,)), new((37,)), new((5,), torch.uint8)
+    calls = {
+        "max_pool2d_fprop": (x, y, code, pool, 2),
+        "max_pool2d_bprop": (y, code, x, pool, 2),
+        "relu_fprop": (flat, flat_y, mask, 2),
+        "relu_bprop": (flat, mask, flat_y, 2),
+        "implementations": ("fprop",),
+        "build_info": (),
+        "cuda_device_count": (),
+        "cuda_relu_fprop": (flat, flat_y, 0, 0),
+    }
+counts = {"refused": 0, "done": 0}
+
+
+def call(name, args):
+    shown = repr(args)
+    print(name, shown if len(shown) < 2000 else shown[:2000] + "...", flush=True)
+    try:
+        getattr(_C, name)(*args)
+    except (ValueError, TypeError, RuntimeError, OverflowError, UnicodeEncodeError) as error:
+        if not str(error):
+            raise AssertionError("no message") from error
+        counts["refused"] += 1
+    else:
+        counts["done"] += 1
+
+
+for name, arguments in calls.items():
+    if name != "cuda_relu_fprop":
+        getattr(_C, name)(*arguments)  # right as it is
+    call(name, (*arguments, 1, 2, 3))
+    call(name, arguments[:-1])
+    wrong = [list(variants(value, rng)) for value in arguments]
+    for place in range(len(arguments)):
+        for bad in wrong[place]:
+            call(name, (*arguments[:place], bad, *arguments[place + 1:]))
+    for _ in range(400 if arguments else 0):  # several at once
+        changed = list(arguments)
+        for place in rng.sample(range(len(changed)), min(len(changed), rng.randint(2, 3))):
+            changed[place] = rng.choice(wrong[place] or [None])
+        call(name, tuple(changed))
+    for tensor in alive:
+        assert inputs.intact(tensor), f"{name} wrote outside of a buffer"
+print("end", counts["refused"], counts["done"])
+"""
+PROGRAM = "\n".join(
+    [
+        f"HUGE = {HUGE}",
+        f"NUMBERS = {NUMBERS}",
+        "WRONG_TYPES = [None, 1.5, 'x', b'x', [1, 2], {}, (), ..., float('-inf'), 1j]",
+        inspect.getsource(buffer_variants),
+        inspect.getsource(number_variants),
+        inspect.getsource(variants),
+        CHILD,
+    ]
+)
+
+PROBLEMS = {
+    "convolution": "mb1ic8ih5iw6oc16kh3kw3ph1pw1_f32_nhwc",
+    "relu": "mb1ic3ih5iw9oc8kh3kw3sh2sw1_relu_f64_nhwc",
+    "pool": "mb1ic8ih6iw7oc16kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
+    "5x5": "mb1ic32ih6iw7oc16kh5kw5ph2pw2_pool3x3s2x2p1x1d1x1c1_f32_nhwc",
+    "all without convolution": "mb1ic9ih6iw7_pool2x3s2x1p1x1d1x1c0_f32_nhwc",
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_wrong_arguments(name, run_python):
+    done = run_python(PROGRAM, PROBLEMS[name], str(random.Random(name).randrange(1000)))
+    lines = done.stdout.splitlines() or [""]
+    assert done.returncode == 0, f"exit {done.returncode} after\n{lines[-1]}\n{done.stderr[-3000:]}"
+    _, refused, finished = lines[-1].split()
+    assert int(refused) > int(finished) > 0
+
+
+def test_every_entry_is_tested():
+    for name in dir(_C):
+        assert name.startswith("_") or f'"{name}": (' in CHILD, name
