@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0; 1 where the training failed; 2 for wrong use; 130 after Ctrl-C.
     """
+    # Large tensors in huge pages. torch reads this when it first allocates; without it a step of
+    # training spends much of its time on page faults, with torch's layers most of all.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         options = _parser().parse_args(arguments)
         return _run(options)

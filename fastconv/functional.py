@@ -27,12 +27,7 @@ def _expect_tensor(operation: str, name: str, value: object) -> None:
 
 
 def _has_kernel(x: Tensor) -> bool:
-    return (
-        x.dtype in _DTYPES
-        and (x.is_cpu or x.is_meta)
-        and x.layout == torch.strided
-        and not operators.forward_ad_active()
-    )
+    return x.dtype in _DTYPES and (x.is_cpu or x.is_meta) and x.layout == torch.strided
 
 
 def _same_kind(operation: str, x: Tensor, name: str, other: Tensor) -> None:
@@ -147,8 +142,8 @@ def conv2d_relu(
         return _fallback.conv2d_relu(*arguments)
     x, weight, bias, conv = ready
     if x.dim() == 3:
-        return operators.conv2d_relu(x.unsqueeze(0), weight, bias, conv).squeeze(0)
-    return operators.conv2d_relu(x, weight, bias, conv)
+        return operators.conv2d_relu(x.unsqueeze(0), weight, bias, conv, ()).squeeze(0)
+    return operators.conv2d_relu(x, weight, bias, conv, ())
 
 
 def conv2d_relu_max_pool2d(
@@ -202,7 +197,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """
     _expect_tensor("relu", "input", input)
     # A compiler makes one loop of a lone ReLU and its neighbours, if it can see into it.
-    if torch.compiler.is_compiling() or not _has_kernel(input):
+    if torch.compiler.is_compiling() or not _has_kernel(input) or input.is_nested:
         return F.relu(input, inplace)
     return operators.relu_(input) if inplace else operators.relu(input)
 
@@ -238,7 +233,8 @@ def max_pool2d(
     pool = _arguments.max_pool2d(
         "max_pool2d", input.shape, kernel_size, stride, padding, dilation, ceil_mode
     )
-    if pool is None or torch.compiler.is_compiling() or not _has_kernel(input):
+    needs_torch = return_indices and operators.needs_torch()
+    if pool is None or needs_torch or not _has_kernel(input):
         return _fallback.max_pool2d(
             input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, pool
         )

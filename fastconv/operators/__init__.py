@@ -3,7 +3,7 @@
 Arguments are taken as right here; `fastconv.functional` checks them.
 """
 
-from ._eager import autocast_dtype, forward_ad_active
+from ._eager import autocast_dtype, needs_torch
 from ._marshal import KERNEL_DTYPES
 from .conv2d import conv2d, conv2d_dgrad, conv2d_wgrad
 from .conv2d_relu import conv2d_relu, conv2d_relu_max_pool2d
@@ -18,9 +18,9 @@ __all__ = [
     "conv2d_relu",
     "conv2d_relu_max_pool2d",
     "conv2d_wgrad",
-    "forward_ad_active",
     "max_pool2d",
     "max_pool2d_with_indices",
+    "needs_torch",
     "relu",
     "relu_",
 ]

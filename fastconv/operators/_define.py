@@ -5,7 +5,7 @@ It gives a function that takes the short way for plain eager calls, an old-style
 with torch.library:
 
     plain eager call                            forward(*args), inside Short if a gradient is wanted
-    forward AD                                  fallback(*args), torch's own operators
+    forward AD, torch.func inside a compiler    fallback(*args), torch's own operators
     torch.func (grad, vmap, ...)                General, a setup_context-style Function over the op
     compile, export, FakeTensor, tracing, ...   torch.ops.fastconv.<name>, autograd registered
 
@@ -36,6 +36,7 @@ def define(
     save: Callable[[Any, Sequence[Any], Any], None],
     backward: Callable[..., Sequence[Tensor | None]],
     fallback: Callable[..., Any],
+    code: bool = False,
     fold: Sequence[int] = (),
 ) -> Callable[..., Any]:
     """Registers `fastconv::<schema>` and returns the function to call it with.
@@ -48,24 +49,17 @@ def define(
         save: `save(ctx, args, output)`, keeps what the backward pass needs.
         backward: `backward(ctx, *grads)`, the gradients of the tensor arguments, made of
             differentiable operations only.
-        fallback: the same operation made of torch's own operators, for forward AD.
-        fold: the tensor arguments whose first dimension is N. Where vmap maps only over these,
-            its dimension joins N; elsewhere the samples are computed one by one.
+        fallback: the same operation made of torch's own operators.
+        code: the operation gives y and a code, which is kept for the backward pass only. Whether
+            it is wanted is the last argument of schema, `forward` and `fake` (`bool save`), which
+            is filled in here: the function that is returned does without it and gives y alone, its
+            attribute `with_code` both. `fallback` and `backward` know y alone.
+        fold: the tensor arguments whose first dimension is N. Where vmap maps over some of these
+            only, its dimension joins N; elsewhere the samples are computed one by one.
     """
     name = schema[: schema.index("(")]
-    title = "".join(part.capitalize() for part in name.split("_"))
     qualified = f"fastconv::{name}"
-
-    def save_quietly(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
-        ctx.set_materialize_grads(False)
-        ctx.arguments = len(inputs)
-        save(ctx, inputs, output)
-
-    def backward_padded(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        if all(grad is None for grad in grads):
-            return (None,) * ctx.arguments
-        found = backward(ctx, *grads)
-        return (*found, *(None,) * (ctx.arguments - tensors))
+    kept, unkept = ((True,), (False,)) if code else ((), ())
 
     def kernel(*args: Any) -> Any:
         output = forward(*args)
@@ -77,33 +71,68 @@ def define(
     _library.define(schema)
     _library.impl(name, kernel, "CPU")
     torch.library.register_fake(qualified, fake, lib=_library)
-    torch.library.register_autograd(
-        qualified, backward_padded, setup_context=save_quietly, lib=_library
-    )
     op = getattr(torch.ops.fastconv, name).default
-    torch.library.register_vmap(qualified, _vmap_rule(op, tensors, fold), lib=_library)
+    others = len(op._schema.arguments) - tensors - len(kept)
 
-    def short_forward(ctx: Any, *args: Any) -> Any:
-        output = forward(*args)
-        save_quietly(ctx, args, output)
-        return output
+    def gradients(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grads[0] is None and all(grad is None for grad in grads):
+            return (None,) * (tensors + others)
+        return (*backward(ctx, *grads), *(None,) * others)
 
-    short = type(
-        title,
-        (Function,),
-        {"forward": staticmethod(short_forward), "backward": staticmethod(backward_padded)},
+    class Short(Function):
+        @staticmethod
+        def forward(ctx: Any, *args: Any) -> Any:
+            output = forward(*args, *kept)
+            ctx.set_materialize_grads(False)
+            save(ctx, args, output)
+            return output[0] if code else output
+
+        backward = staticmethod(gradients)
+
+    class General(Function):
+        @staticmethod
+        def forward(*args: Any) -> Any:
+            return op(*args, *kept)
+
+        @staticmethod
+        def setup_context(ctx: Any, args: Sequence[Any], output: Any) -> None:
+            ctx.set_materialize_grads(False)
+            if code:
+                ctx.mark_non_differentiable(output[1])
+            save(ctx, args, output)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor | None) -> Any:
+            return gradients(ctx, *(grads[:1] if code else grads))
+
+        @staticmethod
+        def vmap(info: Any, in_dims: Sequence[Any], *args: Any) -> Any:
+            return _vmap(with_code, tensors, fold, info, in_dims, args)
+
+    # The operator's own autograd: as General's, but for the argument `save`.
+    def setup_context(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
+        ctx.kept = not code or inputs[-1]
+        General.setup_context(ctx, inputs[:-1] if code else inputs, output)
+
+    def registered_backward(ctx: Any, *grads: Tensor | None) -> Any:
+        if not ctx.kept:
+            raise RuntimeError(
+                f"{qualified}: this graph was made without gradients, so nothing was kept for a "
+                "backward pass; make it again with inputs or parameters that require grad"
+            )
+        return (*General.backward(ctx, *grads), *(None,) * len(kept))
+
+    torch.library.register_autograd(
+        qualified, registered_backward, setup_context=setup_context, lib=_library
     )
-    general = type(
-        title + "General",
-        (Function,),
-        {
-            "forward": staticmethod(lambda *args: op(*args)),
-            "setup_context": staticmethod(save_quietly),
-            "backward": staticmethod(backward_padded),
-            "vmap": staticmethod(_vmap_rule(lambda *args: call(*args), tensors, fold)),
-        },
+    torch.library.register_vmap(
+        qualified,
+        lambda info, in_dims, *args: _vmap(op, tensors, fold, info, in_dims, args),
+        lib=_library,
     )
-    apply_short, apply_general = short.apply, general.apply
+
+    Short.__name__ = "".join(part.capitalize() for part in name.split("_"))  # seen as grad_fn
+    apply_short, apply_general = Short.apply, General.apply
     plain_types, quiet, is_grad_enabled = _eager.PLAIN_TYPES, _eager.quiet, torch.is_grad_enabled
 
     def call(*args: Any) -> Any:
@@ -116,7 +145,9 @@ def define(
                     return call_general(*args)
                 wanted = wanted or tensor.requires_grad
         try:
-            return apply_short(*args) if wanted and is_grad_enabled() else forward(*args)
+            if wanted and is_grad_enabled():
+                return apply_short(*args)
+            return forward(*args, False)[0] if code else forward(*args)
         except RuntimeError:
             # A tensor may wrap another one that only torch's dispatcher finds; asked only now
             # because asking takes time.
@@ -125,55 +156,58 @@ def define(
             raise
 
     def call_general(*args: Any) -> Any:
-        if _eager.forward_ad_active():
+        if _eager.needs_torch():
             return fallback(*args)
         if _eager.functorch_active():
-            return apply_general(*args)
-        return op(*args)
+            output = apply_general(*args)
+        else:
+            wanted = is_grad_enabled() and any(
+                tensor is not None and tensor.requires_grad for tensor in args[:tensors]
+            )
+            output = op(*args, *(kept if wanted else unkept))
+        return output[0] if code else output
+
+    def with_code(*args: Any) -> Any:
+        return apply_general(*args) if _eager.functorch_active() else op(*args, *kept)
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"fastconv::{schema}"
+    call.with_code = with_code  # type: ignore[attr-defined]
     return call
 
 
-def _vmap_rule(call: Callable[..., Any], tensors: int, fold: Sequence[int]) -> Callable[..., Any]:
+def _vmap(
+    call: Callable[..., Any],
+    tensors: int,
+    fold: Sequence[int],
+    info: Any,
+    in_dims: Sequence[Any],
+    args: Sequence[Any],
+) -> tuple[Any, Any]:
     """What vmap does with an operation that knows nothing of its extra dimension."""
-
-    def rule(info: Any, in_dims: Sequence[Any], *args: Any) -> tuple[Any, Any]:
-        mapped = [i for i in range(tensors) if args[i] is not None and in_dims[i] is not None]
-        moved = list(args)
-        for i in mapped:
-            moved[i] = args[i].movedim(in_dims[i], 0)
-        if all(i in fold for i in mapped):
-            for i in mapped:
-                moved[i] = moved[i].flatten(0, 1)
-            output = call(*moved)
-            parts = output if isinstance(output, tuple) else (output,)
-            parts = tuple(_unfold(part, info.batch_size) for part in parts)
-        else:
-            samples = []
-            for b in range(info.batch_size):
-                sample = [moved[i][b] if i in mapped else arg for i, arg in enumerate(args)]
-                output = call(*sample)
-                samples.append(output if isinstance(output, tuple) else (output,))
-            parts = tuple(
-                None if part[0] is None else torch.stack(part)
-                for part in zip(*samples, strict=True)
-            )
-        dims = tuple(None if part is None else 0 for part in parts)
-        return (parts, dims) if isinstance(output, tuple) else (parts[0], dims[0])
-
-    return rule
+    mapped = [i for i in range(tensors) if args[i] is not None and in_dims[i] is not None]
+    moved = list(args)
+    for i in mapped:
+        moved[i] = args[i].movedim(in_dims[i], 0)
+    if all(i in fold for i in mapped):
+        for i in fold:
+            if i not in mapped:
+                moved[i] = args[i].expand(info.batch_size, *args[i].shape)
+            moved[i] = moved[i].flatten(0, 1)
+        output = call(*moved)
+        parts = output if isinstance(output, tuple) else (output,)
+        parts = tuple(_unfold(part, info.batch_size) for part in parts)
+    else:
+        samples = []
+        for b in range(info.batch_size):
+            sample = [moved[i][b] if i in mapped else arg for i, arg in enumerate(args)]
+            output = call(*sample)
+            samples.append(output if isinstance(output, tuple) else (output,))
+        parts = tuple(torch.stack(part) for part in zip(*samples, strict=True))
+    return (parts, (0,) * len(parts)) if isinstance(output, tuple) else (parts[0], 0)
 
 
-def _unfold(part: Tensor | None, batch: int) -> Tensor | None:
-    if part is None or part.dim() == 1:  # not asked for
-        return None if part is None else part.expand(batch, -1)
+def _unfold(part: Tensor, batch: int) -> Tensor:
+    if part.dim() == 1:  # not asked for
+        return part.expand(batch, -1)
     return part.unflatten(0, (batch, -1))
-
-
-def saves(*tensors: Tensor | None) -> bool:
-    """Whether an operation on these tensors may have to keep something for a backward pass."""
-    if not torch.compiler.is_compiling() and _eager.functorch_active():
-        return True
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

@@ -48,6 +48,11 @@ def forward_ad_active() -> bool:
     return getattr(forward_ad, "_current_level", -1) >= 0
 
 
+def needs_torch() -> bool:
+    """Forward AD, or torch.func inside torch.compile, which cannot trace our Functions there."""
+    return forward_ad_active() or (_is_compiling() and functorch_active())
+
+
 def is_wrapper(tensor: torch.Tensor | None) -> bool:
     """What is left of a tensor whose torch.func transform has ended: it has no memory of its own."""
     return tensor is not None and (_is_wrapped is None or _is_wrapped(tensor))

@@ -41,8 +41,8 @@ def max_pool2d(
     if return_indices:
         raise RuntimeError("max_pool2d: a window holds no input, so it has no index")
     if x.dim() == 3:
-        return max_pool2d_padded(x.unsqueeze(0), pool, False)[0].squeeze(0)
-    return max_pool2d_padded(x, pool, False)[0]
+        return max_pool2d_padded(x.unsqueeze(0), pool).squeeze(0)
+    return max_pool2d_padded(x, pool)
 
 
 def conv2d_padded(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Any) -> Tensor:
@@ -95,11 +95,6 @@ def conv2d_wgrad(
     return dw, dy.sum((0, 2, 3)) if want_bias else None
 
 
-def relu(x: Tensor, save: bool) -> tuple[Tensor, None]:
-    """relu without a mask."""
-    return F.relu(x), None
-
-
 def relu_backward(dy: Tensor, mask: Tensor, stride: Any) -> Tensor:
     """dy where the mask has a bit."""
     live = _codes.bits(mask).flatten()[: dy.numel()]
@@ -110,7 +105,7 @@ def relu_backward(dy: Tensor, mask: Tensor, stride: Any) -> Tensor:
     return dy.masked_fill(~live, 0)
 
 
-def max_pool2d_padded(x: Tensor, pool: Any, save: bool) -> tuple[Tensor, Tensor | None]:
+def max_pool2d_padded(x: Tensor, pool: Any) -> Tensor:
     """max_pool2d. A window that holds no input gives -inf; torch must never see one."""
     size = geometry.pool_size(x.shape[2], x.shape[3], pool)
     pads = []
@@ -120,7 +115,7 @@ def max_pool2d_padded(x: Tensor, pool: Any, save: bool) -> tuple[Tensor, Tensor 
         pads += [pool[4 + i], max(after, 0)]
     lowest = -torch.inf if x.is_floating_point() else torch.iinfo(x.dtype).min
     y = F.max_pool2d(F.pad(x, pads, value=lowest), pool[:2], pool[2:4], 0, pool[6:8])
-    return y[:, :, : size[0], : size[1]], None
+    return y[:, :, : size[0], : size[1]]
 
 
 def max_pool2d_backward(
@@ -130,12 +125,10 @@ def max_pool2d_backward(
     return _codes.scatter(dy, code, x_hw, pool)
 
 
-def block(
-    x: Tensor, weight: Tensor, bias: Tensor | None, conv: Any, pool: Any, save: bool
-) -> tuple[Tensor, None]:
-    """A fused block without a code."""
+def block(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Any, pool: Any) -> Tensor:
+    """A fused block."""
     y = F.relu(conv2d_padded(x, weight, bias, conv))
-    return (max_pool2d_padded(y, pool, False)[0] if len(pool) else y), None
+    return max_pool2d_padded(y, pool) if len(pool) else y
 
 
 def _full_size(dy: Tensor, code: Tensor, x_hw: Any, w_hw: Any, conv: Any, pool: Any) -> Tensor:

@@ -12,8 +12,6 @@ from . import _fallback, _kernels
 from . import _geometry as geometry
 from ._define import define
 
-_CONV = "SymInt[] conv"
-
 
 def _fprop(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Any) -> Tensor:
     return _kernels.fprop(x, weight, bias, tuple(conv))[0]
@@ -35,7 +33,9 @@ def _fprop_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
     dx = dw = dbias = None
     if want_x:
-        dx = conv2d_dgrad(dy, weight, x.shape[2:], _channels_last(x), ctx.conv)
+        # In y's memory format, as torch.
+        channels_last = _channels_last(x) or _channels_last(weight)
+        dx = conv2d_dgrad(dy, weight, x.shape[2:], channels_last, ctx.conv)
     if want_weight or want_bias:
         dw, dbias = conv2d_wgrad(
             x, dy, weight.shape, _channels_last(weight), want_weight, want_bias, ctx.conv
@@ -87,12 +87,10 @@ def wgrad_fake(
     dy: Tensor, w_size: Any, channels_last: bool, want_weight: bool, want_bias: bool
 ) -> tuple[Tensor, Tensor]:
     """Fake (dw, dbias), empty where not wanted."""
-    dw = dbias = dy.new_empty(0)
+    dw = dy.new_empty(0)
     if want_weight:
         dw = dy.new_empty_strided(tuple(w_size), geometry.strides(w_size, channels_last))
-    if want_bias:
-        dbias = dy.new_empty(w_size[0])
-    return dw, dbias if want_bias else dy.new_empty(0)
+    return dw, dy.new_empty(w_size[0] if want_bias else 0)
 
 
 def _wgrad_save(ctx: Any, args: Any, output: Any) -> None:
@@ -129,7 +127,7 @@ def _channels_last(tensor: Tensor) -> bool:
 
 
 conv2d = define(
-    f"conv2d(Tensor x, Tensor weight, Tensor? bias, {_CONV}) -> Tensor",
+    "conv2d(Tensor x, Tensor weight, Tensor? bias, int[] conv) -> Tensor",
     tensors=3,
     forward=_fprop,
     fake=_fprop_fake,
@@ -140,7 +138,7 @@ conv2d = define(
 )
 
 conv2d_dgrad = define(
-    f"conv2d_dgrad(Tensor dy, Tensor weight, SymInt[] x_hw, bool channels_last, {_CONV}) -> Tensor",
+    "conv2d_dgrad(Tensor dy, Tensor weight, SymInt[] x_hw, bool channels_last, int[] conv) -> Tensor",
     tensors=2,
     forward=_dgrad,
     fake=_dgrad_fake,
@@ -152,7 +150,7 @@ conv2d_dgrad = define(
 
 conv2d_wgrad = define(
     "conv2d_wgrad(Tensor x, Tensor dy, SymInt[] w_size, bool channels_last, bool want_weight, "
-    f"bool want_bias, {_CONV}) -> (Tensor, Tensor)",
+    "bool want_bias, int[] conv) -> (Tensor, Tensor)",
     tensors=2,
     forward=_wgrad,
     fake=lambda x, dy, w_size, channels_last, want_weight, want_bias, conv: wgrad_fake(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import _codes, _fallback, _kernels
 from . import _geometry as geometry
-from ._define import define, saves
+from ._define import define
 from .conv2d import _channels_last, conv2d, full_gradient, wgrad_fake
 
 
@@ -39,23 +39,18 @@ def _fprop_fake(
 
 
 def _fprop_save(ctx: Any, args: Any, output: Any) -> None:
-    x, weight, _, ctx.conv, ctx.pool, ctx.save = args
+    x, weight, _, ctx.conv, ctx.pool = args
     ctx.save_for_backward(x, weight, output[1])
-    ctx.mark_non_differentiable(output[1])
 
 
-def _fprop_backward(ctx: Any, dy: Tensor, _: None) -> tuple[Tensor | None, ...]:
-    if not ctx.save:
-        raise RuntimeError(
-            "fastconv: this graph was made without gradients, so the fused block kept nothing for "
-            "a backward pass; export it again with parameters that require grad"
-        )
+def _fprop_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     x, weight, code = ctx.saved_tensors
     want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
     dx = dw = dbias = None
     if want_x:
+        channels_last = _channels_last(x) or _channels_last(weight)
         dx = conv2d_relu_dgrad(
-            dy, weight, code, x.shape[2:], _channels_last(x), ctx.conv, ctx.pool
+            dy, weight, code, x.shape[2:], channels_last, ctx.conv, ctx.pool
         )
     if want_weight or want_bias:
         dw, dbias = conv2d_relu_wgrad(
@@ -166,7 +161,7 @@ def _pick(full: Tensor, code: Tensor, pool: Any) -> Tensor:
     return full.masked_fill(~_codes.block_live(code, full.shape[3]), 0)
 
 
-_FORWARD = "(Tensor x, Tensor weight, Tensor? bias, SymInt[] conv, SymInt[] pool, bool save)"
+_FORWARD = "(Tensor x, Tensor weight, Tensor? bias, int[] conv, int[] pool, bool save)"
 _forward_parts = dict(
     tensors=3,
     forward=_fprop,
@@ -174,17 +169,18 @@ _forward_parts = dict(
     save=_fprop_save,
     backward=_fprop_backward,
     fallback=_fallback.block,
+    code=True,
     fold=(0,),
 )
 # Two names for one operation, so that a profile or an exported graph says what runs.
-_conv2d_relu = define(f"conv2d_relu{_FORWARD} -> (Tensor, Tensor)", **_forward_parts)
-_conv2d_relu_max_pool2d = define(
+conv2d_relu = define(f"conv2d_relu{_FORWARD} -> (Tensor, Tensor)", **_forward_parts)
+conv2d_relu_max_pool2d = define(
     f"conv2d_relu_max_pool2d{_FORWARD} -> (Tensor, Tensor)", **_forward_parts
 )
 
 conv2d_relu_dgrad = define(
     "conv2d_relu_dgrad(Tensor dy, Tensor weight, Tensor code, SymInt[] x_hw, bool channels_last, "
-    "SymInt[] conv, SymInt[] pool) -> Tensor",
+    "int[] conv, int[] pool) -> Tensor",
     tensors=3,
     forward=_dgrad,
     fake=_dgrad_fake,
@@ -196,7 +192,7 @@ conv2d_relu_dgrad = define(
 
 conv2d_relu_wgrad = define(
     "conv2d_relu_wgrad(Tensor x, Tensor dy, Tensor code, SymInt[] w_size, bool channels_last, "
-    "bool want_weight, bool want_bias, SymInt[] conv, SymInt[] pool) -> (Tensor, Tensor)",
+    "bool want_weight, bool want_bias, int[] conv, int[] pool) -> (Tensor, Tensor)",
     tensors=3,
     forward=_wgrad,
     fake=_wgrad_fake,
@@ -204,15 +200,3 @@ conv2d_relu_wgrad = define(
     backward=_wgrad_backward,
     fallback=_fallback.block_wgrad,
 )
-
-
-def conv2d_relu(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Any) -> Tensor:
-    """ReLU of a convolution."""
-    return _conv2d_relu(x, weight, bias, conv, (), saves(x, weight, bias))[0]
-
-
-def conv2d_relu_max_pool2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None, conv: Any, pool: Any
-) -> Tensor:
-    """Max-pool (windows up to 254 positions) of the ReLU of a convolution."""
-    return _conv2d_relu_max_pool2d(x, weight, bias, conv, pool, saves(x, weight, bias))[0]

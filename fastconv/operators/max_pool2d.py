@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import _C
 from . import _codes, _fallback
 from . import _geometry as geometry
-from ._define import define, saves
+from ._define import define
 from ._marshal import dense, empty, pack
 from .conv2d import _channels_last
 
@@ -45,15 +45,12 @@ def _fprop_fake(x: Tensor, pool: Any, save: bool) -> tuple[Tensor, Tensor]:
 
 
 def _fprop_save(ctx: Any, args: Any, output: Any) -> None:
-    x, ctx.pool, ctx.save = args
+    x, ctx.pool = args
     ctx.x_hw, ctx.channels_last = x.shape[2:], _channels_last(x)
     ctx.save_for_backward(output[1])
-    ctx.mark_non_differentiable(output[1])
 
 
-def _fprop_backward(ctx: Any, dy: Tensor, _: None) -> tuple[Tensor | None]:
-    if not ctx.save:
-        raise RuntimeError("fastconv: this graph was made without gradients; export it again")
+def _fprop_backward(ctx: Any, dy: Tensor) -> tuple[Tensor]:
     (code,) = ctx.saved_tensors
     return (max_pool2d_backward(dy, code, ctx.x_hw, ctx.channels_last, ctx.pool),)
 
@@ -79,7 +76,7 @@ def _bprop_save(ctx: Any, args: Any, output: Any) -> None:
 
 max_pool2d_backward = define(
     "max_pool2d_backward(Tensor dy, Tensor code, SymInt[] x_hw, bool channels_last, "
-    "SymInt[] pool) -> Tensor",
+    "int[] pool) -> Tensor",
     tensors=2,
     forward=_bprop,
     fake=_bprop_fake,
@@ -89,24 +86,20 @@ max_pool2d_backward = define(
     fold=(0, 1),
 )
 
-_max_pool2d = define(
-    "max_pool2d(Tensor x, SymInt[] pool, bool save) -> (Tensor, Tensor)",
+max_pool2d = define(
+    "max_pool2d(Tensor x, int[] pool, bool save) -> (Tensor, Tensor)",
     tensors=1,
     forward=_fprop,
     fake=_fprop_fake,
     save=_fprop_save,
     backward=_fprop_backward,
     fallback=_fallback.max_pool2d_padded,
+    code=True,
     fold=(0,),
 )
 
 
-def max_pool2d(x: Tensor, pool: Any) -> Tensor:
-    """The largest value of each window, as torch for NaN and ties."""
-    return _max_pool2d(x, pool, saves(x))[0]
-
-
 def max_pool2d_with_indices(x: Tensor, pool: Any) -> tuple[Tensor, Tensor]:
-    """The same and the winners' flat positions in the H x W plane, int64 (-1: none)."""
-    y, code = _max_pool2d(x, pool, True)
+    """max_pool2d and the winners' flat positions in the H x W plane, int64 (-1: none)."""
+    y, code = max_pool2d.with_code(x, pool)
     return y, _codes.flat_index(code, x.shape[3], pool)

@@ -11,7 +11,7 @@ from torch.autograd import Function
 
 from .. import _C
 from . import _eager, _fallback
-from ._define import define, saves
+from ._define import define
 from ._marshal import flat
 
 
@@ -34,14 +34,11 @@ def _fprop_fake(x: Tensor, save: bool) -> tuple[Tensor, Tensor]:
 
 def _fprop_save(ctx: Any, args: Any, output: Any) -> None:
     y, mask = output
-    ctx.stride, ctx.save = y.stride(), args[1]
+    ctx.stride = y.stride()
     ctx.save_for_backward(mask)
-    ctx.mark_non_differentiable(mask)
 
 
-def _fprop_backward(ctx: Any, dy: Tensor, _: None) -> tuple[Tensor | None]:
-    if not ctx.save:
-        raise RuntimeError("fastconv: this graph was made without gradients; export it again")
+def _fprop_backward(ctx: Any, dy: Tensor) -> tuple[Tensor]:
     return (relu_backward(dy, ctx.saved_tensors[0], ctx.stride),)
 
 
@@ -69,20 +66,16 @@ relu_backward = define(
     fallback=_fallback.relu_backward,
 )
 
-_relu = define(
+relu = define(
     "relu(Tensor x, bool save) -> (Tensor, Tensor)",
     tensors=1,
     forward=_fprop,
     fake=_fprop_fake,
     save=_fprop_save,
     backward=_fprop_backward,
-    fallback=_fallback.relu,
+    fallback=torch.relu,
+    code=True,
 )
-
-
-def relu(x: Tensor) -> Tensor:
-    """max(x, 0), as torch for NaN and -0.0."""
-    return _relu(x, saves(x))[0]
 
 
 class _InPlace(Function):
