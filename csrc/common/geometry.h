@@ -41,7 +41,7 @@ struct Pool2d {
 //                  or `dead` where the pooled value is neither above 0 nor NaN
 enum class Epilogue { none, relu, relu_max_pool };
 
-constexpr int dead = 255;         // the code of a window through which no gradient passes
+constexpr int dead = 255;           // the code of a window through which no gradient passes
 constexpr int max_positions = 254;  // largest window that a one-byte code can describe
 
 // All that the choice of an implementation may look at.

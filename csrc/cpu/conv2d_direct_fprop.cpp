@@ -22,12 +22,12 @@ template <class T>
 struct Plan {
     int64_t channels, filters;  // of one group
     int64_t blocks_per_group, blocks;
-    int64_t reduction;                        // channels * R * S
+    int64_t reduction;                         // channels * R * S
     int64_t stretch, stretches, piece, parts;  // the reduction is `stretches` of `stretch`, cut into pieces
-    int64_t width;                            // of the packed input
-    int64_t rows, chunks;                     // (pooled) output rows of an item, items of an image
-    int64_t block_shares;                     // items of a chunk: each has some of the blocks
-    int64_t conv_rows, input_rows;            // at most, of an item
+    int64_t width;                             // of the packed input
+    int64_t rows, chunks;                      // (pooled) output rows of an item, items of an image
+    int64_t block_shares;                      // items of a chunk: each has some of the blocks
+    int64_t conv_rows, input_rows;             // at most, of an item
 
     explicit Plan(const Conv2dProblem& problem) {
         const Conv2d& conv = problem.conv;
@@ -54,7 +54,7 @@ struct Plan {
     }
 
     int64_t item_bytes(const Conv2d& conv) const {
-        return (input_rows * width * conv.C + conv_rows * conv.Q * max_vectors * lanes<T>) * int64_t(sizeof(T));
+        return (input_rows * width * conv.C + conv_rows * conv.Q * max_vectors * lanes<T>)*int64_t(sizeof(T));
     }
     static int64_t pass_elements(int vectors) { return pass_bytes / (vectors * lanes<T> * int64_t(sizeof(T))); }
     int64_t first_filter(int64_t block) const {  // within the group
@@ -141,8 +141,8 @@ void list_parts(const Conv2d& conv, const Plan<T>& plan, Part* part) {
 }
 
 template <class T>
-void compute_item(const Conv2dProblem& problem, const Plan<T>& plan, const FpropArgs& args,
-                  const Workspace<T>& space, int64_t item, int thread) {
+void compute_item(const Conv2dProblem& problem, const Plan<T>& plan, const FpropArgs& args, const Workspace<T>& space,
+                  int64_t item, int thread) {
     const Conv2d& conv = problem.conv;
     T *input = space.of(thread, space.input), *buffer = space.of(thread, space.conv);
     int32_t* offsets = space.of(thread, space.offsets);
@@ -159,15 +159,16 @@ void compute_item(const Conv2dProblem& problem, const Plan<T>& plan, const Fprop
         offsets[i] = int32_t((i / conv.Q * conv.stride_h * plan.width + i % conv.Q * conv.stride_w) * conv.C);
 
     constexpr int64_t widest = max_vectors * lanes<T>;
-    for (int64_t block = plan.blocks * share / plan.block_shares;
-         block < plan.blocks * (share + 1) / plan.block_shares; ++block) {
+    for (int64_t block = plan.blocks * share / plan.block_shares; block < plan.blocks * (share + 1) / plan.block_shares;
+         ++block) {
         const int vectors = plan.vectors(block);
         const int64_t width = vectors * lanes<T>, group = block / plan.blocks_per_group;
         const int64_t first_k = group * plan.filters + plan.first_filter(block);
         const int64_t count = min(width, plan.filters - plan.first_filter(block));
-        (vectors == 1 ? compute_block<T, 1> : compute_block<T, 2>)(
-            plan, input + group * plan.channels, offsets, pixels, space.parts,
-            space.weights + block * plan.reduction * widest, space.bias + block * widest, buffer);
+        (vectors == 1 ? compute_block<T, 1> : compute_block<T, 2>)(plan, input + group * plan.channels, offsets, pixels,
+                                                                   space.parts,
+                                                                   space.weights + block * plan.reduction * widest,
+                                                                   space.bias + block * widest, buffer);
         run_epilogue(problem, args, n, first_row, last_row, buffer, needed.first, vectors, first_k, count,
                      space.of(thread, space.row));
     }

@@ -38,8 +38,8 @@ inline void relu_row(T* row, int64_t Q, int vectors, uint8_t* code, int64_t K, i
 
 // Row `pooled` of the pool over the convolution's rows, of which `conv` holds those from `first_row` on.
 template <class T>
-inline void pool_row(const Conv2d& shape, const Pool2d& pool, const T* conv, int64_t first_row, int64_t pooled, int vectors,
-              T* row, uint8_t* code, int64_t count) {
+inline void pool_row(const Conv2d& shape, const Pool2d& pool, const T* conv, int64_t first_row, int64_t pooled,
+                     int vectors, T* row, uint8_t* code, int64_t count) {
     constexpr int W = lanes<T>;
     const int64_t p = pooled * pool.stride_h - pool.pad_h;
     const Range rows = valid_positions(p, pool.dilation_h, pool.window_h, shape.P);

@@ -36,17 +36,16 @@ template <class T>
 struct DgradPlan {
     int64_t width;  // of dx with its padding
     Slabs<T> slabs;
-    int64_t capacity;           // of the lists of one row of pixels
+    int64_t capacity;            // of the lists of one row of pixels
     int64_t block_rows, blocks;  // rows of dx of an item, items of an image
-    int64_t block_size;         // elements
-    int64_t dy_rows;            // that reach into a block, at most
+    int64_t block_size;          // elements
+    int64_t dy_rows;             // that reach into a block, at most
 
     static int64_t padded_width(const Conv2d& conv) {
         return max(conv.W + conv.pad_w, (conv.Q - 1) * conv.stride_w + (conv.S - 1) * conv.dilation_w + 1);
     }
 
-    explicit DgradPlan(const Conv2dProblem& problem)
-        : width(padded_width(problem.conv)), slabs(problem.conv, width) {
+    explicit DgradPlan(const Conv2dProblem& problem) : width(padded_width(problem.conv)), slabs(problem.conv, width) {
         const Conv2d& conv = problem.conv;
         const Pool2d& pool = problem.pool;
         const int64_t overlap = min(pool.window_h, pool.P);  // rows of windows that may share a row of pixels
@@ -146,19 +145,22 @@ void list_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const D
             const int64_t k = group * filters;
             *start++ = count;
             if (problem.epilogue != Epilogue::relu_max_pool) {
-                const uint8_t* bytes =
-                    problem.epilogue == Epilogue::relu ? code + (p * ceil_div(conv.Q, 8) + q / 8) * conv.K + k : nullptr;
+                const uint8_t* bytes = problem.epilogue == Epilogue::relu
+                                           ? code + (p * ceil_div(conv.Q, 8) + q / 8) * conv.K + k
+                                           : nullptr;
                 const int bit = 1 << (q % 8);
-                list_filters(filters, dy.data + p * dy.row + q * dy.column + k, bytes,
-                             [bit](auto c) { return (c & bit) != 0; }, space.k_offset, space.offset, space.g, count);
+                list_filters(
+                    filters, dy.data + p * dy.row + q * dy.column + k, bytes, [bit](auto c) { return (c & bit) != 0; },
+                    space.k_offset, space.offset, space.g, count);
                 continue;
             }
             for (const Cover* row = rows; row < end_rows; ++row) {
                 for (const Cover* column = space.columns[q]; column < space.columns[q + 1]; ++column) {
                     const int position = int(row->position * pool.window_w + column->position);
-                    list_filters(filters, dy.data + row->window * dy.row + column->window * dy.column + k,
-                                 code + (row->window * pool.Q + column->window) * conv.K + k,
-                                 [position](auto c) { return c == position; }, space.k_offset, space.offset, space.g, count);
+                    list_filters(
+                        filters, dy.data + row->window * dy.row + column->window * dy.column + k,
+                        code + (row->window * pool.Q + column->window) * conv.K + k,
+                        [position](auto c) { return c == position; }, space.k_offset, space.offset, space.g, count);
                 }
             }
         }
@@ -169,8 +171,8 @@ void list_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const D
 // Adds, for the row of pixels that is listed, what falls into `rows` slabs from (outer, row) on; `to` is where
 // the slab of pixel 0 lies.
 template <class T>
-void add_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const DgradWorkspace<T>& space,
-                int64_t outer, int64_t first_row, int64_t rows, T* to) {
+void add_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const DgradWorkspace<T>& space, int64_t outer,
+                int64_t first_row, int64_t rows, T* to) {
     const Conv2d& conv = problem.conv;
     const Slabs<T>& slabs = plan.slabs;
     constexpr int W = lanes<T>;
@@ -184,7 +186,8 @@ void add_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const Dg
             T* at = to + done * slabs.row_step + piece_start;
             for (int64_t q = 0; q < conv.Q; ++q, at += conv.stride_w * conv.C) {
                 for (int64_t group = 0; group < conv.groups; ++group) {
-                    const int64_t list = q * conv.groups + group, first = space.start[list], count = space.start[list + 1] - first;
+                    const int64_t list = q * conv.groups + group, first = space.start[list],
+                                  count = space.start[list + 1] - first;
                     if (count)
                         add(space.offset + first, space.g + first, count, w + group * slabs.filters * slabs.filter_size,
                             slabs.vectors * W, at + group * slabs.channels, slabs.row_step);
@@ -205,7 +208,8 @@ Pixels<T> stage_dy(const Conv2dProblem& problem, const Tensor& dy, const DgradWo
     const int64_t first = max(0, ceil_div(max(0, first_p + pool.pad_h - reach), pool.stride_h));
     const int64_t last = min(pool.P, (last_p - 1 + pool.pad_h) / pool.stride_h + 1);
     for (int64_t p = first; p < last; ++p)
-        copy2d(pool.Q, K, image + p * dy.stride[2], dy.stride[3], dy.stride[1], space.dy + (p - first) * pool.Q * K, K, 1);
+        copy2d(pool.Q, K, image + p * dy.stride[2], dy.stride[3], dy.stride[1], space.dy + (p - first) * pool.Q * K, K,
+               1);
     return {space.dy - first * pool.Q * K, pool.Q * K, K};
 }
 
@@ -233,11 +237,9 @@ void compute_block(const Conv2dProblem& problem, const DgradPlan<T>& plan, const
         const auto place = [&](int64_t r) { return block + (h + r * conv.dilation_h - first) * plan.width * conv.C; };
         if (first_r >= last_r) continue;
         list_pixels(problem, plan, space, dy, code ? code + n * code_size : nullptr, p);
-        if (slabs.whole_rows)
-            add_pixels(problem, plan, space, 0, first_r, last_r - first_r, place(first_r));
+        if (slabs.whole_rows) add_pixels(problem, plan, space, 0, first_r, last_r - first_r, place(first_r));
         else
-            for (int64_t r = first_r; r < last_r; ++r)
-                add_pixels(problem, plan, space, r, 0, slabs.rows, place(r));
+            for (int64_t r = first_r; r < last_r; ++r) add_pixels(problem, plan, space, r, 0, slabs.rows, place(r));
     }
     for (int64_t h = first_h; h < last_h; ++h) {
         T* dx = static_cast<T*>(args.dx.data) + n * args.dx.stride[0] + h * args.dx.stride[2];
@@ -259,8 +261,8 @@ void run_typed(const Conv2dProblem& problem, const DgradArgs& args, void* worksp
     });
     for (int64_t k = 0; k < plan.slabs.filters; ++k) space.k_offset[k] = int32_t(k * plan.slabs.filter_size);
     for (int64_t q = 0; q < conv.Q; ++q)
-        space.columns[q + 1] = list_covers(q, pool.window_w, pool.stride_w, pool.pad_w, pool.dilation_w, pool.Q,
-                                           space.columns[q]);
+        space.columns[q + 1] =
+            list_covers(q, pool.window_w, pool.stride_w, pool.pad_w, pool.dilation_w, pool.Q, space.columns[q]);
 
     parallel_for(problem.threads, conv.N * plan.blocks, [&](int64_t item, int thread) {
         const int64_t first_h = item % plan.blocks * plan.block_rows;
@@ -285,9 +287,8 @@ bool applies(const Conv2dProblem& problem) {
 }
 
 size_t workspace(const Conv2dProblem& problem) {
-    return problem.dtype == DType::float32
-               ? DgradWorkspace<float>(problem, DgradPlan<float>(problem), nullptr).bytes
-               : DgradWorkspace<double>(problem, DgradPlan<double>(problem), nullptr).bytes;
+    return problem.dtype == DType::float32 ? DgradWorkspace<float>(problem, DgradPlan<float>(problem), nullptr).bytes
+                                           : DgradWorkspace<double>(problem, DgradPlan<double>(problem), nullptr).bytes;
 }
 
 void run(const Conv2dProblem& problem, const DgradArgs& args, void* space) {

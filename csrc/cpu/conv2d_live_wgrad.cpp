@@ -26,13 +26,13 @@ template <class T>
 struct WgradPlan {
     int64_t height, width;  // of the packed input
     Slabs<T> slabs;
-    int64_t front_slack, image_size;    // elements before an image's first one, and in all
-    int64_t tile_rows, tile_columns;    // of dy, in a tile
-    int64_t tiles_down, tiles_across;   // of an image
-    int64_t capacity;                   // of a list
-    int64_t images;                     // at a time
-    int64_t filters_at_once, ranges;    // filters of an item
-    int64_t filter_tiles, shares;       // what a filter is cut into, and the items these are spread over
+    int64_t front_slack, image_size;   // elements before an image's first one, and in all
+    int64_t tile_rows, tile_columns;   // of dy, in a tile
+    int64_t tiles_down, tiles_across;  // of an image
+    int64_t capacity;                  // of a list
+    int64_t images;                    // at a time
+    int64_t filters_at_once, ranges;   // filters of an item
+    int64_t filter_tiles, shares;      // what a filter is cut into, and the items these are spread over
 
     static int64_t packed_width(const Conv2d& conv) {
         return (conv.Q - 1) * conv.stride_w + (conv.S - 1) * conv.dilation_w + 1;
@@ -163,7 +163,8 @@ double list_row(const ListRow& row, const T* dy, const uint8_t* code, int32_t* o
 // Lists the live gradients of one tile for `filters` filters from first_k on, and adds them to bias (may be null).
 template <class T>
 void list_tile(const Conv2dProblem& problem, const WgradPlan<T>& plan, const WgradArgs& args,
-               const WgradWorkspace<T>& space, int64_t n, int64_t tile, int64_t first_k, int64_t filters, double* bias) {
+               const WgradWorkspace<T>& space, int64_t n, int64_t tile, int64_t first_k, int64_t filters,
+               double* bias) {
     const Conv2d& conv = problem.conv;
     const Pool2d& pool = problem.pool;
     std::memset(space.count, 0, size_t(filters) * sizeof(int64_t));
@@ -178,8 +179,8 @@ void list_tile(const Conv2dProblem& problem, const WgradPlan<T>& plan, const Wgr
             copy2d(columns, filters, dy, args.dy.stride[3], args.dy.stride[1], space.dy_row, 1, columns);
             dy = space.dy_row, dy_k = columns;
         }
-        stage_codes(problem, static_cast<const uint8_t*>(args.code.data), n, pp, first_q, columns, first_k,
-                    filters, space.code_row);
+        stage_codes(problem, static_cast<const uint8_t*>(args.code.data), n, pp, first_q, columns, first_k, filters,
+                    space.code_row);
         const int64_t p = pp * pool.stride_h - pool.pad_h, column = conv.stride_w * conv.C;
         const int64_t line = conv.stride_h * plan.width * conv.C;
         const ListRow row = {columns,
@@ -190,8 +191,8 @@ void list_tile(const Conv2dProblem& problem, const WgradPlan<T>& plan, const Wgr
                              int(pool.window_w),
                              valid_positions(p, pool.dilation_h, pool.window_h, conv.P)};
         for (int64_t k = 0; k < filters; ++k) {
-            const double sum = list_row(row, dy + k * dy_k, space.code_row + k * columns, space.offset + k * plan.capacity,
-                                        space.g + k * plan.capacity, space.count[k]);
+            const double sum = list_row(row, dy + k * dy_k, space.code_row + k * columns,
+                                        space.offset + k * plan.capacity, space.g + k * plan.capacity, space.count[k]);
             if (bias) bias[k] += sum;
         }
     }
@@ -283,9 +284,8 @@ bool applies(const Conv2dProblem& problem) {
 }
 
 size_t workspace(const Conv2dProblem& problem) {
-    return problem.dtype == DType::float32
-               ? WgradWorkspace<float>(problem, WgradPlan<float>(problem), nullptr).bytes
-               : WgradWorkspace<double>(problem, WgradPlan<double>(problem), nullptr).bytes;
+    return problem.dtype == DType::float32 ? WgradWorkspace<float>(problem, WgradPlan<float>(problem), nullptr).bytes
+                                           : WgradWorkspace<double>(problem, WgradPlan<double>(problem), nullptr).bytes;
 }
 
 void run(const Conv2dProblem& problem, const WgradArgs& args, void* space) {

@@ -160,8 +160,7 @@ void wgrad(const Conv2dProblem& problem, const WgradArgs& args) {
                 }
             });
         }
-        if (args.dbias.data && c == 0)
-            static_cast<T*>(args.dbias.data)[k * args.dbias.stride[0]] = T(bias_sum);
+        if (args.dbias.data && c == 0) static_cast<T*>(args.dbias.data)[k * args.dbias.stride[0]] = T(bias_sum);
     });
 }
 

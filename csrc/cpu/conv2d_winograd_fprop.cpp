@@ -25,10 +25,10 @@ constexpr int64_t least_items = 16;
 
 struct Plan {
     int64_t blocks;
-    int64_t pitch;                   // of a transformed tile: C up to whole vectors
+    int64_t pitch;                    // of a transformed tile: C up to whole vectors
     int64_t tile_columns, tile_rows;  // of an item; tile_rows at most
-    int64_t width;                   // of the packed input
-    int64_t rows, chunks;            // (pooled) output rows of an item, items of an image
+    int64_t width;                    // of the packed input
+    int64_t rows, chunks;             // (pooled) output rows of an item, items of an image
 
     explicit Plan(const Conv2dProblem& problem) {
         const Conv2d& conv = problem.conv;
@@ -136,8 +136,8 @@ void transform_block(const Conv2dProblem& problem, const Plan& plan, const Fprop
         for (int64_t c = 0; c < conv.C; ++c) {
             T filter[taps][taps][W] = {};
             for (int64_t i = 0; i < count; ++i) {
-                const T* w = static_cast<const T*>(args.w.data) + (first_k + i) * args.w.stride[0] +
-                             c * args.w.stride[1];
+                const T* w =
+                    static_cast<const T*>(args.w.data) + (first_k + i) * args.w.stride[0] + c * args.w.stride[1];
                 for (int64_t r = 0; r < taps; ++r)
                     for (int64_t s = 0; s < taps; ++s) filter[r][s][i] = w[r * args.w.stride[2] + s * args.w.stride[3]];
             }
@@ -218,8 +218,9 @@ void compute_item(const Conv2dProblem& problem, const Plan& plan, const FpropArg
     for (int64_t block = 0; block < plan.blocks; ++block) {
         const int vectors = plan.vectors(conv, block);
         const int64_t width = vectors * W, first_k = block * block_size;
-        (vectors == 1 ? compute_block<1> : compute_block<2>)(
-            conv, plan, tiles, offsets, count, space.weights + block * positions * conv.C * block_size, products);
+        (vectors == 1 ? compute_block<1> : compute_block<2>)(conv, plan, tiles, offsets, count,
+                                                             space.weights + block * positions * conv.C * block_size,
+                                                             products);
         for (int64_t tile = 0; tile < count; ++tile) {
             const int64_t row = tile / plan.tile_columns * tile_out, column = tile % plan.tile_columns * tile_out;
             finish_tile(products + tile * width, count * width, space.bias + block * block_size, vectors,
@@ -235,10 +236,10 @@ void compute_item(const Conv2dProblem& problem, const Plan& plan, const FpropArg
 bool applies(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
     return problem.dtype == DType::float32 && conv.R == taps && conv.S == taps && conv.groups == 1 &&
-           conv.stride_h == 1 && conv.stride_w == 1 && conv.dilation_h == 1 && conv.dilation_w == 1 &&
-           conv.N > 0 && conv.C >= 16 && conv.K >= 16 && conv.P >= 8 && conv.Q >= 8 && problem.pool.P > 0 &&
-           problem.pool.Q > 0 && problem.pool.window_h * problem.pool.dilation_h < 16 &&
-           double(conv.Q + 8) * double(conv.C) < (1 << 20) && double(conv.C) * double(conv.K) < (1 << 22);
+           conv.stride_h == 1 && conv.stride_w == 1 && conv.dilation_h == 1 && conv.dilation_w == 1 && conv.N > 0 &&
+           conv.C >= 16 && conv.K >= 16 && conv.P >= 8 && conv.Q >= 8 && problem.pool.P > 0 && problem.pool.Q > 0 &&
+           problem.pool.window_h * problem.pool.dilation_h < 16 && double(conv.Q + 8) * double(conv.C) < (1 << 20) &&
+           double(conv.C) * double(conv.K) < (1 << 22);
 }
 
 size_t workspace(const Conv2dProblem& problem) { return Workspace(problem, Plan(problem), nullptr).bytes; }

@@ -42,12 +42,8 @@ const KernelSet& kernels() {
 std::vector<Implementation<FpropArgs>> fprop_implementations() {
     return {kernels().winograd_fprop, kernels().direct_fprop, plain_fprop};
 }
-std::vector<Implementation<DgradArgs>> dgrad_implementations() {
-    return {kernels().live_dgrad, plain_dgrad};
-}
-std::vector<Implementation<WgradArgs>> wgrad_implementations() {
-    return {kernels().live_wgrad, plain_wgrad};
-}
+std::vector<Implementation<DgradArgs>> dgrad_implementations() { return {kernels().live_dgrad, plain_dgrad}; }
+std::vector<Implementation<WgradArgs>> wgrad_implementations() { return {kernels().live_wgrad, plain_wgrad}; }
 
 template <class Args>
 Implementation<Args> choose(const std::vector<Implementation<Args>>& list, const Conv2dProblem& problem,

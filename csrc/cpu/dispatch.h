@@ -23,11 +23,11 @@ template <class Args>
 Implementation<Args> choose(const std::vector<Implementation<Args>>& list, const Conv2dProblem& problem,
                             const std::string& name);
 
-extern template Implementation<FpropArgs> choose(const std::vector<Implementation<FpropArgs>>&,
-                                                 const Conv2dProblem&, const std::string&);
-extern template Implementation<DgradArgs> choose(const std::vector<Implementation<DgradArgs>>&,
-                                                 const Conv2dProblem&, const std::string&);
-extern template Implementation<WgradArgs> choose(const std::vector<Implementation<WgradArgs>>&,
-                                                 const Conv2dProblem&, const std::string&);
+extern template Implementation<FpropArgs> choose(const std::vector<Implementation<FpropArgs>>&, const Conv2dProblem&,
+                                                 const std::string&);
+extern template Implementation<DgradArgs> choose(const std::vector<Implementation<DgradArgs>>&, const Conv2dProblem&,
+                                                 const std::string&);
+extern template Implementation<WgradArgs> choose(const std::vector<Implementation<WgradArgs>>&, const Conv2dProblem&,
+                                                 const std::string&);
 
 }  // namespace fastconv::cpu

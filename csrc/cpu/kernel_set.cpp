@@ -10,8 +10,7 @@ namespace {
 bool runs_here() {
 #if defined(__AVX512F__)
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("fma");
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
 #elif defined(__AVX2__)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #else
@@ -23,8 +22,15 @@ bool runs_here() {
 
 extern const KernelSet set;
 // Not constant-initialised elsewhere: the addresses below are link-time constants.
-const KernelSet set = {FASTCONV_STRING(FASTCONV_ISA), runs_here,  winograd_fprop, direct_fprop,
-                       live_dgrad,                    live_wgrad, relu_fprop,     relu_bprop,
-                       max_pool2d_fprop,              max_pool2d_bprop};
+const KernelSet set = {FASTCONV_STRING(FASTCONV_ISA),
+                       runs_here,
+                       winograd_fprop,
+                       direct_fprop,
+                       live_dgrad,
+                       live_wgrad,
+                       relu_fprop,
+                       relu_bprop,
+                       max_pool2d_fprop,
+                       max_pool2d_bprop};
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

@@ -14,13 +14,17 @@ template <class Code>
 constexpr int no_winner = sizeof(Code) == 1 ? 255 : -1;
 
 template <class T>
-void store_codes(uint8_t* p, Mask<T> codes) { store_bytes<T>(p, codes); }
+void store_codes(uint8_t* p, Mask<T> codes) {
+    store_bytes<T>(p, codes);
+}
 template <class T>
 void store_codes(int32_t* p, Mask<T> codes) {
     for (int i = 0; i < lanes<T>; ++i) p[i] = int32_t(codes[i]);
 }
 template <class T>
-Mask<T> load_codes(const uint8_t* p) { return load_bytes<T>(p); }
+Mask<T> load_codes(const uint8_t* p) {
+    return load_bytes<T>(p);
+}
 template <class T>
 Mask<T> load_codes(const int32_t* p) {
     Mask<T> codes;
@@ -44,10 +48,10 @@ void fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& p
             const int64_t w = q * pool.stride_w - pool.pad_w;
             const Range columns = valid_positions(w, pool.dilation_w, pool.window_w, x.size[3]);
             const T* source = static_cast<const T*>(x.data) + n * x.stride[0] + first_c * x.stride[1];
-            T* target = static_cast<T*>(y.data) + n * y.stride[0] + first_c * y.stride[1] + p * y.stride[2] +
-                        q * y.stride[3];
-            Code* codes = code.data ? static_cast<Code*>(code.data) + n * code.stride[0] +
-                                          first_c * code.stride[1] + p * code.stride[2] + q * code.stride[3]
+            T* target =
+                static_cast<T*>(y.data) + n * y.stride[0] + first_c * y.stride[1] + p * y.stride[2] + q * y.stride[3];
+            Code* codes = code.data ? static_cast<Code*>(code.data) + n * code.stride[0] + first_c * code.stride[1] +
+                                          p * code.stride[2] + q * code.stride[3]
                                     : nullptr;
             const auto place = [&](int64_t i, int64_t j) {
                 return source + (h + i * pool.dilation_h) * x.stride[2] + (w + j * pool.dilation_w) * x.stride[3];
@@ -57,8 +61,9 @@ void fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& p
                 for (; c + W <= channels; c += W) {
                     Vec<T> best = splat(-T(__builtin_inf()));
                     Mask<T> winner = Mask<T>{} + no_winner<Code>;
-                    find_winner(pool.window_w, rows, columns,
-                                [&](int64_t i, int64_t j) { return load(place(i, j) + c); }, best, winner);
+                    find_winner(
+                        pool.window_w, rows, columns, [&](int64_t i, int64_t j) { return load(place(i, j) + c); }, best,
+                        winner);
                     store(target + c, best);
                     if (codes) store_codes<T>(codes + c, winner);
                 }
@@ -66,8 +71,8 @@ void fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& p
             for (; c < channels; ++c) {
                 T best = -T(__builtin_inf());
                 int winner = no_winner<Code>;
-                find_winner(pool.window_w, rows, columns, [&](int64_t i, int64_t j) { return place(i, j)[c]; },
-                            best, winner);
+                find_winner(
+                    pool.window_w, rows, columns, [&](int64_t i, int64_t j) { return place(i, j)[c]; }, best, winner);
                 target[c] = best;
                 if (codes) codes[c] = Code(winner);
             }
@@ -93,15 +98,15 @@ void bprop_channels_last(const Tensor& dy, const Tensor& code, const Tensor& dx,
                 const int64_t w = q * pool.stride_w - pool.pad_w;
                 const Range columns = valid_positions(w, pool.dilation_w, pool.window_w, dx.size[3]);
                 const T* g = static_cast<const T*>(dy.data) + n * dy.stride[0] + p * dy.stride[2] + q * dy.stride[3];
-                const Code* codes = static_cast<const Code*>(code.data) + n * code.stride[0] + p * code.stride[2] +
-                                    q * code.stride[3];
+                const Code* codes =
+                    static_cast<const Code*>(code.data) + n * code.stride[0] + p * code.stride[2] + q * code.stride[3];
                 for (int64_t j = columns.first; j < columns.last; ++j) {
                     const int position = int(i * pool.window_w + j);
                     T* at = target + (w + j * pool.dilation_w) * dx.stride[3];
                     int64_t c = 0;
                     for (; c + W <= C; c += W)
-                        store(at + c, load(at + c) +
-                                          select(load_codes<T>(codes + c) == position, load(g + c), Vec<T>{}));
+                        store(at + c,
+                              load(at + c) + select(load_codes<T>(codes + c) == position, load(g + c), Vec<T>{}));
                     for (; c < C; ++c) at[c] += select(codes[c] == Code(position), g[c], T(0));
                 }
             }
@@ -146,18 +151,15 @@ bool byte_codes(const Pool2d& pool) { return pool.window_h * pool.window_w <= ma
 
 void max_pool2d_fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& pool, int threads) {
     const bool bytes = byte_codes(pool);
-    if (x.dtype == DType::float32)
-        (bytes ? fprop<float, uint8_t> : fprop<float, int32_t>)(x, y, code, pool, threads);
-    else
-        (bytes ? fprop<double, uint8_t> : fprop<double, int32_t>)(x, y, code, pool, threads);
+    if (x.dtype == DType::float32) (bytes ? fprop<float, uint8_t> : fprop<float, int32_t>)(x, y, code, pool, threads);
+    else (bytes ? fprop<double, uint8_t> : fprop<double, int32_t>)(x, y, code, pool, threads);
 }
 
 void max_pool2d_bprop(const Tensor& dy, const Tensor& code, const Tensor& dx, const Pool2d& pool, int threads) {
     const bool bytes = byte_codes(pool);
     if (dy.dtype == DType::float32)
         (bytes ? bprop<float, uint8_t> : bprop<float, int32_t>)(dy, code, dx, pool, threads);
-    else
-        (bytes ? bprop<double, uint8_t> : bprop<double, int32_t>)(dy, code, dx, pool, threads);
+    else (bytes ? bprop<double, uint8_t> : bprop<double, int32_t>)(dy, code, dx, pool, threads);
 }
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

@@ -32,8 +32,7 @@ void micro_kernel(const T* x, const int32_t* offsets, const Part* part, const Pa
 #pragma GCC unroll 12
     for (int i = 0; i < PIXELS; ++i)
 #pragma GCC unroll 2
-        for (int v = 0; v < VECTORS; ++v)
-            acc[i][v] = load(bias ? bias + v * W : out + (i * VECTORS + v) * W);
+        for (int v = 0; v < VECTORS; ++v) acc[i][v] = load(bias ? bias + v * W : out + (i * VECTORS + v) * W);
     for (; part < last_part; ++part) {
         const T* pixel[PIXELS];
 #pragma GCC unroll 12

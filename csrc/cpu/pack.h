@@ -96,7 +96,8 @@ inline void pack_rows(const Tensor& x, int64_t n, int64_t h0, int64_t rows, int6
         const int64_t from = inside ? first : width, to = inside ? last : width;
         std::memset(out, 0, size_t(from * C) * sizeof(T));
         if (from < to) {
-            const T* src = static_cast<const T*>(x.data) + n * x.stride[0] + h * x.stride[2] + (w0 + from) * x.stride[3];
+            const T* src =
+                static_cast<const T*>(x.data) + n * x.stride[0] + h * x.stride[2] + (w0 + from) * x.stride[3];
             copy2d(to - from, C, src, x.stride[3], x.stride[1], out + from * C, C, 1);
         }
         std::memset(out + to * C, 0, size_t((width - to) * C) * sizeof(T));
@@ -114,7 +115,8 @@ template <class T>
 inline void unpack_filter(const T* packed, int64_t r_step, int64_t s_step, const Tensor& w, int64_t k) {
     T* filter = static_cast<T*>(w.data) + k * w.stride[0];
     for (int64_t r = 0; r < w.size[2]; ++r)
-        copy2d(w.size[3], w.size[1], packed + r * r_step, s_step, 1, filter + r * w.stride[2], w.stride[3], w.stride[1]);
+        copy2d(w.size[3], w.size[1], packed + r * r_step, s_step, 1, filter + r * w.stride[2], w.stride[3],
+               w.stride[1]);
 }
 
 // Carves arrays, each aligned to 64 bytes, from a workspace; with a null start it only adds up sizes.

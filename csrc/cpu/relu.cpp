@@ -58,17 +58,13 @@ void bprop(const T* dy, const uint8_t* mask, T* dx, int64_t count, int threads) 
 }  // namespace
 
 void relu_fprop(DType dtype, const void* x, void* y, uint8_t* mask, int64_t count, int threads) {
-    if (dtype == DType::float32)
-        fprop(static_cast<const float*>(x), static_cast<float*>(y), mask, count, threads);
-    else
-        fprop(static_cast<const double*>(x), static_cast<double*>(y), mask, count, threads);
+    if (dtype == DType::float32) fprop(static_cast<const float*>(x), static_cast<float*>(y), mask, count, threads);
+    else fprop(static_cast<const double*>(x), static_cast<double*>(y), mask, count, threads);
 }
 
 void relu_bprop(DType dtype, const void* dy, const uint8_t* mask, void* dx, int64_t count, int threads) {
-    if (dtype == DType::float32)
-        bprop(static_cast<const float*>(dy), mask, static_cast<float*>(dx), count, threads);
-    else
-        bprop(static_cast<const double*>(dy), mask, static_cast<double*>(dx), count, threads);
+    if (dtype == DType::float32) bprop(static_cast<const float*>(dy), mask, static_cast<float*>(dx), count, threads);
+    else bprop(static_cast<const double*>(dy), mask, static_cast<double*>(dx), count, threads);
 }
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

@@ -53,8 +53,8 @@ std::vector<int64_t> integers(const py::handle& sequence, const char* name, size
                                     std::string(py::str(py::repr(sequence))));
     const auto items = py::reinterpret_borrow<py::tuple>(sequence);
     if (length && items.size() != length)
-        throw std::invalid_argument(std::string(name) + " must have " + std::to_string(length) +
-                                    " values, got " + std::to_string(items.size()));
+        throw std::invalid_argument(std::string(name) + " must have " + std::to_string(length) + " values, got " +
+                                    std::to_string(items.size()));
     std::vector<int64_t> values;
     values.reserve(items.size());
     for (const auto& item : items) values.push_back(integer(item, name));
@@ -63,12 +63,10 @@ std::vector<int64_t> integers(const py::handle& sequence, const char* name, size
 
 Buffer::Buffer(const py::tuple& spec, const char* name) {
     if (spec.size() != 5)
-        throw std::invalid_argument(std::string(name) +
-                                    " must be (data_ptr, nbytes, dtype, sizes, strides), got " +
+        throw std::invalid_argument(std::string(name) + " must be (data_ptr, nbytes, dtype, sizes, strides), got " +
                                     std::to_string(spec.size()) + " values");
     // A float or a size that Python would have to round never becomes an address.
-    if (!PyLong_Check(spec[0].ptr()))
-        throw std::invalid_argument(std::string(name) + ": data_ptr must be an integer");
+    if (!PyLong_Check(spec[0].ptr())) throw std::invalid_argument(std::string(name) + ": data_ptr must be an integer");
     const size_t address = PyLong_AsSize_t(spec[0].ptr());
     if (PyErr_Occurred()) {
         PyErr_Clear();
@@ -79,8 +77,8 @@ Buffer::Buffer(const py::tuple& spec, const char* name) {
     size = integers(spec[3], name, 0);
     stride = integers(spec[4], name, 0);
     if (size.size() != stride.size())
-        throw std::invalid_argument(std::string(name) + ": sizes " + text(size) + " and strides " +
-                                    text(stride) + " must be of equal length");
+        throw std::invalid_argument(std::string(name) + ": sizes " + text(size) + " and strides " + text(stride) +
+                                    " must be of equal length");
     int64_t last = 0;  // the largest offset, in elements
     bool empty = false, overflow = false;
     for (size_t i = 0; i < size.size(); ++i) {

@@ -26,8 +26,7 @@ int usable_threads(int64_t threads) {
 }
 
 // A buffer that may be None, as the kernels take it (null data).
-Tensor optional_tensor(const OptionalBuffer& spec, const char* name, DType dtype,
-                       const std::vector<int64_t>& size) {
+Tensor optional_tensor(const OptionalBuffer& spec, const char* name, DType dtype, const std::vector<int64_t>& size) {
     if (!spec) return {};
     const Buffer buffer(*spec, name);
     buffer.expect_dtype(dtype, name);
@@ -87,13 +86,12 @@ void run(const std::vector<cpu::Implementation<Args>>& list, const Conv2dProblem
     implementation.run(problem, args, aligned);
 }
 
-size_t conv2d_workspace(const std::string& direction, int64_t dtype, const py::tuple& x_sizes,
-                        const py::tuple& w_sizes, const py::tuple& y_sizes, const py::tuple& conv,
-                        const std::optional<py::tuple>& pool, bool relu, int64_t threads,
-                        const std::string& name) {
-    const auto problem = make_problem(checked_dtype(dtype, "dtype"), integers(x_sizes, "x_sizes", 4),
-                                      integers(w_sizes, "w_sizes", 4), integers(y_sizes, "y_sizes", 4), conv,
-                                      pool, relu, usable_threads(threads));
+size_t conv2d_workspace(const std::string& direction, int64_t dtype, const py::tuple& x_sizes, const py::tuple& w_sizes,
+                        const py::tuple& y_sizes, const py::tuple& conv, const std::optional<py::tuple>& pool,
+                        bool relu, int64_t threads, const std::string& name) {
+    const auto problem =
+        make_problem(checked_dtype(dtype, "dtype"), integers(x_sizes, "x_sizes", 4), integers(w_sizes, "w_sizes", 4),
+                     integers(y_sizes, "y_sizes", 4), conv, pool, relu, usable_threads(threads));
     if (direction == "fprop")
         return padded_workspace(cpu::choose(cpu::fprop_implementations(), problem, name), problem);
     if (direction == "dgrad")
@@ -103,10 +101,9 @@ size_t conv2d_workspace(const std::string& direction, int64_t dtype, const py::t
     throw std::invalid_argument("direction must be fprop, dgrad or wgrad, got " + direction);
 }
 
-void conv2d_fprop(const py::tuple& x_spec, const py::tuple& w_spec, const OptionalBuffer& bias,
-                  const py::tuple& y_spec, const OptionalBuffer& code, const py::tuple& conv,
-                  const std::optional<py::tuple>& pool, bool relu, const py::tuple& workspace, int64_t threads,
-                  const std::string& implementation) {
+void conv2d_fprop(const py::tuple& x_spec, const py::tuple& w_spec, const OptionalBuffer& bias, const py::tuple& y_spec,
+                  const OptionalBuffer& code, const py::tuple& conv, const std::optional<py::tuple>& pool, bool relu,
+                  const py::tuple& workspace, int64_t threads, const std::string& implementation) {
     const Buffer x(x_spec, "x"), w(w_spec, "w"), y(y_spec, "y");
     const auto problem = make_problem(x.dtype, x.size, w.size, y.size, conv, pool, relu, usable_threads(threads));
     w.expect_dtype(x.dtype, "w");
@@ -162,8 +159,7 @@ DType checked_real(const Buffer& buffer, const char* name) {
     return buffer.dtype;
 }
 
-void relu_fprop(const py::tuple& x_spec, const py::tuple& y_spec, const OptionalBuffer& mask_spec,
-                int64_t threads) {
+void relu_fprop(const py::tuple& x_spec, const py::tuple& y_spec, const OptionalBuffer& mask_spec, int64_t threads) {
     const Buffer x(x_spec, "x");
     const int64_t count = x.count();
     flat(x_spec, "x", checked_real(x, "x"), count);
@@ -255,17 +251,16 @@ PYBIND11_MODULE(_C, m) {
 
     m.doc() = "The kernels of fastconv. Tensors are (data_ptr, nbytes, dtype, sizes, strides); see CONTRIBUTING.md.";
     m.def("conv2d_workspace", conv2d_workspace, py::arg("direction"), py::arg("dtype"), py::arg("x_sizes"),
-          py::arg("w_sizes"), py::arg("y_sizes"), py::arg("conv"), py::arg("pool"), py::arg("relu"),
-          py::arg("threads"), py::arg("implementation") = "");
+          py::arg("w_sizes"), py::arg("y_sizes"), py::arg("conv"), py::arg("pool"), py::arg("relu"), py::arg("threads"),
+          py::arg("implementation") = "");
     m.def("conv2d_fprop", conv2d_fprop, py::arg("x"), py::arg("w"), py::arg("bias"), py::arg("y"), py::arg("code"),
           py::arg("conv"), py::arg("pool"), py::arg("relu"), py::arg("workspace"), py::arg("threads"),
           py::arg("implementation") = "");
-    m.def("conv2d_dgrad", conv2d_dgrad, py::arg("dy"), py::arg("code"), py::arg("w"), py::arg("dx"),
-          py::arg("conv"), py::arg("pool"), py::arg("workspace"), py::arg("threads"),
+    m.def("conv2d_dgrad", conv2d_dgrad, py::arg("dy"), py::arg("code"), py::arg("w"), py::arg("dx"), py::arg("conv"),
+          py::arg("pool"), py::arg("workspace"), py::arg("threads"), py::arg("implementation") = "");
+    m.def("conv2d_wgrad", conv2d_wgrad, py::arg("x"), py::arg("dy"), py::arg("code"), py::arg("dw"), py::arg("dbias"),
+          py::arg("w_sizes"), py::arg("conv"), py::arg("pool"), py::arg("workspace"), py::arg("threads"),
           py::arg("implementation") = "");
-    m.def("conv2d_wgrad", conv2d_wgrad, py::arg("x"), py::arg("dy"), py::arg("code"), py::arg("dw"),
-          py::arg("dbias"), py::arg("w_sizes"), py::arg("conv"), py::arg("pool"), py::arg("workspace"),
-          py::arg("threads"), py::arg("implementation") = "");
     m.def("relu_fprop", relu_fprop, py::arg("x"), py::arg("y"), py::arg("mask"), py::arg("threads"));
     m.def("relu_bprop", relu_bprop, py::arg("dy"), py::arg("mask"), py::arg("dx"), py::arg("threads"));
     m.def("max_pool2d_fprop", max_pool2d_fprop, py::arg("x"), py::arg("y"), py::arg("code"), py::arg("pool"),
@@ -286,8 +281,8 @@ PYBIND11_MODULE(_C, m) {
             flat(x_spec, "x", DType::float32, count);
             const Buffer y = flat(y_spec, "y", DType::float32, count);
             py::gil_scoped_release release;
-            const std::string error = cuda::relu_fprop(static_cast<const float*>(x.data),
-                                                       static_cast<float*>(y.data), count, device, stream);
+            const std::string error =
+                cuda::relu_fprop(static_cast<const float*>(x.data), static_cast<float*>(y.data), count, device, stream);
             if (!error.empty()) throw std::runtime_error("cuda_relu_fprop: " + error);
         },
         py::arg("x"), py::arg("y"), py::arg("device"), py::arg("stream"));

@@ -13,7 +13,6 @@ Conv2dProblem make_problem(DType dtype, const std::vector<int64_t>& x_size, cons
                            const std::vector<int64_t>& y_size, const pybind11::tuple& conv,
                            const std::optional<pybind11::tuple>& pool, bool relu, int threads);
 
-Pool2d make_pool(const pybind11::tuple& pool, const std::vector<int64_t>& x_size,
-                 const std::vector<int64_t>& y_size);
+Pool2d make_pool(const pybind11::tuple& pool, const std::vector<int64_t>& x_size, const std::vector<int64_t>& y_size);
 
 }  // namespace fastconv::python

@@ -161,8 +161,10 @@ def define(
         if _eager.functorch_active():
             output = apply_general(*args)
         else:
-            wanted = is_grad_enabled() and any(
-                tensor is not None and tensor.requires_grad for tensor in args[:tensors]
+            # A traced graph may be differentiated later, and torch traces it twice to compare.
+            wanted = _eager.tracing() or (
+                is_grad_enabled()
+                and any(tensor is not None and tensor.requires_grad for tensor in args[:tensors])
             )
             output = op(*args, *(kept if wanted else unkept))
         return output[0] if code else output

@@ -43,6 +43,11 @@ def functorch_active() -> bool:
     return _functorch_active is None or _functorch_active()
 
 
+def tracing() -> bool:
+    """Inside torch.jit.trace."""
+    return not _is_compiling() and (_tracing_state is not None and _tracing_state() is not None)
+
+
 def forward_ad_active() -> bool:
     """A forward-AD level is open (False where that cannot be known)."""
     return getattr(forward_ad, "_current_level", -1) >= 0

@@ -1,0 +1,235 @@
+"""The command line: what it prints, its exit status, and never a traceback."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from fastconv.cli import main
+from fastconv.training.checkpoint import load_checkpoint
+
+pytestmark = pytest.mark.quick
+
+TINY = ["--image-size", "8", "--batch-size", "8", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A folder of dark and light noise, 12 images of each."""
+    root = tmp_path_factory.mktemp("data")
+    generator = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("light", 150)):
+        (root / name).mkdir()
+        for i in range(12):
+            values = generator.integers(low, low + 100, (12, 12, 3), dtype=np.uint8)
+            PIL.Image.fromarray(values).save(root / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run_folder(images, tmp_path_factory):
+    """A trained network."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    options = ["--data", str(images), "--epochs", "4", "--lr", "0.02", "--out", str(out)]
+    assert main(["train", *options, *TINY]) == 0
+    return out
+
+
+def fails(capsys, status, *arguments):
+    """Runs a command that must fail, with one line."""
+    try:
+        result = main([str(argument) for argument in arguments])
+    except SystemExit as stop:  # argparse
+        result = stop.code
+    captured = capsys.readouterr()
+    assert result == status, captured.err
+    assert captured.err.count("\n") == 1, captured.err
+    return captured.err
+
+
+def test_train_prints_a_line_for_every_epoch(images, tmp_path, capsys):
+    out = tmp_path / "run"
+    options = ["--data", str(images), "--epochs", "2", "--out", str(out), "--layers", "torch"]
+    assert main(["train", *options, *TINY]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    first, *epochs, last = captured.out.splitlines()
+    assert first.startswith("CNN with torch layers on cpu, ")
+    for number, line in enumerate(epochs, 1):
+        assert re.fullmatch(
+            rf"epoch {number}/2  loss \d+\.\d+  validation accuracy \d+\.\d%  \d+ images/s", line
+        )
+    assert re.fullmatch(r"test accuracy \d+\.\d%  \(.*run\)", last)
+    assert json.loads((out / "metrics.json").read_text())["settings"]["layers"] == "torch"
+
+
+def test_train_on_the_packaged_images(tmp_path, capsys):
+    out = tmp_path / "run"
+    options = ["--image-size", "14", "--epochs", "1", "--lr", "0.02", "--out", str(out)]
+    assert main(["train", *options]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["images"] == {"train": 4500, "val": 500, "test": 1000}
+    assert metrics["test"]["accuracy"] > 0.5
+
+
+def test_evaluate(run_folder, capsys):
+    assert main(["evaluate", "--checkpoint", str(run_folder), "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "CNN after epoch 4" in lines[0]
+    assert lines[1].split() == ["class", "precision", "recall", "F1", "images"]
+    assert [line.split()[0] for line in lines[2:5]] == ["dark", "light", "mean"]
+    accuracy = json.loads((run_folder / "metrics.json").read_text())["test"]["accuracy"]
+    assert lines[-1] == f"test accuracy {accuracy:.1%}"
+
+
+def test_predict(run_folder, images, capsys):
+    dark, light = images / "dark" / "3.png", images / "light" / "5.png"
+    for checkpoint in (run_folder, run_folder / "model.safetensors"):
+        assert main(["predict", str(dark), str(light), "--checkpoint", str(checkpoint)]) == 0
+        lines = [line.rsplit(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+        assert [line[:2] for line in lines] == [[str(dark), "dark"], [str(light), "light"]]
+        assert all(0.5 < float(line[2]) <= 1 for line in lines)
+
+
+def test_predict_goes_on_after_a_broken_image(run_folder, images, tmp_path, capsys):
+    broken, whole = tmp_path / "broken.jpg", images / "dark" / "0.png"
+    broken.write_bytes(b"\xff\xd8\xff\xe0")
+    assert main(["predict", str(broken), str(whole), "--checkpoint", str(run_folder)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"{whole}  dark  ")
+    assert captured.err.startswith(f"fastconv: {broken}: not a readable image")
+    assert captured.err.count("\n") == 1
+
+
+def test_the_latest_run_is_used(run_folder, images, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("runs")
+    os.symlink(run_folder, "runs/latest")
+    assert main(["predict", str(images / "dark" / "0.png")]) == 0
+
+
+def test_info(capsys):
+    import fastconv
+
+    assert main(["info"]) == 0
+    assert capsys.readouterr().out == f"{fastconv.info()}\n"
+
+
+def test_version_and_help(capsys):
+    for option in ("--version", "--help"):
+        with pytest.raises(SystemExit) as stop:
+            main([option])
+        assert stop.value.code == 0
+        assert "fastconv" in capsys.readouterr().out
+
+
+def test_wrong_use(capsys, images, tmp_path):
+    assert "choose from" in fails(capsys, 2, "train", "--model", "VGG")
+    assert "COMMAND" in fails(capsys, 2)
+    assert "IMAGE" in fails(capsys, 2, "predict")
+    assert "invalid int value: 'x'" in fails(capsys, 2, "train", "--epochs", "x")
+    assert "batch_size must be" in fails(capsys, 2, "train", "--batch-size", "0")
+    assert "lr must be above 0" in fails(capsys, 2, "train", "--lr", "-1")
+    assert "no such folder" in fails(capsys, 2, "train", "--data", tmp_path / "no")
+    assert "cannot be used here" in fails(capsys, 2, "train", "--device", "warp9")
+    assert "is too small" in fails(capsys, 2, "train", "--model", "simplecnn", "--image-size", "9")
+    assert "no such checkpoint" in fails(capsys, 2, "evaluate", "--checkpoint", tmp_path / "no")
+    assert "no model.safetensors" in fails(capsys, 2, "evaluate", "--checkpoint", tmp_path)
+    (tmp_path / "text").write_text("hello")
+    message = fails(capsys, 2, "predict", "x.png", "--checkpoint", tmp_path / "text")
+    assert "not a readable safetensors file" in message
+
+
+def test_a_broken_image_is_named(capsys, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            PIL.Image.new("RGB", (9, 9)).save(tmp_path / name / f"{i}.png")
+    broken = tmp_path / "b" / "2.png"
+    broken.write_bytes(broken.read_bytes()[:50])
+    message = fails(capsys, 2, "train", "--data", tmp_path, "--out", tmp_path / "out", *TINY)
+    assert str(broken) in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_finished_run_is_kept(capsys, images, run_folder):
+    message = fails(capsys, 2, "train", "--data", images, "--out", run_folder, *TINY)
+    assert "holds a finished run" in message
+
+
+def test_divergence(capsys, images, tmp_path):
+    options = ["--data", images, "--out", tmp_path / "run", "--lr", "1e20", *TINY]
+    assert "the loss became" in fails(capsys, 1, "train", *options)
+
+
+def test_other_classes(capsys, run_folder, tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            PIL.Image.new("RGB", (9, 9)).save(tmp_path / name / f"{i}.png")
+    options = ["--checkpoint", run_folder, "--data", tmp_path, "--device", "cpu"]
+    assert "its classes are not those" in fails(capsys, 2, "evaluate", *options)
+
+
+@pytest.fixture
+def endless_training(images, tmp_path):
+    """A process that trains for ever; it is handed over when it has finished an epoch."""
+    out = tmp_path / "run"
+    options = ["--data", str(images), "--epochs", "1000000", "--out", str(out), *TINY]
+    # Where pytest runs in the background SIGINT may be ignored, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastconv", "train", *options],
+        cwd=tmp_path,  # not in the repository, whose ./fastconv has no compiled part
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    signal.signal(signal.SIGINT, before)
+    try:
+        deadline = time.monotonic() + 100
+        while not (out / "metrics.json").exists():
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield process, out
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def test_ctrl_c(endless_training):
+    process, out = endless_training
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 130
+    epoch = load_checkpoint(out / "model.safetensors")[1].epoch
+    message = f"{out / 'model.safetensors'} holds the network after epoch {epoch}"
+    assert errors == f"fastconv: stopped; {message}\n"
+
+
+def test_sigkill(endless_training):
+    process, out = endless_training
+    process.kill()
+    process.wait()
+    assert load_checkpoint(out / "model.safetensors")[1].epoch >= 1
+    assert len(json.loads((out / "metrics.json").read_text())["epochs"]) >= 1
+
+
+def test_import_fastconv_loads_nothing_for_training(run_python):
+    code = """if True:
+        import sys
+        import fastconv, fastconv.cli, fastconv.models, fastconv.data, fastconv.training
+        for name in ("matplotlib", "PIL", "safetensors", "tqdm"):
+            assert name not in sys.modules, name
+    """
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr

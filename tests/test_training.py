@@ -1,0 +1,343 @@
+"""Training as functions: results, run folders, checkpoints that survive anything."""
+
+import json
+import math
+import os
+import signal
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from fastconv import data, models, training
+from fastconv.training import Description, Settings, TrainingError, UsageError
+from fastconv.training.atomic import replace_file
+from fastconv.training.checkpoint import load_checkpoint, read_description, save_checkpoint
+from fastconv.training.epoch import train_epoch
+from fastconv.training.run_folder import find_checkpoint
+from fastconv.training.scores import Scores
+
+pytestmark = pytest.mark.quick
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder of dark and light noise: 24 images of each, easy to tell apart."""
+    generator = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("light", 150)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(24):
+            values = generator.integers(low, low + 100, (12, 12, 3), dtype=np.uint8)
+            PIL.Image.fromarray(values).save(tmp_path / "images" / name / f"{i}.png")
+    return tmp_path / "images"
+
+
+def settings(images, tmp_path, **changes):
+    values = dict(data=str(images), image_size=8, epochs=3, batch_size=8, lr=0.01, device="cpu")
+    return Settings(**(values | {"out": tmp_path / "run"} | changes))
+
+
+def silent(line):
+    pass
+
+
+def description(**changes):
+    values = dict(
+        model="CNN",
+        layers="fastconv",
+        classes=["a", "b"],
+        image_size=8,
+        resize=9,
+        epoch=1,
+        data="fashion-mnist",
+        seed=0,
+    )
+    return Description(**(values | changes))
+
+
+class TestTrain:
+    def test_it_learns_and_writes_its_folder(self, images, tmp_path):
+        lines = []
+        metrics = training.train(settings(images, tmp_path), lines.append)
+        out = tmp_path / "run"
+        assert sorted(os.listdir(out)) == ["curves.png", "metrics.json", "model.safetensors"]
+        assert json.loads((out / "metrics.json").read_text()) == metrics
+        assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2, 3]
+        for epoch in metrics["epochs"]:
+            assert math.isfinite(epoch["train_loss"])
+            assert 0 <= epoch["val_accuracy"] <= 1
+            assert epoch["images_per_second"] > 0
+        assert metrics["epochs"][-1]["train_loss"] < metrics["epochs"][0]["train_loss"]
+        assert metrics["test"]["accuracy"] == metrics["test"]["recall"] == 1
+        assert metrics["images"] == {"train": 40, "val": 4, "test": 4}
+        assert metrics["settings"]["lr"] == 0.01
+        assert metrics["environment"]["torch"] == torch.__version__
+        assert PIL.Image.open(out / "curves.png").size == (1200, 480)
+        assert len(lines) == 1 + 3 + 1
+        assert lines[-1].startswith("test accuracy 100.0%")
+
+    def test_the_checkpoint_gives_the_test_accuracy_again(self, images, tmp_path):
+        metrics = training.train(settings(images, tmp_path, epochs=1, lr=0.001), silent)
+        model, about = load_checkpoint(tmp_path / "run" / "model.safetensors")
+        assert about == description(
+            classes=["dark", "light"], data=str(images), epoch=1, seed=0, resize=9
+        )
+        test = data.load(about.data, about.image_size, about.seed, parts=("test",)).parts["test"]
+        scores = training.evaluate(model, test)
+        assert scores.accuracy == metrics["test"]["accuracy"]
+        assert scores.loss == pytest.approx(metrics["test"]["loss"], rel=1e-5)
+
+    @pytest.mark.parametrize("model, size", [("CNN", 8), ("SimpleCNN", 85)])
+    def test_same_seed_same_numbers(self, images, tmp_path, model, size):
+        def run(name, seed):
+            options = dict(epochs=2, seed=seed, model=model, image_size=size)
+            training.train(settings(images, tmp_path, out=tmp_path / name, **options), silent)
+            metrics = json.loads((tmp_path / name / "metrics.json").read_text())
+            weights = load_checkpoint(tmp_path / name / "model.safetensors")[0].state_dict()
+            return [epoch["train_loss"] for epoch in metrics["epochs"]], weights
+
+        (losses, weights), (losses_again, weights_again) = run("a", 3), run("b", 3)
+        assert losses == losses_again
+        assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
+        assert run("c", 4)[0] != losses
+
+    def test_both_kinds_of_layers_train_alike(self, images, tmp_path):
+        losses = {}
+        for layers in models.LAYERS:
+            options = dict(layers=layers, out=tmp_path / layers, epochs=2)
+            metrics = training.train(settings(images, tmp_path, **options), silent)
+            losses[layers] = [epoch["train_loss"] for epoch in metrics["epochs"]]
+        assert losses["fastconv"] == pytest.approx(losses["torch"], rel=1e-3)
+
+    def test_a_diverging_loss_stops_the_run(self, images, tmp_path):
+        out = tmp_path / "run"
+        with pytest.raises(TrainingError) as caught:
+            training.train(settings(images, tmp_path, lr=1e20), silent)
+        assert "in epoch 1: try a lower --lr, it was 1e+20; " in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert not (out / "model.safetensors").exists()
+
+    def test_a_diverging_loss_keeps_the_last_checkpoint(self, images, tmp_path):
+        """Here the loss becomes NaN in the second epoch, by a weight that is made NaN."""
+        made = []
+        create, epochs = models.create, []
+
+        def poison(line):
+            epochs.append(line)
+            if len(epochs) == 2:  # the line that tells what is trained, the first epoch's line
+                with torch.no_grad():
+                    made[0].classifier[0].weight.fill_(math.nan)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(models, "create", lambda *a: made.append(create(*a)) or made[0])
+            with pytest.raises(TrainingError, match="the loss became nan in epoch 2"):
+                training.train(settings(images, tmp_path), poison)
+        model, about = load_checkpoint(tmp_path / "run" / "model.safetensors")
+        assert about.epoch == 1
+        assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+    def test_a_rest_of_one_image_is_left_out(self):
+        pixels = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+        images = data.MemoryImages(pixels, torch.tensor([0, 1, 0, 1, 0]), 32)
+        model = models.create("resnet50", 2, 32)  # its batch norm sees 1x1 pixels in the end
+        counts = []
+        optimizer = torch.optim.SGD(model.parameters(), 0.001)
+        generator = torch.Generator().manual_seed(0)
+        train_epoch(model, optimizer, images, 2, generator, torch.device("cpu"), counts.append)
+        assert counts == [2, 2]
+
+    @pytest.mark.parametrize(
+        "changes, message",
+        [
+            ({"model": "VGG"}, "unknown model 'VGG', choose one of CNN, "),
+            ({"layers": "jax"}, "unknown layers 'jax', choose one of fastconv, torch"),
+            ({"epochs": 0}, "epochs must be at least 1, got 0"),
+            ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+            ({"image_size": -3}, "image_size must be at least 1, got -3"),
+            ({"lr": 0.0}, "lr must be above 0, got 0.0"),
+            ({"lr": math.nan}, "lr must be above 0, got nan"),
+            ({"seed": -1}, "seed must be between 0 and"),
+        ],
+    )
+    def test_wrong_settings(self, changes, message):
+        with pytest.raises(UsageError, match=message):
+            Settings(**changes)
+
+    def test_an_unusable_device(self, images, tmp_path):
+        for device in ("warp9", "meta"):
+            with pytest.raises(UsageError, match=f"device '{device}' cannot be used here: "):
+                training.train(settings(images, tmp_path, device=device), silent)
+
+    def test_too_small_for_the_network(self, images, tmp_path):
+        with pytest.raises(UsageError, match="SimpleCNN: image_size 8 is too small"):
+            training.train(settings(images, tmp_path, model="SimpleCNN"), silent)
+        assert not (tmp_path / "run").exists()
+
+
+class TestInterruption:
+    def interrupt(self, images, tmp_path, line_number):
+        lines = []
+
+        def log(line):
+            lines.append(line)
+            if len(lines) == line_number:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt) as caught:
+            training.train(settings(images, tmp_path), log)
+        return str(caught.value)
+
+    def test_ctrl_c_keeps_the_last_epoch(self, images, tmp_path):
+        path = tmp_path / "run" / "model.safetensors"
+        message = self.interrupt(images, tmp_path, line_number=3)
+        assert message == f"stopped; {path} holds the network after epoch 2"
+        assert load_checkpoint(path)[1].epoch == 2
+        metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+        assert len(metrics["epochs"]) == 2
+        assert metrics["test"] is None
+
+    def test_ctrl_c_before_the_first_checkpoint_saves_what_there_is(self, images, tmp_path):
+        message = self.interrupt(images, tmp_path, line_number=1)
+        assert message.endswith("holds the network after epoch 0")
+        assert load_checkpoint(tmp_path / "run" / "model.safetensors")[1].epoch == 0
+
+    def test_killed_while_writing(self, tmp_path, run_python):
+        """SIGKILL when half of the new checkpoint is on the disk: the old one is still there."""
+        path = tmp_path / "model.safetensors"
+        torch.manual_seed(0)
+        model = models.CNN(2, 8)
+        save_checkpoint(path, model, description())
+        code = """if True:
+            import os, signal, sys
+            from pathlib import Path
+            from fastconv.training.atomic import replace_file
+
+            path = Path(sys.argv[1])
+            content = path.read_bytes()
+
+            def write(temporary):
+                with open(temporary, "wb", buffering=0) as file:
+                    file.write(content[: len(content) // 2])
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            replace_file(path, write)
+        """
+        assert run_python(code, str(path)).returncode == -signal.SIGKILL
+        loaded, about = load_checkpoint(path)
+        assert about == description()
+        assert torch.equal(loaded.classifier[0].weight, model.classifier[0].weight)
+        save_checkpoint(path, model, description(epoch=2))  # the rest of the killed one is no harm
+        assert read_description(path).epoch == 2
+        assert os.listdir(tmp_path) == ["model.safetensors"]
+
+    def test_an_error_while_writing_leaves_the_old_file(self, tmp_path):
+        path = tmp_path / "file"
+        replace_file(path, lambda temporary: temporary.write_text("old"))
+
+        def fail(temporary):
+            temporary.write_text("ne")
+            raise OSError("disk full")
+
+        with pytest.raises(OSError, match="disk full"):
+            replace_file(path, fail)
+        assert path.read_text() == "old"
+        assert os.listdir(tmp_path) == ["file"]
+
+
+class TestCheckpoint:
+    @pytest.mark.parametrize("name, size", [("CNN", 9), ("SimpleCNN", 85), ("resnet50", 32)])
+    def test_round_trip_with_either_kind_of_layers(self, tmp_path, name, size):
+        path = tmp_path / "model.safetensors"
+        model = models.create(name, 2, size).to(memory_format=torch.channels_last).eval()
+        about = description(model=name, image_size=size)
+        save_checkpoint(path, model, about)
+        x = torch.randn(2, 3, size, size)
+        for layers in (None, *models.LAYERS):
+            loaded, read = load_checkpoint(path, layers)
+            assert read == about
+            assert not loaded.training
+            torch.testing.assert_close(loaded(x), model(x), rtol=1e-4, atol=1e-4)
+
+    def test_files_that_are_none(self, tmp_path):
+        from safetensors.torch import save_file
+
+        path = tmp_path / "model.safetensors"
+        with pytest.raises(UsageError, match="no such checkpoint"):
+            load_checkpoint(path)
+        path.write_bytes(b"hello")
+        with pytest.raises(UsageError, match="not a readable safetensors file"):
+            load_checkpoint(path)
+        save_file({"x": torch.zeros(1)}, path)
+        with pytest.raises(UsageError, match="was not written by fastconv train"):
+            load_checkpoint(path)
+        save_checkpoint(path, models.CNN(3, 8), description())
+        with pytest.raises(UsageError, match="does not fit its own description"):
+            load_checkpoint(path)
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(UsageError, match="not a readable safetensors file"):
+            load_checkpoint(path)
+
+    def test_a_folder_that_cannot_be_written(self, tmp_path):
+        with pytest.raises(TrainingError, match="cannot be written"):
+            save_checkpoint(tmp_path / "no" / "model.safetensors", models.CNN(2, 8), description())
+
+
+class TestRunFolder:
+    def test_a_finished_run_is_not_overwritten(self, images, tmp_path):
+        training.train(settings(images, tmp_path, epochs=1), silent)
+        before = (tmp_path / "run" / "model.safetensors").read_bytes()
+        with pytest.raises(UsageError, match="run: holds a finished run; remove it or choose"):
+            training.train(settings(images, tmp_path, epochs=1, seed=1), silent)
+        assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+    def test_default_folders_are_numbered_and_the_latest_is_found(
+        self, images, tmp_path, monkeypatch
+    ):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(UsageError, match=r"no checkpoint under runs/"):
+            find_checkpoint(None)
+        for number in (1, 2):
+            training.train(settings(images, tmp_path, epochs=1, out=None), silent)
+            found = find_checkpoint(None)
+            assert str(found) == os.path.join("runs", f"cnn-{number}", "model.safetensors")
+        assert find_checkpoint(found) == find_checkpoint(found.parent) == found
+        with pytest.raises(UsageError, match=r"this folder has no model\.safetensors"):
+            find_checkpoint(images)
+
+    def test_a_folder_that_cannot_be_made(self, images, tmp_path):
+        (tmp_path / "file").write_text("x")
+        for out in (tmp_path / "file", tmp_path / "file" / "run"):
+            with pytest.raises(UsageError, match="cannot make the folder"):
+                training.train(settings(images, tmp_path, out=out), silent)
+
+
+def test_scores():
+    scores = Scores(0.0, torch.tensor([[8, 2, 0], [1, 9, 0], [5, 0, 0]]))
+    assert scores.accuracy == pytest.approx(17 / 25)
+    torch.testing.assert_close(scores.precision, torch.tensor([8 / 14, 9 / 11, 0.0]))
+    torch.testing.assert_close(scores.recall, torch.tensor([0.8, 0.9, 0.0]))
+    torch.testing.assert_close(scores.f1, torch.tensor([2 / 3, 6 / 7, 0.0]))
+    assert scores.table(["cat", "dog", "elephant"]).splitlines() == [
+        "class     precision  recall     F1  images",
+        "cat           0.571   0.800  0.667      10",
+        "dog           0.818   0.900  0.857      10",
+        "elephant      0.000   0.000  0.000       5",
+        "mean          0.463   0.567  0.508      25",
+    ]
+
+
+def test_evaluate_counts_right():
+    class Brightness(torch.nn.Module):
+        """Says 1 for a light image."""
+
+        def forward(self, x):
+            light = x.mean(dim=(1, 2, 3))
+            return torch.stack([-light, light], dim=1)
+
+    pixels = torch.tensor([0, 255, 255, 0, 0], dtype=torch.uint8).view(5, 1, 1, 1)
+    labels = torch.tensor([0, 1, 0, 0, 1])
+    model = Brightness().train()
+    scores = training.evaluate(model, data.MemoryImages(pixels, labels, 1), batch_size=2)
+    assert scores.confusion.tolist() == [[2, 1], [1, 1]]
+    assert model.training
