@@ -43,13 +43,14 @@ struct Plan {
         parts = stretches * ceil_div(stretch, piece);
         width = (conv.Q - 1) * conv.stride_w + (conv.S - 1) * conv.dilation_w + 1;
         // As many rows as the cache holds, in even chunks; fewer where else there were too few items.
-        for (rows = pool.P;; rows = ceil_div(rows, 2)) {
+        for (chunks = 1;; ++chunks) {
+            rows = ceil_div(pool.P, chunks);
             conv_rows = min(conv.P, (rows - 1) * pool.stride_h + (pool.window_h - 1) * pool.dilation_h + 1);
             input_rows = (conv_rows - 1) * conv.stride_h + (conv.R - 1) * conv.dilation_h + 1;
-            chunks = ceil_div(pool.P, rows);
             if (rows == 1) break;
             if (item_bytes(conv) <= cache_bytes && conv.N * chunks * blocks >= least_items) break;
         }
+        chunks = ceil_div(pool.P, rows);
         block_shares = min(blocks, ceil_div(least_items, max(1, conv.N * chunks)));
     }
 

@@ -42,7 +42,9 @@ const KernelSet& kernels() {
 std::vector<Implementation<FpropArgs>> fprop_implementations() {
     return {kernels().winograd_fprop, kernels().direct_fprop, plain_fprop};
 }
-std::vector<Implementation<DgradArgs>> dgrad_implementations() { return {kernels().live_dgrad, plain_dgrad}; }
+std::vector<Implementation<DgradArgs>> dgrad_implementations() {
+    return {kernels().winograd_dgrad, kernels().direct_dgrad, kernels().live_dgrad, plain_dgrad};
+}
 std::vector<Implementation<WgradArgs>> wgrad_implementations() { return {kernels().live_wgrad, plain_wgrad}; }
 
 template <class Args>

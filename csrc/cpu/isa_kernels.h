@@ -11,6 +11,7 @@ void max_pool2d_fprop(const Tensor& x, const Tensor& y, const Tensor& code, cons
 void max_pool2d_bprop(const Tensor& dy, const Tensor& code, const Tensor& dx, const Pool2d&, int threads);
 extern const Implementation<FpropArgs> winograd_fprop;
 extern const Implementation<FpropArgs> direct_fprop;
+extern const Implementation<DgradArgs> winograd_dgrad, direct_dgrad;
 extern const Implementation<DgradArgs> live_dgrad;
 extern const Implementation<WgradArgs> live_wgrad;
 

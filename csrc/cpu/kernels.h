@@ -33,6 +33,8 @@ struct KernelSet {
     bool (*runs_here)();
     Implementation<FpropArgs> winograd_fprop;
     Implementation<FpropArgs> direct_fprop;
+    Implementation<DgradArgs> winograd_dgrad;
+    Implementation<DgradArgs> direct_dgrad;
     Implementation<DgradArgs> live_dgrad;
     Implementation<WgradArgs> live_wgrad;
     // Dense arrays of `count` elements. mask: bit i % 8 of byte i / 8 says "x[i] > 0 or NaN".
