@@ -1,7 +1,9 @@
 """fastconv: convolution, ReLU and max-pool layers for PyTorch, fused and fast, both ways.
 
-    from fastconv import Conv2d, ReLU, MaxPool2d       # instead of torch.nn's
-    model = fastconv.convert(model)                     # or: any model, with fused blocks
+    from fastconv import Conv2d, ReLU, MaxPool2d  # instead of torch.nn's
+    model = fastconv.convert(model)  # or: any model, with fused blocks
+
+Results are torch.nn's.
 """
 
 from importlib import import_module as _import_module
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch as _torch  # noqa: F401  before _C, so that both share one OpenMP library
 
 try:
-    from . import _C
+    from ._C import build_info as _build_info
 except ModuleNotFoundError as _error:
     if _error.name != f"{__name__}._C":
         raise
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from . import models
     from .models import CNN, CaseStudyCNN, SimpleCNN, resnet50
 
-__version__: str = _C.build_info()["version"]
+__version__: str = _build_info()["version"]
 
 _FROM_MODELS = ("CNN", "CaseStudyCNN", "SimpleCNN", "resnet50")
 

@@ -32,6 +32,9 @@ def convert(model: Module, fuse: bool = True, inplace: bool = False) -> Module:
     indices, len() and state_dict keys stay as they were. Layers with hooks are replaced but not
     fused. Subclasses and parametrised layers are left alone.
 
+    A model that calls single layers of an nn.Sequential by itself (`self.features[0](x)`) needs
+    `fuse=False`: there a block does more than the convolution it stands for.
+
     Args:
         model: any module.
         fuse: also make fused blocks.
@@ -97,6 +100,8 @@ def _tree(model: Module, inplace: bool, caller: str) -> Module:
     if inplace:
         return model
     shared = [*model.parameters(), *model.buffers()]
+    for module in model.modules():  # such as weight_norm's, which cannot be copied
+        shared += [value for value in vars(module).values() if isinstance(value, torch.Tensor)]
     return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
 
 
@@ -139,7 +144,7 @@ def _fuse_chain(sequential: Module, uses: Counter[int]) -> None:
             continue
         conv.__class__ = nn.ConvReLU2d
         conv.__dict__["_fused_by_convert"] = True
-        children[names[i + 1]] = _placeholder(following[0])
+        children[names[i + 1]] = nn.Placeholder(following[0])
         if len(following) == 2 and _is_free(following[1], _POOLS):
             pool = following[1]
             if pool.return_indices:
@@ -148,14 +153,7 @@ def _fuse_chain(sequential: Module, uses: Counter[int]) -> None:
             conv.set_pool(
                 pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
             )
-            children[names[i + 2]] = _placeholder(pool)
-
-
-def _placeholder(layer: Module) -> nn.Placeholder:
-    placeholder = nn.Placeholder(layer)
-    # The layer kept for `revert` is torch's, even if it was fastconv's before it was fused.
-    layer.__class__ = _TORCH.get(type(layer), type(layer))
-    return placeholder
+            children[names[i + 2]] = nn.Placeholder(pool)
 
 
 def _is_own_block(module: Module) -> bool:

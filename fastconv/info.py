@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 
 from . import _C
+from .precision import get_precision
 
-# Which instruction sets fastconv's tests were ever run on. Kept honest by hand.
-TESTED = {"baseline": True, "avx2": True, "avx512": False, "neon": False}
+# The instruction sets that fastconv's tests ever ran on. Kept honest by hand.
+TESTED = frozenset(("baseline", "avx2", "avx2x16", "avx512"))
 
 
 class Info(dict):
@@ -30,18 +31,15 @@ def info() -> Info:
         `instruction sets` (built in, each tested or untested), `in use`, `precision`, `torch`,
         `threads` and `gpu`. str() of it is meant to be read.
     """
-    from .precision import get_precision
-
     build = _C.build_info()
-    isas = [isa if TESTED.get(isa) else f"{isa} (untested)" for isa in build["isas"]]
     return Info(
         {
             "version": build["version"],
             "compiler": build["compiler"],
             "cuda build": "yes" if build["cuda"] else f"no: {build['cuda_why']}",
             "cuda targets": build["cuda_targets"] or "none",
-            "instruction sets": isas,
-            "in use": build["isa"] if TESTED.get(build["isa"]) else f"{build['isa']} (untested)",
+            "instruction sets": [_isa(name) for name in build["isas"]],
+            "in use": _isa(build["isa"]),
             "precision": get_precision(),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
@@ -50,14 +48,19 @@ def info() -> Info:
     )
 
 
+def _isa(name: str) -> str:
+    return name if name in TESTED else f"{name} (untested)"
+
+
 def _gpu(built: bool) -> str:
     """The GPU as torch and the build see it."""
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    count, error = _C.cuda_device_count() if built else (0, "")
+    if not torch.cuda.is_available():
+        return "there is one, but not for this torch" if count else "none"
+    name = torch.cuda.get_device_name()
     if not built:
-        return "no GPU" if name is None else f"{name}, not used: fastconv was built without CUDA"
-    count, error = _C.cuda_device_count()
-    if count and name:
-        return name
-    if count or not name:
-        return f"no GPU ({error})" if error and not count else "no GPU that torch can use"
-    return f"{name}, not used: driver too old ({error})"
+        return f"{name}, on torch's operators: fastconv was built without CUDA"
+    # With torch's CUDA at work, a driver that the build's runtime refuses is too old for it.
+    if not count:
+        return f"{name}, on torch's operators: driver too old for fastconv ({error})"
+    return f"{name}, on torch's operators: fastconv has no kernels for GPUs yet"

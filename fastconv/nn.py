@@ -30,9 +30,7 @@ class Conv2d(torch.nn.Conv2d):
         else:
             input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = 0
-        return self._compute(
-            input, weight, bias, self.stride, padding, self.dilation, self.groups
-        )
+        return self._compute(input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     def _compute(self, *arguments: Any) -> Tensor:
         return functional.conv2d(*arguments)

@@ -20,12 +20,18 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 @pytest.fixture(autouse=True)
-def _threads_as_before():
+def threads_as_before():
     """Tests that change torch's number of threads leave it as it was."""
     before = torch.get_num_threads()
     yield
     if torch.get_num_threads() != before:
         torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread(threads_as_before):
+    """For many small operations: there threads only wait for each other, for long on a busy machine."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

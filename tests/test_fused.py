@@ -9,7 +9,7 @@ from fastconv import functional
 from fastconv.testing import Pool, Problem, checks, inputs, kernels, reference
 from fastconv.testing.strategies import conv_problems
 
-pytestmark = pytest.mark.quick
+pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("one_thread")]
 
 PROBLEMS = {
     "one value": "mb1ic1ih1iw1oc1_relu",

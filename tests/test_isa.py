@@ -37,6 +37,7 @@ import torch
 from fastconv import _C, functional
 from fastconv.testing import Problem, checks, inputs, reference
 
+torch.set_num_threads(1)
 assert _C.build_info()["isa"] == sys.argv[1], _C.build_info()["isa"]
 for problem in map(Problem.parse, sys.argv[2:]):
     for kind in ("normal", "integers"):

@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 import fastconv
 from fastconv import functional
 
-pytestmark = pytest.mark.quick
+pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("one_thread")]
 
 FOREIGN = re.compile(
     r"aten::.*(conv|relu|threshold|clamp|max_pool|maximum|mkldnn|thnn|slow_conv|unfold|im2col|mm)"

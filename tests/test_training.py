@@ -118,21 +118,23 @@ class TestTrain:
         assert "\n" not in str(caught.value)
         assert not (out / "model.safetensors").exists()
 
-    def test_a_diverging_loss_keeps_the_last_checkpoint(self, images, tmp_path):
-        """Here the loss becomes NaN in the second epoch, by a weight that is made NaN."""
-        made = []
-        create, epochs = models.create, []
+    @pytest.mark.parametrize("mode", ["training", "validation"])
+    def test_a_diverging_loss_keeps_the_last_checkpoint(self, images, tmp_path, mode):
+        """In the second epoch the network is fed with NaN, in training or in validation."""
+        lines = []
 
-        def poison(line):
-            epochs.append(line)
-            if len(epochs) == 2:  # the line that tells what is trained, the first epoch's line
-                with torch.no_grad():
-                    made[0].classifier[0].weight.fill_(math.nan)
+        def poison(module, inputs):
+            second_epoch = len(lines) == 2  # the line that begins a run, and the first epoch's
+            if isinstance(module, models.CNN) and second_epoch:
+                return inputs[0] * (math.nan if module.training == (mode == "training") else 1)
+            return None
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(models, "create", lambda *a: made.append(create(*a)) or made[0])
-            with pytest.raises(TrainingError, match="the loss became nan in epoch 2"):
-                training.train(settings(images, tmp_path), poison)
+        hook = torch.nn.modules.module.register_module_forward_pre_hook(poison)
+        try:
+            with pytest.raises(TrainingError, match=f"{mode} loss became nan in epoch 2"):
+                training.train(settings(images, tmp_path), lines.append)
+        finally:
+            hook.remove()
         model, about = load_checkpoint(tmp_path / "run" / "model.safetensors")
         assert about.epoch == 1
         assert all(parameter.isfinite().all() for parameter in model.parameters())

@@ -59,7 +59,7 @@ def needs_torch() -> bool:
 
 
 def is_wrapper(tensor: torch.Tensor | None) -> bool:
-    """What is left of a tensor whose torch.func transform has ended: it has no memory of its own."""
+    """A tensor of torch.func, perhaps of a transform that has ended. It has no memory itself."""
     return tensor is not None and (_is_wrapped is None or _is_wrapped(tensor))
 
 

@@ -30,7 +30,9 @@ class _Plan(NamedTuple):
     pool: Ints | None
 
 
-def _input(size: Ints, stride: Ints, dtype: torch.dtype) -> tuple[torch.memory_format | None, tuple]:
+def _input(
+    size: Ints, stride: Ints, dtype: torch.dtype
+) -> tuple[torch.memory_format | None, tuple]:
     """How x or w is passed: as it is where it is dense, else as a copy."""
     channels_last = geometry.is_channels_last(size, stride)
     copy = None
@@ -135,9 +137,7 @@ def _code(code: Tensor | None, pool: Ints) -> Tensor | None:
     """The code in the memory format that the kernels write and read (vmap may have changed it)."""
     if code is None:
         return None
-    return code.contiguous(
-        memory_format=torch.channels_last if pool else torch.contiguous_format
-    )
+    return code.contiguous(memory_format=torch.channels_last if pool else torch.contiguous_format)
 
 
 def dgrad(
@@ -196,7 +196,16 @@ def wgrad(
     c_pool = pool[:8] if pool else None
     space, memory = workspace(
         workspace_bytes(
-            "wgrad", dy.dtype, x.shape, w_size, dy.shape, conv, c_pool, code is not None, threads, which
+            "wgrad",
+            dy.dtype,
+            x.shape,
+            w_size,
+            dy.shape,
+            conv,
+            c_pool,
+            code is not None,
+            threads,
+            which,
         ),
         dy,
     )

@@ -62,7 +62,7 @@ def empty(size: Sequence[int], channels_last: bool, like: Tensor, dtype=None) ->
 
 
 @lru_cache(maxsize=4096)
-def workspace_bytes(direction, dtype, x_size, w_size, y_size, conv, pool, relu, threads, which) -> int:
+def workspace_bytes(direction, dtype, x_size, w_size, y_size, conv, pool, relu, threads, which):
     """What a kernel needs for itself. Depends on the geometry alone, so it is asked once."""
     return _C.conv2d_workspace(
         direction, DTYPES[dtype], x_size, w_size, y_size, conv, pool, relu, threads, which

@@ -63,9 +63,7 @@ def _dgrad_backward(ctx: Any, ddx: Tensor) -> tuple[Tensor | None, ...]:
     ddy = conv2d(ddx, weight, None, ctx.conv) if want_dy else None
     dw = None
     if want_weight:
-        dw, _ = conv2d_wgrad(
-            ddx, dy, weight.shape, _channels_last(weight), True, False, ctx.conv
-        )
+        dw, _ = conv2d_wgrad(ddx, dy, weight.shape, _channels_last(weight), True, False, ctx.conv)
     return ddy, dw
 
 
@@ -138,7 +136,8 @@ conv2d = define(
 )
 
 conv2d_dgrad = define(
-    "conv2d_dgrad(Tensor dy, Tensor weight, SymInt[] x_hw, bool channels_last, int[] conv) -> Tensor",
+    "conv2d_dgrad(Tensor dy, Tensor weight, SymInt[] x_hw, bool channels_last, int[] conv) "
+    "-> Tensor",
     tensors=2,
     forward=_dgrad,
     fake=_dgrad_fake,

@@ -49,9 +49,7 @@ def _fprop_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     dx = dw = dbias = None
     if want_x:
         channels_last = _channels_last(x) or _channels_last(weight)
-        dx = conv2d_relu_dgrad(
-            dy, weight, code, x.shape[2:], channels_last, ctx.conv, ctx.pool
-        )
+        dx = conv2d_relu_dgrad(dy, weight, code, x.shape[2:], channels_last, ctx.conv, ctx.pool)
     if want_weight or want_bias:
         dw, dbias = conv2d_relu_wgrad(
             x,
@@ -140,9 +138,7 @@ def _wgrad_backward(
     ddbias = ddbias if ctx.want_bias else None
     dx = ddy = None
     if want_x and ddw is not None:
-        dx = conv2d_relu_dgrad(
-            dy, ddw, code, x.shape[2:], _channels_last(x), ctx.conv, ctx.pool
-        )
+        dx = conv2d_relu_dgrad(dy, ddw, code, x.shape[2:], _channels_last(x), ctx.conv, ctx.pool)
     if want_dy:
         size = dy.shape
         if len(ctx.pool) and ddw is None and ddbias is not None:

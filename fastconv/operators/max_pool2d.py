@@ -58,9 +58,7 @@ def _fprop_backward(ctx: Any, dy: Tensor) -> tuple[Tensor]:
 def _bprop(dy: Tensor, code: Tensor, x_hw: Any, channels_last: bool, pool: Any) -> Tensor:
     dy, code = dense(dy), dense(code)
     dx = empty((*dy.shape[:2], *x_hw), channels_last, dy)
-    _C.max_pool2d_bprop(
-        pack(dy), pack(code), pack(dx), tuple(pool)[:8], torch.get_num_threads()
-    )
+    _C.max_pool2d_bprop(pack(dy), pack(code), pack(dx), tuple(pool)[:8], torch.get_num_threads())
     return dx
 
 

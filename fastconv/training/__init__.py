@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .checkpoint import Description, load_checkpoint, save_checkpoint
-from .errors import TrainingError, UsageError
+from .errors import DivergedError, TrainingError, UsageError
 from .evaluate import evaluate
 from .predict import predict
 from .scores import Scores
@@ -12,6 +12,7 @@ from .train import train
 
 __all__ = [
     "Description",
+    "DivergedError",
     "Scores",
     "Settings",
     "TrainingError",

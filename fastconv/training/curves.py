@@ -39,5 +39,5 @@ def draw_curves(path: Path, metrics: dict[str, Any]) -> None:
     for axes in (loss, accuracy):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(loc="upper right" if axes is loss else "lower right")
     replace_file(path, lambda temporary: figure.savefig(temporary, dpi=120, format="png"))

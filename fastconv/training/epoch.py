@@ -13,7 +13,7 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from ..data import Images
-from .errors import TrainingError
+from .errors import DivergedError
 
 
 class EpochResult(NamedTuple):
@@ -38,7 +38,7 @@ def train_epoch(
         progress: called after every batch with its number of images.
 
     Raises:
-        TrainingError: the loss is no longer a finite number.
+        DivergedError: the loss is no longer a finite number.
     """
     model.train()
     start = time.perf_counter()
@@ -50,7 +50,7 @@ def train_epoch(
         loss = F.cross_entropy(model(inputs), labels)
         value = loss.item()
         if not math.isfinite(value):
-            raise TrainingError(f"the loss became {value}")
+            raise DivergedError(f"the training loss became {value}")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

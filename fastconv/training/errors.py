@@ -7,3 +7,7 @@ class TrainingError(Exception):
 
 class UsageError(TrainingError):
     """A setting that makes no sense, or a run folder or checkpoint that cannot be used."""
+
+
+class DivergedError(TrainingError):
+    """The loss is no longer a finite number."""

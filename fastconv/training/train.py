@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -19,7 +20,7 @@ from .checkpoint import Description, read_description, save_checkpoint
 from .curves import draw_curves
 from .environment import environment
 from .epoch import train_epoch
-from .errors import TrainingError, UsageError
+from .errors import DivergedError, UsageError
 from .evaluate import evaluate
 from .run_folder import CHECKPOINT, CURVES, METRICS, check_run_folder, new_run_folder
 from .settings import Settings, find_device
@@ -40,7 +41,8 @@ def train(settings: Settings, log: Callable[[str], object] = print) -> dict[str,
 
     Raises:
         UsageError, fastconv.data.DataError: before the training, settings or data are wrong.
-        TrainingError: the loss became NaN, or the folder cannot be written.
+        TrainingError: the folder cannot be written.
+        DivergedError: the loss became NaN or infinite.
         KeyboardInterrupt: on Ctrl-C, with a message, when the folder has a complete checkpoint.
     """
     device = find_device(settings.device)
@@ -54,6 +56,7 @@ def train(settings: Settings, log: Callable[[str], object] = print) -> dict[str,
         run.train()
         run.test()
     except KeyboardInterrupt:
+        run.save_if_first()
         raise KeyboardInterrupt(f"stopped; {run.kept()}") from None
     return run.metrics
 
@@ -105,28 +108,30 @@ class _Run:
         optimizer = SGD(self.model.parameters(), settings.lr, settings.momentum, fused=True)
         shuffle = torch.Generator().manual_seed(settings.seed)
         for number in range(1, settings.epochs + 1):
-            self._epoch(number, optimizer, shuffle)
+            try:
+                self._epoch(number, optimizer, shuffle)
+            except DivergedError as error:
+                raise DivergedError(
+                    f"{error} in epoch {number}: try a lower --lr, it was {settings.lr}; "
+                    f"{self.kept()}"
+                ) from None
 
     def _epoch(self, number: int, optimizer: Optimizer, shuffle: torch.Generator) -> None:
         settings = self.settings
         images = self.dataset.parts["train"]
         with _progress_bar(len(images), f"epoch {number}/{settings.epochs}") as bar:
-            try:
-                result = train_epoch(
-                    self.model,
-                    optimizer,
-                    images,
-                    settings.batch_size,
-                    shuffle,
-                    self.device,
-                    bar.update,
-                )
-            except TrainingError as error:
-                raise TrainingError(
-                    f"{error} in epoch {number}: try a lower --lr, it was {settings.lr}; "
-                    f"{self.kept()}"
-                ) from None
+            result = train_epoch(
+                self.model,
+                optimizer,
+                images,
+                settings.batch_size,
+                shuffle,
+                self.device,
+                bar.update,
+            )
         scores = evaluate(self.model, self.dataset.parts["val"], settings.batch_size, self.device)
+        if not math.isfinite(scores.loss):
+            raise DivergedError(f"the validation loss became {scores.loss}")
         self.metrics["epochs"].append(
             {
                 "epoch": number,
@@ -159,11 +164,16 @@ class _Run:
         draw_curves(self.folder / CURVES, self.metrics)
         self.log(f"test accuracy {scores.accuracy:.1%}  ({self.folder})")
 
+    def save_if_first(self) -> None:
+        """Saves the weights as they are, where there is no checkpoint yet."""
+        if not (self.folder / CHECKPOINT).exists():
+            self._save(0)
+
     def kept(self) -> str:
-        """Says which checkpoint there is. Where there is none yet, the weights as they are."""
+        """Says which checkpoint there is."""
         path = self.folder / CHECKPOINT
         if not path.exists():
-            self._save(0)
+            return "there is no checkpoint yet"
         return f"{path} holds the network after epoch {read_description(path).epoch}"
 
     def _save(self, epoch: int) -> None:
