@@ -13,6 +13,8 @@ import torch
 
 from .operators import _geometry as geometry
 
+LIMIT = 2**30  # the kernels' own, for every size and parameter
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -61,6 +63,8 @@ def _at_least(operation: str, name: str, values: Sequence[int], least: int) -> N
     if values[0] < least or values[1] < least:
         wanted = "positive" if least == 1 else "non-negative"
         raise RuntimeError(f"{operation}: {name} must be {wanted}, got {tuple(values)}")
+    if values[0] >= LIMIT or values[1] >= LIMIT:
+        raise RuntimeError(f"{operation}: {name} must be below {LIMIT}, got {tuple(values)}")
 
 
 def _paddings(
@@ -154,27 +158,30 @@ def max_pool2d(
     ceil_mode: bool,
 ) -> tuple[int, ...] | None:
     """The operators' `pool`, None where something is empty and torch says what happens."""
+    prefix = "" if operation == "max_pool2d" else "pool_"  # a fused block has two of each
     if len(x_size) not in (3, 4):
         raise RuntimeError(
             f"{operation}: input must have shape [C, H, W] or [N, C, H, W], got {list(x_size)}"
         )
-    window = pair(operation, "kernel_size", kernel_size)
+    window = pair(operation, f"{prefix}kernel_size", kernel_size)
     empty = stride is None or (isinstance(stride, (tuple, list)) and len(stride) == 0)
-    stride = window if empty else pair(operation, "stride", stride)
-    padding = pair(operation, "padding", padding)
-    dilation = pair(operation, "dilation", dilation)
-    _at_least(operation, "kernel_size", window, 1)
-    _at_least(operation, "stride", stride, 1)
-    _at_least(operation, "padding", padding, 0)
-    _at_least(operation, "dilation", dilation, 1)
+    stride = window if empty else pair(operation, f"{prefix}stride", stride)
+    padding = pair(operation, f"{prefix}padding", padding)
+    dilation = pair(operation, f"{prefix}dilation", dilation)
+    if not isinstance(ceil_mode, bool):
+        raise TypeError(f"{operation}: ceil_mode must be a bool, got {ceil_mode!r}")
+    _at_least(operation, f"{prefix}kernel_size", window, 1)
+    _at_least(operation, f"{prefix}stride", stride, 1)
+    _at_least(operation, f"{prefix}padding", padding, 0)
+    _at_least(operation, f"{prefix}dilation", dilation, 1)
     if 2 * padding[0] > window[0] or 2 * padding[1] > window[1]:
         raise RuntimeError(
-            f"{operation}: padding must be at most half the kernel size, got padding {padding} "
-            f"and kernel size {window}"
+            f"{operation}: {prefix}padding must be at most half of {prefix}kernel_size, got "
+            f"{padding} and {window}"
         )
     if 0 in x_size:
         return None
-    pool = (*window, *stride, *padding, *dilation, int(bool(ceil_mode)))
+    pool = (*window, *stride, *padding, *dilation, int(ceil_mode))
     p, q = geometry.pool_size(x_size[-2], x_size[-1], pool)
     if p < 1 or q < 1:
         raise RuntimeError(

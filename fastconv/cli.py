@@ -88,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--epochs", type=int, default=10, help="passes over the images (10)")
     train.add_argument("--batch-size", type=int, default=64, help="images in a step (64)")
-    train.add_argument("--lr", type=float, default=0.001, help="learning rate of SGD (0.001)")
+    train.add_argument(
+        "--lr", type=float, default=0.001, help="SGD's learning rate at the start (0.001)"
+    )
     train.add_argument(
         "--image-size", type=int, help="height and width of the images (CNN: 112, others: 224)"
     )

@@ -76,15 +76,16 @@ def revert(model: Module, inplace: bool = False) -> Module:
         TypeError: `model` is not a Module.
     """
     model = _tree(model, inplace, "revert")
-    if _is_own_block(model):
-        return _taken_apart(model)
+    own = {id(block): _taken_apart(block) for block in model.modules() if _is_own_block(block)}
+    if id(model) in own:
+        return own[id(model)]
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
             if isinstance(child, nn.Placeholder):
                 child.original.train(child.training)
                 parent._modules[name] = child.original
-            elif child is not None and _is_own_block(child):
-                parent._modules[name] = _taken_apart(child)
+            elif id(child) in own:
+                parent._modules[name] = own[id(child)]
     for module in list(model.modules()):
         if type(module) in (nn.ConvReLU2d, nn.ConvReLUMaxPool2d):
             _strip_block(module)

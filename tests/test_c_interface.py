@@ -11,6 +11,7 @@ import random
 import pytest
 
 from fastconv import _C
+from fastconv.testing import Problem, inputs, kernels
 
 HUGE = [2**30 - 1, 2**30, 2**31, 2**32 + 1, 2**62, 2**63 - 1, 2**63, 2**64, 10**30]
 NUMBERS = [0, -1, 1, 2, 3, 7, -(2**31), -(2**63), *HUGE]
@@ -79,6 +80,7 @@ def variants(value, rng):
 CHILD = """
 import random, sys, torch
 from fastconv import _C
+from fastconv.testing import Problem, inputs, kernels
 from fastconv.testing import Problem, inputs, kernels
 from fastconv.testing.kernels import pack
 
@@ -197,3 +199,32 @@ def test_wrong_arguments(name, run_python):
 def test_every_entry_is_tested():
     for name in dir(_C):
         assert name.startswith("_") or f'"{name}": (' in CHILD, name
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("name", ["relu", "pool"])
+def test_code_in_another_order_is_refused(name):
+    # It would be read in the wrong order without leaving its memory.
+    problem = Problem.parse(PROBLEMS[name])
+    data, code = inputs.make(problem), kernels.make_code(problem, 0.5)
+    other = inputs.place(code, "nchw" if problem.pool else "nhwc")
+    with pytest.raises(ValueError, match=r"code must be (channels_last|contiguous)"):
+        kernels.dgrad(problem, data.dy, other, data.w)
+    with pytest.raises(ValueError, match=r"code must be (channels_last|contiguous)"):
+        kernels.wgrad(problem, data.x, data.dy, other)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("direction", ["fprop", "dgrad", "wgrad"])
+def test_workspace_one_byte_too_small_is_refused(direction, monkeypatch):
+    problem = Problem.parse(PROBLEMS["pool"])
+    data, code = inputs.make(problem), kernels.make_code(problem, 0.5)
+    size = kernels.workspace_bytes
+    monkeypatch.setattr(kernels, "workspace_bytes", lambda *args: size(*args) - 1)
+    calls = {
+        "fprop": lambda: kernels.fprop(problem, *data[:3]),
+        "dgrad": lambda: kernels.dgrad(problem, data.dy, code, data.w),
+        "wgrad": lambda: kernels.wgrad(problem, data.x, data.dy, code),
+    }
+    with pytest.raises(ValueError, match=r"workspace must hold \d+ bytes"):
+        calls[direction]()

@@ -30,11 +30,11 @@ def _random(*size, seed=0):
 
 
 def X():
-    return _random(2, 4, 6, 5)
+    return _random(2, 2, 5, 4)
 
 
 def W():
-    return _random(4, 2, 3, 3, seed=1)
+    return _random(4, 1, 3, 3, seed=1)
 
 
 def B():
@@ -105,7 +105,7 @@ class Names(TorchDispatchMode):
 def test_gradients(name):
     function, tensors = operation(name)
     assert torch.autograd.gradcheck(function, tensors)
-    assert torch.autograd.gradgradcheck(function, tensors)
+    assert torch.autograd.gradgradcheck(function, tensors, fast_mode=True)
 
 
 LAYOUTS = {
@@ -424,16 +424,16 @@ def test_functional_call_and_per_sample_gradients():
 SAMPLES = {
     "conv2d": lambda: (X(), W(), B(), (1, 2, 1, 0, 2, 1, 1, 1, 2)),
     "conv2d_dgrad": lambda: (
-        _random(2, 4, 4, 3),
+        _random(2, 4, 3, 2),
         W(),
-        (6, 5),
+        (5, 4),
         False,
         (1, 1, 0, 0, 0, 0, 1, 1, 2),
     ),
     "conv2d_wgrad": lambda: (
         X(),
-        _random(2, 4, 4, 3),
-        (4, 2, 3, 3),
+        _random(2, 4, 3, 2),
+        (4, 1, 3, 3),
         True,
         True,
         True,
@@ -583,7 +583,7 @@ def test_make_fx(mode):
 
 
 @quick
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "relu in place"])
 def test_meta_and_fake_tensors(name):
     from torch._subclasses import FakeTensorMode
 
@@ -657,6 +657,17 @@ def test_negated_view(name):
 
 
 @quick
+def test_negated_view_of_one_value():
+    # No copy is made of it, whatever its strides.
+    x = torch.full((1, 1, 1, 1), 1 - 2j).conj().imag
+    assert x.is_neg() and x.item() == 2
+    one = torch.ones(1, 1, 1, 1)
+    for y in (fc.relu(x), fc.max_pool2d(x, 1), fc.conv2d(x, one), fc.conv2d(one, x)):
+        assert y.item() == 2
+    assert fc.relu(x, inplace=True) is x and x.item() == 2
+
+
+@quick
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_no_grad_and_inference_mode(name):
     function, tensors = operation(name)
@@ -675,10 +686,9 @@ def test_checkpoint():
 
     model, x = net_and_input()
     expected = training_step(model, x)
-    found = training_step(
-        lambda x: checkpoint(model, x, use_reentrant=False), x, model.parameters()
-    )
-    assert_same(found, expected)
+    y = checkpoint(model, x, use_reentrant=False)
+    found = torch.autograd.grad(y.square().sum(), list(model.parameters()))
+    assert_same(found, expected[1:])
 
 
 @quick

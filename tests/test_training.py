@@ -102,6 +102,11 @@ class TestTrain:
         assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
         assert run("c", 4)[0] != losses
 
+    def test_the_learning_rate_falls_along_a_cosine(self, images, tmp_path):
+        metrics = training.train(settings(images, tmp_path, lr=0.1), silent)
+        rates = [epoch["lr"] for epoch in metrics["epochs"]]
+        assert rates == pytest.approx([0.1, 0.075, 0.025])
+
     def test_both_kinds_of_layers_train_alike(self, images, tmp_path):
         losses = {}
         for layers in models.LAYERS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,29 +16,36 @@ from ._define import define
 from ._marshal import dense, empty, pack
 from .conv2d import _channels_last
 
+Ints = Sequence[int]
 
-def _code_dtype(pool: Sequence[int]) -> torch.dtype:
+
+def _code_dtype(pool: Ints) -> torch.dtype:
     small = pool[0] * pool[1] <= geometry.MAX_BYTE_POSITIONS
     return torch.uint8 if small else torch.int32
 
 
-def _output_size(x: Tensor, pool: Sequence[int]) -> tuple[int, ...]:
-    return (*x.shape[:2], *geometry.pool_size(x.shape[2], x.shape[3], pool))
+def _output(size: Ints, stride: Ints, pool: Ints) -> tuple[Ints, Ints]:
+    """Sizes and strides of y."""
+    y_size = (*size[:2], *geometry.pool_size(size[2], size[3], pool))
+    return y_size, geometry.strides(y_size, geometry.is_channels_last(size, stride))
+
+
+_remembered_output = lru_cache(maxsize=4096)(_output)
 
 
 def _fprop(x: Tensor, pool: Any, save: bool) -> tuple[Tensor, Tensor | None]:
     pool = tuple(pool)
-    channels_last, size = _channels_last(x), _output_size(x, pool)
-    x = dense(x)
-    y = empty(size, channels_last, x)
-    code = empty(size, channels_last, x, _code_dtype(pool)) if save else None
+    size, stride = _remembered_output(x.shape, x.stride(), pool)
+    x, code = dense(x), None
+    y = torch.empty_strided(size, stride, dtype=x.dtype, device=x.device)
+    if save:
+        code = torch.empty_strided(size, stride, dtype=_code_dtype(pool), device=x.device)
     _C.max_pool2d_fprop(pack(x), pack(y), pack(code), pool[:8], torch.get_num_threads())
     return y, code
 
 
 def _fprop_fake(x: Tensor, pool: Any, save: bool) -> tuple[Tensor, Tensor]:
-    size = _output_size(x, pool)
-    stride = geometry.strides(size, _channels_last(x))
+    size, stride = _output(x.shape, x.stride(), pool)
     y = x.new_empty_strided(size, stride)
     if not save:
         return y, x.new_empty(0)

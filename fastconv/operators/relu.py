@@ -95,7 +95,13 @@ class _InPlace(Function):
 
 def relu_(x: Tensor) -> Tensor:
     """relu into x itself."""
-    plain = _eager.quiet() and type(x) in _eager.PLAIN_TYPES and x.is_cpu
+    plain = (
+        _eager.quiet()
+        and type(x) in _eager.PLAIN_TYPES
+        and x.is_cpu
+        and not x.is_neg()
+        and not _eager.is_wrapper(x)
+    )
     # copy_ refuses what must not be written to, and works under every transform.
     if not plain or x.is_inference() or not _is_packed(x):
         return x.copy_(relu(x))

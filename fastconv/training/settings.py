@@ -19,7 +19,8 @@ class Settings:
     Attributes:
         model: a name in `fastconv.models.MODELS`.
         data: "fashion-mnist" or a folder of images, see `fastconv.data.load`.
-        epochs, batch_size, lr, momentum: of the optimizer, SGD.
+        epochs, batch_size: passes over the training images, and images in a step.
+        lr, momentum: of the optimizer, SGD; the rate begins with `lr` and falls along a cosine.
         image_size: height and width of the images; None is the model's own.
         seed: of the weights, the split and the order of the images.
         device: "cpu", "cuda", ...; None is a GPU where torch has one.

@@ -68,6 +68,14 @@ def _create(settings: Settings, classes: int) -> Module:
         raise UsageError(str(error)) from None
 
 
+def decayed(lr: float, epoch: int, epochs: int) -> float:
+    """The learning rate of an epoch (the first is 1): it falls along a cosine, to 0 after the last.
+
+    At a constant rate the accuracy still jumps by several points from epoch to epoch in the end.
+    """
+    return lr * (1 + math.cos(math.pi * (epoch - 1) / epochs)) / 2
+
+
 class _Run:
     """A run under way: what it trains, and the folder that its results go to."""
 
@@ -108,6 +116,9 @@ class _Run:
         optimizer = SGD(self.model.parameters(), settings.lr, settings.momentum, fused=True)
         shuffle = torch.Generator().manual_seed(settings.seed)
         for number in range(1, settings.epochs + 1):
+            rate = decayed(settings.lr, number, settings.epochs)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
             try:
                 self._epoch(number, optimizer, shuffle)
             except DivergedError as error:
@@ -135,6 +146,7 @@ class _Run:
         self.metrics["epochs"].append(
             {
                 "epoch": number,
+                "lr": optimizer.param_groups[0]["lr"],
                 "train_loss": result.loss,
                 "val_loss": scores.loss,
                 "val_accuracy": scores.accuracy,

@@ -1,0 +1,315 @@
+"""convert and revert: what becomes of the layers, and that nothing else changes."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+import fastconv
+from fastconv import models
+from fastconv.nn import Placeholder
+
+pytestmark = pytest.mark.quick
+
+X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def chain():
+    """A Sequential with all that can be fused and some that cannot."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, 2, 1, ceil_mode=True),
+        nn.Conv2d(4, 4, 3, padding="same", bias=False),
+        nn.ReLU(),
+        nn.BatchNorm2d(4),
+        nn.Sequential(nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect"), nn.ReLU()),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 6, 1),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(24, 5),
+    )
+
+
+FUSED = [
+    "ConvReLUMaxPool2d", "Placeholder", "Placeholder", "ConvReLU2d", "Placeholder", "BatchNorm2d",
+    "Sequential", "MaxPool2d", "Conv2d", "MaxPool2d", "ReLU", "Flatten", "Linear",
+]  # fmt: skip
+
+
+def types(sequential):
+    return [type(layer).__name__ for layer in sequential]
+
+
+def assert_same(model, expected, x=X):
+    """Output and gradients, in float64, where rounding does not show."""
+    results = []
+    for m in (model, expected):
+        m, x = copy.deepcopy(m).double(), x.double()
+        y = m(x)
+        results.append([y, *torch.autograd.grad(y.square().sum(), list(m.parameters()))])
+    torch.testing.assert_close(*results)
+
+
+def test_chains_are_fused():
+    model = chain()
+    converted = fastconv.convert(model)
+    assert types(converted) == FUSED
+    assert types(converted[6]) == ["ConvReLU2d", "Placeholder"]
+    for layer in converted.modules():
+        assert not type(layer).__module__.startswith("torch.nn.modules.conv")
+    assert isinstance(converted[0], fastconv.ConvReLUMaxPool2d)
+    assert_same(converted, model)
+
+
+def test_names_stay():
+    model = chain()
+    converted = fastconv.convert(model)
+    assert len(converted) == len(model)
+    assert list(converted.state_dict()) == list(model.state_dict())
+    assert [n for n, _ in converted.named_parameters()] == [n for n, _ in model.named_parameters()]
+    names = [name for name, _ in model.named_modules()]
+    assert [name for name, _ in converted.named_modules()] == names
+    converted.load_state_dict(chain().state_dict())
+
+
+@pytest.mark.parametrize("fuse", [False, True])
+def test_the_model_itself_does_not_change(fuse):
+    model = chain()
+    before = types(model)
+    converted = fastconv.convert(model, fuse=fuse)
+    assert types(model) == before and converted is not model
+    assert all(type(layer).__module__.startswith("torch.") for layer in model.modules())
+    for a, b in zip(
+        [*model.parameters(), *model.buffers()],
+        [*converted.parameters(), *converted.buffers()],
+        strict=True,
+    ):
+        assert a is b  # an optimizer made before goes on
+
+
+def test_in_place():
+    model = chain()
+    assert fastconv.convert(model, inplace=True) is model and types(model) == FUSED
+    assert fastconv.revert(model, inplace=True) is model
+    assert repr(model) == repr(chain())
+
+
+def test_without_fusing():
+    model = chain()
+    converted = fastconv.convert(model, fuse=False)
+    assert types(converted) == types(model)
+    assert type(converted[0]) is fastconv.Conv2d
+    assert type(converted[1]) is fastconv.ReLU and converted[1].inplace
+    assert type(converted[2]) is fastconv.MaxPool2d
+    assert_same(converted, model)
+
+
+@pytest.mark.parametrize("fuse", [False, True])
+def test_revert(fuse):
+    model = chain().eval()
+    converted = fastconv.convert(model, fuse=fuse).train()
+    back = fastconv.revert(converted)
+    assert repr(back) == repr(model)
+    assert [type(a) for a in back.modules()] == [type(a) for a in model.modules()]
+    assert all(layer.training for layer in back.modules())
+    for a, b in zip(back.modules(), model.modules(), strict=True):
+        assert set(vars(a)) == set(vars(b))
+    assert all(a is b for a, b in zip(back.parameters(), model.parameters(), strict=True))
+    assert types(converted)[:2] == (FUSED if fuse else types(model))[:2]
+    assert_same(back.eval(), model)
+
+
+def test_twice_is_once():
+    once = fastconv.convert(chain())
+    assert repr(fastconv.convert(once)) == repr(once)
+    assert_same(fastconv.convert(once), chain())
+    plain = fastconv.convert(chain(), fuse=False)
+    assert repr(fastconv.convert(plain)) == repr(once)
+    assert repr(fastconv.revert(fastconv.convert(plain))) == repr(chain())
+    assert repr(fastconv.revert(chain())) == repr(chain())
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2)], ids=repr)
+def test_a_single_layer(layer):
+    converted = fastconv.convert(layer)
+    assert type(converted) is getattr(fastconv, type(layer).__name__)
+    assert repr(converted) == repr(layer)
+    assert type(fastconv.revert(converted)) is type(layer)
+
+
+def test_copies():
+    converted = fastconv.convert(chain())
+    for other in (copy.deepcopy(converted), pickle.loads(pickle.dumps(converted))):
+        assert_same(other, converted)
+        assert repr(fastconv.revert(other)) == repr(chain())
+
+
+HOOKS = {
+    "register_forward_hook": lambda module, args, output: None,
+    "register_forward_pre_hook": lambda module, args: None,
+    "register_full_backward_hook": lambda module, grads, outputs: None,
+    "register_full_backward_pre_hook": lambda module, grads: None,
+}
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("kind", HOOKS)
+def test_layers_with_hooks_are_not_fused(kind, place):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2))
+    calls = []
+
+    def hook(*arguments):
+        calls.append(arguments[0])
+        return HOOKS[kind](*arguments)
+
+    getattr(model[place], kind)(hook)
+    converted = fastconv.convert(model)
+    kept = ["Conv2d", "ReLU", "MaxPool2d"]
+    assert types(converted) == (["ConvReLU2d", "Placeholder", "MaxPool2d"] if place == 2 else kept)
+    assert type(converted[place]) is getattr(fastconv, kept[place])
+    converted(X.clone().requires_grad_()).sum().backward()
+    assert calls == [converted[place]]
+
+
+def test_hooks_around_a_chain_stay():
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
+    shapes = []
+    model[0].register_forward_hook(lambda module, args, y: shapes.append(y.shape))
+    converted = fastconv.convert(model)
+    assert types(converted[0]) == ["ConvReLU2d", "Placeholder"]
+    converted(X)
+    assert shapes == [(2, 4, 14, 14)]
+
+
+class Conv(nn.Conv2d):
+    """A subclass may do anything."""
+
+
+class Chain(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x) + self[0](x).sum()
+
+
+def test_what_is_left_alone():
+    def convs():
+        return nn.Conv2d(3, 3, 3, padding=1)
+
+    parametrised = nn.utils.parametrizations.weight_norm(convs())
+    own_forward = convs()
+    own_forward.forward = lambda x: -x
+    for conv in (Conv(3, 3, 3, padding=1), parametrised, own_forward):
+        model = nn.Sequential(conv, nn.ReLU())
+        converted = fastconv.convert(model)
+        assert type(converted[0]) is type(conv)
+        assert type(converted[1]) is fastconv.ReLU
+        assert torch.equal(converted(X), model(X))
+    # a Sequential with a forward of its own: plain replacement only
+    model = Chain(convs(), nn.ReLU())
+    converted = fastconv.convert(model)
+    assert [type(layer) for layer in converted] == [fastconv.Conv2d, fastconv.ReLU]
+    assert_same(converted, model)
+    # a convolution with a hook that makes its weight
+    model = nn.Sequential(torch.nn.utils.spectral_norm(convs()), nn.ReLU()).eval()
+    model(X)
+    converted = fastconv.convert(model)
+    assert [type(layer) for layer in converted] == [fastconv.Conv2d, fastconv.ReLU]
+    torch.testing.assert_close(converted(X), model(X))
+
+
+def test_pool_with_indices_is_not_fused():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2, return_indices=True))
+    converted = fastconv.convert(model)
+    assert types(converted) == ["ConvReLU2d", "Placeholder", "MaxPool2d"]
+    assert len(converted(X)) == 2
+
+
+class TwoPaths(nn.Module):
+    """One convolution in a chain and elsewhere, one ReLU in two chains."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        relu = nn.ReLU()
+        self.shared = nn.Conv2d(3, 3, 3, padding=1)
+        self.first = nn.Sequential(self.shared, relu)
+        self.second = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), relu)
+        self.third = nn.Sequential(nn.BatchNorm2d(3), relu)
+
+    def forward(self, x):
+        return self.third(self.second(self.first(x) + self.shared(x)))
+
+
+def test_shared_layers():
+    model = TwoPaths()
+    converted = fastconv.convert(model)
+    assert types(converted.first) == ["Conv2d", "ReLU"]
+    assert converted.first[0] is converted.shared
+    assert types(converted.second) == ["ConvReLU2d", "Placeholder"]
+    assert types(converted.third) == ["BatchNorm2d", "ReLU"]
+    assert_same(converted, model)
+    back = fastconv.revert(converted)
+    assert repr(back) == repr(model)
+    assert back.first[1] is back.second[1] is back.third[1]
+    assert all(type(layer).__module__.startswith(("torch", __name__)) for layer in back.modules())
+
+
+def test_tied_weights_stay_tied():
+    model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU(), nn.Conv2d(3, 3, 3))
+    model[2].weight = model[0].weight
+    for inplace in (False, True):
+        converted = fastconv.convert(model, inplace=inplace)
+        assert converted[2].weight is converted[0].weight is model[0].weight
+
+
+def test_blocks_of_the_users():
+    block = fastconv.ConvReLUMaxPool2d(3, 4, 3, pool_kernel_size=3, pool_stride=2, ceil_mode=True)
+    model = nn.ModuleDict({"a": block, "b": block, "c": fastconv.ConvReLU2d(3, 4, 3)})
+    assert repr(fastconv.convert(model)) == repr(model)
+    back = fastconv.revert(model)
+    assert [type(layer) for layer in back["a"]] == [nn.Conv2d, nn.ReLU, nn.MaxPool2d]
+    assert back["a"] is back["b"]
+    assert [type(layer) for layer in back["c"]] == [nn.Conv2d, nn.ReLU]
+    torch.testing.assert_close(back["a"](X), block(X))
+    assert type(fastconv.revert(block)) is nn.Sequential
+    assert type(block) is fastconv.ConvReLUMaxPool2d
+
+
+@pytest.mark.parametrize("function", [fastconv.convert, fastconv.revert])
+@pytest.mark.parametrize("wrong", [None, 3, torch.nn.functional.relu, X])
+def test_not_a_module(function, wrong):
+    with pytest.raises(TypeError, match=f"{function.__name__}: expected a torch.nn.Module, got"):
+        function(wrong)
+
+
+def test_placeholders_keep_their_layer_out_of_sight():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2))
+    converted = fastconv.convert(model)
+    assert not any(type(layer) in (nn.ReLU, nn.MaxPool2d) for layer in converted.modules())
+    assert [p for p in converted if isinstance(p, Placeholder)]
+    assert type(converted[2].original) is nn.MaxPool2d
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_networks(name):
+    size = {"CNN": 16, "CaseStudyCNN": 16, "SimpleCNN": 85, "resnet50": 32}[name]
+    torch.manual_seed(0)
+    model = models.create(name, 3, size, layers="torch").eval()
+    converted = fastconv.convert(model)
+    assert list(converted.state_dict()) == list(model.state_dict())
+    fused = sum(
+        isinstance(layer, fastconv.ConvReLU2d | fastconv.ConvReLUMaxPool2d)
+        for layer in converted.modules()
+    )
+    assert fused == {"CNN": 1, "CaseStudyCNN": 3, "SimpleCNN": 3, "resnet50": 0}[name]
+    kinds = (nn.Conv2d, nn.ReLU, nn.MaxPool2d)
+    assert not any(type(layer) in kinds for layer in converted.modules())
+    x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(converted.double()(x.double()), model.double()(x.double()))
+    assert repr(fastconv.revert(converted)) == repr(model)
