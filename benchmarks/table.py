@@ -106,7 +106,7 @@ def training(runs: dict[str, dict]) -> str:
     where = first["environment"]
     lines += [
         "",
-        f"{len(first['epochs'])} epochs. {where['processor']}, {where['threads']} threads, "
+        f"Epochs: {len(first['epochs'])}. {where['processor']}, {where['threads']} threads, "
         f"torch {where['torch']}.",
     ]
     return "\n".join(lines)

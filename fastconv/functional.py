@@ -1,7 +1,10 @@
 """The operations as functions, argument for argument as in torch.nn.functional.
 
-Here arguments are checked and the call goes to fastconv's operator, or to torch's own where
-fastconv has no kernel for the dtype or device (float32 and float64 on CPUs have one).
+Here arguments are checked and the call goes to fastconv's operator, or to torch's own:
+    dtypes and devices without a kernel (float32 and float64 on CPUs have one; float16 and bfloat16,
+    and so autocast, do not yet), layouts other than strided, empty tensors;
+    forward AD, and torch.func's transforms inside torch.compile;
+    a lone ReLU inside torch.compile, which makes one loop of it and its neighbours.
 """
 
 from __future__ import annotations
@@ -196,7 +199,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
         RuntimeError: `inplace` on a leaf that requires grad, as torch.
     """
     _expect_tensor("relu", "input", input)
-    # A compiler makes one loop of a lone ReLU and its neighbours, if it can see into it.
+    # A compiler can only make one loop of a lone ReLU and its neighbours if it sees into it.
     if torch.compiler.is_compiling() or not _has_kernel(input) or input.is_nested:
         return F.relu(input, inplace)
     return operators.relu_(input) if inplace else operators.relu(input)

@@ -61,7 +61,7 @@ OPERATIONS = {
     "relu": (fc.relu, (X,)),
     "relu in place": (lambda x: fc.relu(x * 1.5, inplace=True), (X,)),
     "max_pool2d": (lambda x: fc.max_pool2d(x, 3, 2, 1, 1, True), (X,)),
-    "max_pool2d dilated": (lambda x: fc.max_pool2d(x, (3, 2), 1, (1, 0), (1, 2)), (X,)),
+    "max_pool2d dilated": (lambda x: fc.max_pool2d(x, (3, 2), 1, (1, 0), (2, 2)), (X,)),
     "max_pool2d 16x17": (lambda x: fc.max_pool2d(x, (16, 17), 1, 8), (X,)),
     "max_pool2d 3-D": (lambda x: fc.max_pool2d(x[0], 2), (X,)),
     "max_pool2d indices": (lambda x: fc.max_pool2d(x, 2, return_indices=True)[0], (X,)),
@@ -739,6 +739,26 @@ def test_other_kinds_of_tensors_are_torchs():
 
 
 @quick
+def test_without_torchs_private_names(run_python):
+    # A torch that lacks one of them: no call counts as plain, all take the registered operators.
+    done = run_python(
+        "import torch\n"
+        "name = '_len_torch_function_stack'\n"
+        "function = getattr(torch._C, name)\n"
+        "delattr(torch._C, name)\n"
+        "import fastconv\n"
+        "setattr(torch._C, name, function)\n"
+        "assert not fastconv.operators._eager.quiet()\n"
+        "x = torch.randn(2, 3, 6, 6, requires_grad=True)\n"
+        "layer = fastconv.ConvReLUMaxPool2d(3, 4, 3, pool_kernel_size=2)\n"
+        "y = fastconv.relu(layer(x), inplace=True)\n"
+        "y.sum().backward()\n"
+        "print(y.grad_fn is not None, x.grad.shape)\n"
+    )
+    assert done.stdout.strip() == "True torch.Size([2, 3, 6, 6])", done.stderr
+
+
+@quick
 def test_calls_from_many_threads():
     model, x = net_and_input()
     expected = training_step(model, x)
@@ -777,9 +797,6 @@ def strided(draw, size):
 def test_memory_formats_are_torchs(data, n, c, h, w, k, r):
     x = data.draw(strided((n, c, h + 1, w + 1))).requires_grad_()
     weight = data.draw(strided((k, c, r, r))).requires_grad_()
-    assert geometry.is_channels_last(x.shape, x.stride()) == (
-        torch._prims_common.suggest_memory_format(x) == channels_last
-    )
     pairs = {
         "conv2d": (fc.conv2d(x, weight), F.conv2d(x, weight)),
         "relu": (fc.relu(x), F.relu(x)),
@@ -795,6 +812,15 @@ def test_memory_formats_are_torchs(data, n, c, h, w, k, r):
         (dx,) = torch.autograd.grad(found.sum(), x)
         (expected,) = torch.autograd.grad(expected.sum(), x)
         assert same_format(dx, expected) or not name.startswith("conv"), f"gradient of {name}"
+
+
+@quick
+@given(data=st.data(), n=sizes, c=sizes, h=sizes, w=sizes)
+def test_what_counts_as_channels_last(data, n, c, h, w):
+    x = data.draw(strided((n, c, h, w)))
+    assert geometry.is_channels_last(x.shape, x.stride()) == (
+        torch._prims_common.suggest_memory_format(x) == channels_last
+    )
 
 
 def same_format(a, b):
@@ -858,14 +884,18 @@ def test_empty_tensors_are_torchs(size):
 @given(data=st.data())
 def test_indices_are_torchs(data):
     window = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    padding = tuple(data.draw(st.integers(0, n // 2)) for n in window)
+    # Dilation steps over the input from the padding: torch must not see such windows.
+    dilation = 1 if any(padding) else data.draw(st.integers(1, 2))
     arguments = dict(
         kernel_size=window,
         stride=data.draw(st.integers(1, 3)),
-        padding=tuple(data.draw(st.integers(0, n // 2)) for n in window),
+        padding=padding,
+        dilation=dilation,
         ceil_mode=data.draw(st.booleans()),
         return_indices=True,
     )
-    x = torch.randint(-2, 3, (2, 3, 7, 6), generator=torch.Generator().manual_seed(0)).float()
+    x = torch.randint(-2, 3, (2, 3, 8, 7), generator=torch.Generator().manual_seed(0)).float()
     if data.draw(st.booleans()):
         x = x.contiguous(memory_format=channels_last)
     x = data.draw(st.sampled_from((x, x[0], x[:, :1])))

@@ -100,8 +100,3 @@ def is_channels_last(size: Sequence[int], stride: Sequence[int]) -> bool:
             return False
         least = stride[d] * size[d] if size[d] > 1 else stride[d]
     return True
-
-
-def is_dense(size: Sequence[int], stride: Sequence[int], wanted: Sequence[int]) -> bool:
-    """Whether the strides are the wanted ones wherever they matter."""
-    return all(n == 1 or a == b for n, a, b in zip(size, stride, wanted, strict=True))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import _C, precision
 from . import _geometry as geometry
-from ._marshal import DTYPES, NO_WORKSPACE, dense, empty, pack, workspace, workspace_bytes
+from ._marshal import DTYPES, NO_WORKSPACE, dense, empty, is_dense, pack, workspace, workspace_bytes
 
 Ints = tuple[int, ...]
 
@@ -34,16 +34,11 @@ def _input(
     size: Ints, stride: Ints, dtype: torch.dtype
 ) -> tuple[torch.memory_format | None, tuple]:
     """How x or w is passed: as it is where it is dense, else as a copy."""
+    if is_dense(size, stride):
+        return None, _tail(size, stride, dtype)
     channels_last = geometry.is_channels_last(size, stride)
-    copy = None
-    if not any(geometry.is_dense(size, stride, dense) for dense in _both_strides(size)):
-        copy = torch.channels_last if channels_last else torch.contiguous_format
-        stride = geometry.strides(size, channels_last)
-    return copy, _tail(size, stride, dtype)
-
-
-def _both_strides(size: Ints) -> tuple[Ints, Ints]:
-    return geometry.nchw(size), geometry.nhwc(size)
+    copy = torch.channels_last if channels_last else torch.contiguous_format
+    return copy, _tail(size, geometry.strides(size, channels_last), dtype)
 
 
 def _tail(size: Ints, stride: Ints, dtype: torch.dtype) -> tuple:

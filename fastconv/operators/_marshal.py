@@ -39,16 +39,17 @@ def flat(tensor: Tensor | None) -> Buffer | None:
 
 
 @lru_cache(maxsize=4096)
-def _is_dense(size: Sequence[int], stride: Sequence[int], channels_last: bool) -> bool:
-    return geometry.is_dense(size, stride, geometry.strides(size, channels_last))
+def is_dense(size: Sequence[int], stride: Sequence[int]) -> bool:
+    """Whether the strides are those of one of the two memory formats, wherever they matter."""
+    return any(
+        all(n == 1 or a == b for n, a, b in zip(size, stride, wanted, strict=True))
+        for wanted in (geometry.nchw(size), geometry.nhwc(size))
+    )
 
 
 def dense(tensor: Tensor) -> Tensor:
     """The tensor itself where it is contiguous or channels_last, else a contiguous copy."""
-    size, stride = tensor.shape, tensor.stride()
-    if _is_dense(size, stride, False) or _is_dense(size, stride, True):
-        return tensor
-    return tensor.contiguous()
+    return tensor if is_dense(tensor.shape, tensor.stride()) else tensor.contiguous()
 
 
 def empty(size: Sequence[int], channels_last: bool, like: Tensor, dtype=None) -> Tensor:
