@@ -30,7 +30,7 @@ def threads_as_before():
 
 @pytest.fixture
 def one_thread(threads_as_before):
-    """For many small operations: there threads only wait for each other, for long on a busy machine."""
+    """For many small operations: threads would mostly wait for each other there."""
     torch.set_num_threads(1)
 
 
