@@ -233,7 +233,9 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
     const Conv2d& conv = problem.conv;
     const WgradPlan<T> plan(problem);
     const WgradWorkspace<T> space(problem, plan, workspace);
-    std::memset(space.dw, 0, size_t(conv.K * plan.slabs.filter_size) * sizeof(T));
+    parallel_for(problem.threads, conv.K, [&](int64_t k, int) {
+        std::memset(space.dw + k * plan.slabs.filter_size, 0, size_t(plan.slabs.filter_size) * sizeof(T));
+    });
     for (int64_t k = 0; k < conv.K; ++k) space.bias[k] = 0;
     for (int64_t first = 0; first < conv.N; first += plan.images) {
         const int64_t images = min(plan.images, conv.N - first);
