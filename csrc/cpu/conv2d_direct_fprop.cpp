@@ -155,7 +155,8 @@ void compute_item(const Conv2dProblem& problem, const Plan<T>& plan, const Fprop
     const int64_t conv_rows = needed.last - needed.first, pixels = conv_rows * conv.Q;
     if (pixels)
         pack_rows(args.x, n, needed.first * conv.stride_h - conv.pad_h,
-                  (conv_rows - 1) * conv.stride_h + (conv.R - 1) * conv.dilation_h + 1, -conv.pad_w, plan.width, input);
+                  (conv_rows - 1) * conv.stride_h + (conv.R - 1) * conv.dilation_h + 1, -conv.pad_w, plan.width, conv.C,
+                  input);
     for (int64_t i = 0; i < pixels; ++i)
         offsets[i] = int32_t((i / conv.Q * conv.stride_h * plan.width + i % conv.Q * conv.stride_w) * conv.C);
 

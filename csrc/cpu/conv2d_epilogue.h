@@ -47,13 +47,11 @@ inline void pool_row(const Conv2d& shape, const Pool2d& pool, const T* conv, int
         const int64_t q = qq * pool.stride_w - pool.pad_w;
         const Range columns = valid_positions(q, pool.dilation_w, pool.window_w, shape.Q);
         for (int64_t v = 0; v < vectors; ++v) {
-            const auto at = [&](int64_t i, int64_t j) {
-                const int64_t pixel = (p + i * pool.dilation_h - first_row) * shape.Q + q + j * pool.dilation_w;
-                return load(conv + (pixel * vectors + v) * W);
-            };
+            const Window<Vec<T>, T> window = {conv + (((p - first_row) * shape.Q + q) * vectors + v) * W,
+                                              pool.dilation_h * shape.Q * vectors * W, pool.dilation_w * vectors * W};
             Vec<T> best = splat(-T(__builtin_inf()));
             Mask<T> winner = Mask<T>{} + dead;
-            find_winner(pool.window_w, rows, columns, at, best, winner);
+            find_winner(pool.window_w, rows, columns, window, best, winner);
             const auto is_dead = best <= 0;
             winner = select(is_dead, Mask<T>{} + dead, winner);
             // A window that holds no input gives -inf, as in torch.

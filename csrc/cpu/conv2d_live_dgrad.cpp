@@ -34,7 +34,8 @@ inline Cover* list_covers(int64_t p, int64_t window, int64_t stride, int64_t pad
 
 template <class T>
 struct DgradPlan {
-    int64_t width;  // of dx with its padding
+    int64_t width;              // of dx with its padding
+    int64_t channels, filters;  // of one group
     Slabs<T> slabs;
     int64_t capacity;            // of the lists of one row of pixels
     int64_t block_rows, blocks;  // rows of dx of an item, items of an image
@@ -45,11 +46,15 @@ struct DgradPlan {
         return max(conv.W + conv.pad_w, (conv.Q - 1) * conv.stride_w + (conv.S - 1) * conv.dilation_w + 1);
     }
 
-    explicit DgradPlan(const Conv2dProblem& problem) : width(padded_width(problem.conv)), slabs(problem.conv, width) {
+    explicit DgradPlan(const Conv2dProblem& problem)
+        : width(padded_width(problem.conv)),
+          channels(problem.conv.C / problem.conv.groups),
+          filters(problem.conv.K / problem.conv.groups),
+          slabs(problem.conv, width, problem.conv.C, channels) {
         const Conv2d& conv = problem.conv;
         const Pool2d& pool = problem.pool;
         const int64_t overlap = min(pool.window_h, pool.P);  // rows of windows that may share a row of pixels
-        capacity = conv.K * pool.Q * overlap + list_slack;
+        capacity = conv.K * min(conv.Q, pool.Q * overlap) + list_slack;
         const int64_t row_bytes = width * conv.C * int64_t(sizeof(T));
         block_rows = max(1, min(block_bytes / row_bytes, conv.H * conv.N / least_items));
         blocks = ceil_div(conv.H, block_rows);
@@ -80,7 +85,7 @@ struct DgradWorkspace {
         const Pool2d& pool = problem.pool;
         Carver carver(start_);
         w = carver.take<T>(conv.K * plan.slabs.filter_size);
-        k_offset = carver.take<int32_t>(plan.slabs.filters + lanes<T>);
+        k_offset = carver.take<int32_t>(plan.filters + lanes<T>);
         columns = carver.take<Cover*>(conv.Q + 1);
         Cover* const covers = carver.take<Cover>(conv.Q * pool.window_w);
         if (columns) columns[0] = covers;
@@ -110,22 +115,45 @@ struct Pixels {
     int64_t row, column;
 };
 
-// Appends those of `filters` gradients side by side whose code c has wanted(c); codes may be null: all.
-template <class T, class Wanted>
-void list_filters(int64_t filters, const T* dy, const uint8_t* code, const Wanted& wanted, const int32_t* k_offset,
-                  int32_t* offsets, T* values, int64_t& count) {
+// A window over a pixel: its gradients and codes, filter by filter, and what code stands for this pixel.
+template <class T>
+struct Source {
+    const T* dy;
+    const uint8_t* code;
+    int match;
+};
+
+// Appends one entry for each filter to whose gradient at this pixel the sources add up; matches(codes, match) says
+// which codes stand for the pixel.
+template <class T, class Matches>
+void list_filters(int64_t filters, const Source<T>* sources, const Source<T>* end, const Matches& matches,
+                  const int32_t* k_offset, int32_t* offsets, T* values, int64_t& count) {
     int64_t k = 0;
     if constexpr (sizeof(T) == 4) {
         constexpr int W = lanes<T>;
         for (; k + W <= filters; k += W) {
-            const Vec<T> g = load(dy + k);
-            Mask<T> live = g != 0;
-            if (code) live &= wanted(load_bytes<T>(code + k));
-            append(live, load(k_offset + k), g, offsets, values, count);
+            Vec<T> g = {};
+            for (const Source<T>* source = sources; source < end; ++source)
+                g += select(matches(load_bytes<T>(source->code + k), source->match), load(source->dy + k), Vec<T>{});
+            append(g != 0, load(k_offset + k), g, offsets, values, count);
         }
     }
-    for (; k < filters; ++k)
-        append(dy[k] != 0 && (!code || wanted(int(code[k]))), k_offset[k], dy[k], offsets, values, count);
+    for (; k < filters; ++k) {
+        T g = 0;
+        for (const Source<T>* source = sources; source < end; ++source)
+            g += select(matches(int(source->code[k]), source->match), source->dy[k], T(0));
+        append(g != 0, k_offset[k], g, offsets, values, count);
+    }
+}
+
+// The same for one source without codes.
+template <class T>
+void list_filters(int64_t filters, const T* dy, const int32_t* k_offset, int32_t* offsets, T* values, int64_t& count) {
+    int64_t k = 0;
+    if constexpr (sizeof(T) == 4)
+        for (; k + lanes<T> <= filters; k += lanes<T>)
+            append(load(dy + k) != 0, load(k_offset + k), load(dy + k), offsets, values, count);
+    for (; k < filters; ++k) append(dy[k] != 0, k_offset[k], dy[k], offsets, values, count);
 }
 
 // Lists the live gradients of row p of pixels; code is the image's.
@@ -134,34 +162,36 @@ void list_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const D
                  const Pixels<T>& dy, const uint8_t* code, int64_t p) {
     const Conv2d& conv = problem.conv;
     const Pool2d& pool = problem.pool;
-    const int64_t filters = plan.slabs.filters;
+    const int64_t filters = plan.filters;
     int64_t* start = space.start;
     Cover rows[max_positions];
     const Cover* const end_rows =
         list_covers(p, pool.window_h, pool.stride_h, pool.pad_h, pool.dilation_h, pool.P, rows);
+    Source<T> sources[max_positions];
     int64_t count = 0;
     for (int64_t q = 0; q < conv.Q; ++q) {
         for (int64_t group = 0; group < conv.groups; ++group) {
             const int64_t k = group * filters;
             *start++ = count;
-            if (problem.epilogue != Epilogue::relu_max_pool) {
-                const uint8_t* bytes = problem.epilogue == Epilogue::relu
-                                           ? code + (p * ceil_div(conv.Q, 8) + q / 8) * conv.K + k
-                                           : nullptr;
-                const int bit = 1 << (q % 8);
+            if (problem.epilogue == Epilogue::none) {
+                list_filters(filters, dy.data + p * dy.row + q * dy.column + k, space.k_offset, space.offset, space.g,
+                             count);
+            } else if (problem.epilogue == Epilogue::relu) {
+                sources[0] = {dy.data + p * dy.row + q * dy.column + k,
+                              code + (p * ceil_div(conv.Q, 8) + q / 8) * conv.K + k, 1 << (q % 8)};
                 list_filters(
-                    filters, dy.data + p * dy.row + q * dy.column + k, bytes, [bit](auto c) { return (c & bit) != 0; },
+                    filters, sources, sources + 1, [](auto codes, int bit) { return (codes & bit) != 0; },
                     space.k_offset, space.offset, space.g, count);
-                continue;
-            }
-            for (const Cover* row = rows; row < end_rows; ++row) {
-                for (const Cover* column = space.columns[q]; column < space.columns[q + 1]; ++column) {
-                    const int position = int(row->position * pool.window_w + column->position);
-                    list_filters(
-                        filters, dy.data + row->window * dy.row + column->window * dy.column + k,
-                        code + (row->window * pool.Q + column->window) * conv.K + k,
-                        [position](auto c) { return c == position; }, space.k_offset, space.offset, space.g, count);
-                }
+            } else {
+                Source<T>* end = sources;
+                for (const Cover* row = rows; row < end_rows; ++row)
+                    for (const Cover* column = space.columns[q]; column < space.columns[q + 1]; ++column)
+                        *end++ = {dy.data + row->window * dy.row + column->window * dy.column + k,
+                                  code + (row->window * pool.Q + column->window) * conv.K + k,
+                                  int(row->position * pool.window_w + column->position)};
+                list_filters(
+                    filters, sources, end, [](auto codes, int position) { return codes == position; }, space.k_offset,
+                    space.offset, space.g, count);
             }
         }
     }
@@ -184,14 +214,11 @@ void add_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const Dg
             const int64_t piece_start = piece * slabs.vectors_at_once * W;
             const T* w = space.w + (outer * slabs.rows + row) * slabs.vectors * W + piece_start;
             T* at = to + done * slabs.row_step + piece_start;
-            for (int64_t q = 0; q < conv.Q; ++q, at += conv.stride_w * conv.C) {
-                for (int64_t group = 0; group < conv.groups; ++group) {
-                    const int64_t list = q * conv.groups + group, first = space.start[list],
-                                  count = space.start[list + 1] - first;
-                    if (count)
-                        add(space.offset + first, space.g + first, count, w + group * slabs.filters * slabs.filter_size,
-                            slabs.vectors * W, at + group * slabs.channels, slabs.row_step);
-                }
+            for (int64_t group = 0; group < conv.groups; ++group) {
+                const int64_t* start = space.start + group;
+                add({space.offset, space.g, start, start + 1, conv.groups, conv.Q},
+                    w + group * plan.filters * slabs.filter_size, slabs.vectors * W, at + group * plan.channels,
+                    slabs.row_step, conv.stride_w * conv.C);
             }
         }
     }
@@ -259,7 +286,7 @@ void run_typed(const Conv2dProblem& problem, const DgradArgs& args, void* worksp
         std::memset(filter, 0, size_t(plan.slabs.filter_size) * sizeof(T));
         pack_filter(args.w, k, filter, plan.slabs.r_step, plan.slabs.s_step);
     });
-    for (int64_t k = 0; k < plan.slabs.filters; ++k) space.k_offset[k] = int32_t(k * plan.slabs.filter_size);
+    for (int64_t k = 0; k < plan.filters; ++k) space.k_offset[k] = int32_t(k * plan.slabs.filter_size);
     for (int64_t q = 0; q < conv.Q; ++q)
         space.columns[q + 1] =
             list_covers(q, pool.window_w, pool.stride_w, pool.pad_w, pool.dilation_w, pool.Q, space.columns[q]);

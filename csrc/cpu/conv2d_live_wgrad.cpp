@@ -3,10 +3,12 @@
 //   dw[k][r, s, c] = sum over live (p, q, g) of channel k: g * x[p * stride + r, q * stride + s, c]
 //
 // Images are taken a few at a time, as many as the outer cache holds, in two steps over all threads:
-//   1. pack x as NHWC, with the padding in place;
-//   2. a work item has some filters; for each tile (some rows of dy, or a part of one) it lists their live
-//      gradients and where in x these point, and adds them up piece of a filter by piece, so that what a tile
-//      points to in x stays in the first-level cache over all its filters.
+//   1. pack x by blocks of a few channels: each block has all these images as NHWC, one below the other, with
+//      the padding in place;
+//   2. a work item has some filters and some blocks; for each tile (some rows of dy, or a part of one) it lists the
+//      filters' live gradients and where in a block these point, and adds them up block by block. What a tile
+//      points to in one block stays in the first-level cache over all filters and kernel positions, and every
+//      multiply-add reads x from there.
 // Every element of dw has one owner, which sees images and tiles in order: no partial sums to merge, and
 // the same bits for any number of threads.
 #include "isa_kernels.h"
@@ -18,214 +20,289 @@ namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
 constexpr int64_t images_bytes = 4 << 20;  // packed input of the images taken at a time
-constexpr int64_t tile_bytes = 20 << 10;   // of x that a tile points to: what the first-level cache can hold
+constexpr int64_t tile_bytes = 24 << 10;   // of a block that a tile points to: what the first-level cache can hold
 constexpr int64_t least_entries = 24;      // of a full list, so that adding to dw costs little
+constexpr int64_t bytes_per_vector = 3;    // of a tile of x, for a multiply-add of one vector: the most
 constexpr int64_t least_items = 8;
 
 template <class T>
 struct WgradPlan {
-    int64_t height, width;  // of the packed input
-    Slabs<T> slabs;
-    int64_t front_slack, image_size;   // elements before an image's first one, and in all
-    int64_t tile_rows, tile_columns;   // of dy, in a tile
-    int64_t tiles_down, tiles_across;  // of an image
-    int64_t capacity;                  // of a list
-    int64_t images;                    // at a time
-    int64_t filters_at_once, ranges;   // filters of an item
-    int64_t filter_tiles, shares;      // what a filter is cut into, and the items these are spread over
+    int64_t height, width;            // of a packed image
+    int64_t filters;                  // of one group
+    int64_t blocks_per_group;         // blocks of channels
+    int64_t channels;                 // of a block: those that the last one lacks are zeros
+    Slabs<T> slabs;                   // of one block
+    int64_t image_size;               // elements of an image in a block
+    int64_t images;                   // at a time
+    int64_t front_slack, block_size;  // elements before a block's first image, and in all
+    int64_t tile_rows, tile_columns;  // of dy, in a tile; the rows may be those of several images
+    int64_t tiles_across;
+    int64_t capacity;                         // of a list
+    int64_t parts;                            // what a block of a filter is cut into for the registers
+    int64_t filters_at_once, ranges, shares;  // an item has filters_at_once filters and a share of their blocks
 
     static int64_t packed_width(const Conv2d& conv) {
         return (conv.Q - 1) * conv.stride_w + (conv.S - 1) * conv.dilation_w + 1;
+    }
+    // Blocks as small as keeps the accumulators filled: of whole vectors, times the kernel's positions.
+    static int64_t count_blocks(const Conv2d& conv) {
+        const int64_t least_channels = lanes<T> * max(1, max_accumulators / (conv.R * conv.S));
+        return max(1, conv.C / conv.groups / least_channels);
     }
 
     explicit WgradPlan(const Conv2dProblem& problem)
         : height((problem.conv.P - 1) * problem.conv.stride_h + (problem.conv.R - 1) * problem.conv.dilation_h + 1),
           width(packed_width(problem.conv)),
-          slabs(problem.conv, width) {
+          filters(problem.conv.K / problem.conv.groups),
+          blocks_per_group(count_blocks(problem.conv)),
+          channels(ceil_div(problem.conv.C / problem.conv.groups, blocks_per_group)),
+          slabs(problem.conv, width, channels, channels) {
         const Conv2d& conv = problem.conv;
         const Pool2d& pool = problem.pool;
+        image_size = height * width * channels;
+        const int64_t image_bytes = image_size * blocks_per_group * conv.groups * int64_t(sizeof(T));
+        images = max(1, min(conv.N, images_bytes / image_bytes));
+        images = ceil_div(conv.N, ceil_div(conv.N, images));
         // A code that no forward pass wrote may point beside its row, and the last vector of a slab reaches
         // beyond it: both have to stay inside of the buffer.
-        front_slack = pool.pad_w * conv.stride_w * conv.C;
+        front_slack = round_up(pool.pad_w * conv.stride_w * channels, 16);
         const int64_t back_slack =
-            (pool.window_w * pool.dilation_w + pool.stride_w) * conv.stride_w * conv.C + lanes<T>;
-        image_size = round_up(front_slack + height * width * conv.C + back_slack, 16);
-        const int64_t row_bytes = pool.window_h * width * conv.C * int64_t(sizeof(T));
-        tiles_across = max(1, min(ceil_div(row_bytes, tile_bytes), pool.Q / least_entries));
+            (pool.window_w * pool.dilation_w + pool.stride_w) * conv.stride_w * channels + lanes<T>;
+        block_size = round_up(front_slack + images * image_size + back_slack, 16);
+
+        const int64_t row_bytes = width * channels * int64_t(sizeof(T));
+        const int64_t window_lines = (pool.window_h - 1) * pool.dilation_h * conv.stride_h + 1;
+        const int64_t first_bytes = (window_lines + (slabs.rows_at_once - 1) * conv.dilation_h) * row_bytes;
+        const int64_t further_bytes = pool.stride_h * conv.stride_h * row_bytes;
+        tile_rows = max(ceil_div(least_entries, pool.Q), (tile_bytes - first_bytes) / further_bytes + 1);
+        tile_rows = min(tile_rows, images * pool.P);
+        const int64_t bytes = first_bytes + (tile_rows - 1) * further_bytes;
+        tiles_across = max(1, min(ceil_div(bytes, tile_bytes), tile_rows * pool.Q / least_entries));
         tile_columns = ceil_div(pool.Q, tiles_across), tiles_across = ceil_div(pool.Q, tile_columns);
-        tile_rows = min(pool.P, ceil_div(least_entries, pool.Q));
-        tiles_down = ceil_div(pool.P, tile_rows);
         capacity = tile_rows * tile_columns + list_slack;
-        images = max(1, min(conv.N, images_bytes / (image_size * int64_t(sizeof(T)))));
-        images = ceil_div(conv.N, ceil_div(conv.N, images));
-        filters_at_once = max(8, ceil_div(conv.K, least_items));  // 8: as copies turn around at a time
+
+        parts = slabs.outer * slabs.row_groups * slabs.pieces;
+        // So many filters that what they add up outweighs bringing a tile of x close; 8: as copies turn around at a
+        // time.
+        const int64_t tile_vectors = tile_rows * tile_columns * slabs.filter_size / lanes<T>;
+        filters_at_once = max(max(8, ceil_div(conv.K, least_items)), ceil_div(bytes, bytes_per_vector * tile_vectors));
         ranges = ceil_div(conv.K, filters_at_once);
-        filter_tiles = slabs.outer * slabs.row_groups * slabs.pieces;
-        shares = min(filter_tiles, ceil_div(least_items, ranges));
+        shares = min(blocks_per_group, ceil_div(least_items, ranges));  // each makes the lists anew
     }
 };
 
 template <class T>
 struct WgradWorkspace {
-    T *dw, *x;     // packed filters, packed images
+    T* dw;         // packed filters: [block of a group][k]
+    T* x;          // packed images: [group][block]
     double* bias;  // [k]: sums of live gradients
-    // Of thread 0, for the filters of an item:
-    T* g;  // [k][capacity]: lists of entries
+    // Of thread 0, for one tile and the filters of an item:
+    T* g;  // [k][capacity]: lists of entries, which end before last[k]
     int32_t* offset;
-    int64_t* count;
-    T* dy_row;  // one row of dy as [k][Q], its codes the same way
-    uint8_t* code_row;
+    int64_t *first, *last;
+    T* dy;  // [k][rows][columns], the codes the same way
+    uint8_t* code;
+    int32_t *place, *first_row, *last_row;  // [rows][columns], see Windows
     size_t per_thread, bytes;
 
     WgradWorkspace(const Conv2dProblem& problem, const WgradPlan<T>& plan, void* start) {
-        const int64_t K = plan.filters_at_once, Q = plan.tile_columns;
+        const int64_t K = plan.filters_at_once, windows = plan.tile_rows * plan.tile_columns;
         Carver carver(start);
-        dw = carver.take<T>(problem.conv.K * plan.slabs.filter_size);
-        x = carver.take<T>(plan.images * plan.image_size);
+        dw = carver.take<T>(plan.blocks_per_group * problem.conv.K * plan.slabs.filter_size);
+        x = carver.take<T>(problem.conv.groups * plan.blocks_per_group * plan.block_size);
         bias = carver.take<double>(problem.conv.K);
         const size_t shared = carver.used();
         g = carver.take<T>(K * plan.capacity);
         offset = carver.take<int32_t>(K * plan.capacity);
-        count = carver.take<int64_t>(K);
-        dy_row = carver.take<T>(K * Q);
-        code_row = carver.take<uint8_t>(K * Q + lanes<T>);
+        first = carver.take<int64_t>(K), last = carver.take<int64_t>(K);
+        dy = carver.take<T>(K * windows);
+        code = carver.take<uint8_t>(K * windows);
+        place = carver.take<int32_t>(windows);
+        first_row = carver.take<int32_t>(windows), last_row = carver.take<int32_t>(windows);
         per_thread = carver.used() - shared;
         bytes = shared + per_thread * size_t(problem.threads);
     }
     // The same with the thread's own parts.
     WgradWorkspace of(int thread) const {
         WgradWorkspace mine = *this;
-        mine.g = of_thread(g, thread, per_thread), mine.offset = of_thread(offset, thread, per_thread);
-        mine.count = of_thread(count, thread, per_thread);
-        mine.dy_row = of_thread(dy_row, thread, per_thread);
-        mine.code_row = of_thread(code_row, thread, per_thread);
+        const auto move = [&](auto*& array) { array = of_thread(array, thread, per_thread); };
+        move(mine.g), move(mine.offset), move(mine.first), move(mine.last), move(mine.dy), move(mine.code);
+        move(mine.place), move(mine.first_row), move(mine.last_row);
         return mine;
     }
 };
 
-// The codes of row p from column q on for filters first_k .. first_k + count, as [k][columns], in the terms of
-// a pool: for ReLU alone, of windows of one position.
+// What one thread computes: these blocks of these filters.
+struct WgradItem {
+    int64_t first_k, filters, first_block, last_block;
+};
+
+// The codes of row p from column q on for filters first_k .. first_k + count, filter k at out + k * step, in the
+// terms of a pool: for ReLU alone, of windows of one position.
 inline void stage_codes(const Conv2dProblem& problem, const uint8_t* code, int64_t n, int64_t p, int64_t first_q,
-                        int64_t columns, int64_t first_k, int64_t count, uint8_t* out) {
+                        int64_t columns, int64_t first_k, int64_t count, uint8_t* out, int64_t step) {
     const int64_t K = problem.conv.K, Q = problem.pool.Q, P = problem.pool.P;
     if (problem.epilogue == Epilogue::relu_max_pool) {
-        copy2d(columns, count, code + ((n * P + p) * Q + first_q) * K + first_k, K, 1, out, 1, columns);
+        copy2d(columns, count, code + ((n * P + p) * Q + first_q) * K + first_k, K, 1, out, 1, step);
     } else if (problem.epilogue == Epilogue::relu) {
         const uint8_t* row = code + (n * P + p) * ceil_div(Q, 8) * K + first_k;
         for (int64_t k = 0; k < count; ++k)
             for (int64_t i = 0, q = first_q; i < columns; ++i, ++q)
-                out[k * columns + i] = row[q / 8 * K + k] >> (q % 8) & 1 ? 0 : uint8_t(dead);
+                out[k * step + i] = row[q / 8 * K + k] >> (q % 8) & 1 ? 0 : uint8_t(dead);
     } else {
-        std::memset(out, 0, size_t(count * columns));
+        for (int64_t k = 0; k < count; ++k) std::memset(out + k * step, 0, size_t(columns));
     }
 }
 
-// Adds one row of a tile for one filter to its list. An offset is base + q * q_step + i * row_step + j * column_step,
-// where (i, j) is the window position that the code names; positions in `rows` lie in the convolution's output.
-struct ListRow {
-    int64_t columns;
-    int32_t base, q_step, row_step, column_step;
+// The gradients of a tile, one after another, are those of windows that start at `place` in a block of x. The window
+// position (i, j) that a code names lies i * row_step + j * column_step further, and inside of the convolution's
+// output where first_row <= i < last_row.
+struct Windows {
+    int64_t count;
+    const int32_t *place, *first_row, *last_row;
+    int32_t row_step, column_step;
     int window_w;
-    Range rows;
 };
 
+// Appends the live gradients of one filter in a tile to a list; returns their sum.
 template <class T>
-double list_row(const ListRow& row, const T* dy, const uint8_t* code, int32_t* offsets, T* values, int64_t& count) {
+double list_filter(const Windows& windows, const T* dy, const uint8_t* code, int32_t* offsets, T* values,
+                   int64_t& count) {
     // code / window_w for any byte, without a division: exact, since 255 * 254 < 65536.
-    const int reciprocal = (65536 + row.window_w - 1) / row.window_w;
+    const int reciprocal = (65536 + windows.window_w - 1) / windows.window_w;
     double sum = 0;
-    int64_t q = 0;
+    int64_t at = 0;
     if constexpr (sizeof(T) == 4) {
         constexpr int W = lanes<T>;
         Vec<T> sums = {};
-        Mask<T> base;
-        for (int i = 0; i < W; ++i) base[i] = row.base + i * row.q_step;
-        for (; q + W <= row.columns; q += W, base += W * row.q_step) {
-            const Mask<T> codes = load_bytes<T>(code + q);
-            const Mask<T> i = (codes * reciprocal) >> 16, j = codes - i * row.window_w;
-            const Vec<T> g = load(dy + q);
-            const Mask<T> live = (i >= int(row.rows.first)) & (i < int(row.rows.last)) & (g != 0);
+        for (; at + W <= windows.count; at += W) {
+            const Mask<T> codes = load_bytes<T>(code + at);
+            const Mask<T> i = (codes * reciprocal) >> 16, j = codes - i * windows.window_w;
+            const Vec<T> g = load(dy + at);
+            const Mask<T> live = (i >= load(windows.first_row + at)) & (i < load(windows.last_row + at)) & (g != 0);
             sums += select(live, g, Vec<T>{});
-            append(live, base + i * row.row_step + j * row.column_step, g, offsets, values, count);
+            append(live, load(windows.place + at) + i * windows.row_step + j * windows.column_step, g, offsets, values,
+                   count);
         }
         for (int i = 0; i < W; ++i) sum += sums[i];
     }
-    for (; q < row.columns; ++q) {
-        const int i = (code[q] * reciprocal) >> 16, j = code[q] - i * row.window_w;
-        const bool live = i >= row.rows.first && i < row.rows.last && dy[q] != 0;
-        sum += select(live, dy[q], T(0));
-        append(live, row.base + int32_t(q) * row.q_step + i * row.row_step + j * row.column_step, dy[q], offsets,
-               values, count);
+    for (; at < windows.count; ++at) {
+        const int i = (code[at] * reciprocal) >> 16, j = code[at] - i * windows.window_w;
+        const bool live = i >= windows.first_row[at] && i < windows.last_row[at] && dy[at] != 0;
+        sum += select(live, dy[at], T(0));
+        append(live, windows.place[at] + i * windows.row_step + j * windows.column_step, dy[at], offsets, values,
+               count);
     }
     return sum;
 }
 
-// Lists the live gradients of one tile for `filters` filters from first_k on, and adds them to bias (may be null).
+// Lists the live gradients of one tile of `images` images from first_image on for an item's filters, and adds them to
+// bias (may be null).
 template <class T>
 void list_tile(const Conv2dProblem& problem, const WgradPlan<T>& plan, const WgradArgs& args,
-               const WgradWorkspace<T>& space, int64_t n, int64_t tile, int64_t first_k, int64_t filters,
+               const WgradWorkspace<T>& space, int64_t first_image, int64_t images, int64_t tile, const WgradItem& item,
                double* bias) {
     const Conv2d& conv = problem.conv;
     const Pool2d& pool = problem.pool;
-    std::memset(space.count, 0, size_t(filters) * sizeof(int64_t));
+    const int64_t first_k = item.first_k, filters = item.filters;
     const int64_t first_q = tile % plan.tiles_across * plan.tile_columns;
     const int64_t columns = min(plan.tile_columns, pool.Q - first_q);
-    const int64_t first_p = tile / plan.tiles_across * plan.tile_rows;
-    for (int64_t pp = first_p; pp < min(pool.P, first_p + plan.tile_rows); ++pp) {
-        const T* dy = static_cast<const T*>(args.dy.data) + n * args.dy.stride[0] + first_k * args.dy.stride[1] +
-                      pp * args.dy.stride[2] + first_q * args.dy.stride[3];
-        int64_t dy_k = args.dy.stride[1];
-        if (args.dy.stride[3] != 1) {
-            copy2d(columns, filters, dy, args.dy.stride[3], args.dy.stride[1], space.dy_row, 1, columns);
-            dy = space.dy_row, dy_k = columns;
+    const int64_t first_row = tile / plan.tiles_across * plan.tile_rows;
+    const int64_t rows = min(plan.tile_rows, images * pool.P - first_row);
+    const int64_t line = conv.stride_h * plan.width * plan.channels, column = conv.stride_w * plan.channels;
+    const T* dy = space.dy;
+    int64_t dy_k = rows * columns;
+    for (int64_t row = 0; row < rows; ++row) {
+        const int64_t image = (first_row + row) / pool.P, pp = (first_row + row) % pool.P, at = row * columns;
+        const T* dy_row = static_cast<const T*>(args.dy.data) + (first_image + image) * args.dy.stride[0] +
+                          first_k * args.dy.stride[1] + pp * args.dy.stride[2] + first_q * args.dy.stride[3];
+        if (rows == 1 && args.dy.stride[3] == 1) dy = dy_row, dy_k = args.dy.stride[1];
+        else copy2d(columns, filters, dy_row, args.dy.stride[3], args.dy.stride[1], space.dy + at, 1, rows * columns);
+        stage_codes(problem, static_cast<const uint8_t*>(args.code.data), first_image + image, pp, first_q, columns,
+                    first_k, filters, space.code + at, rows * columns);
+        const int64_t p = pp * pool.stride_h - pool.pad_h;
+        const Range inside = valid_positions(p, pool.dilation_h, pool.window_h, conv.P);
+        const int64_t start = image * plan.image_size + p * line + (first_q * pool.stride_w - pool.pad_w) * column;
+        for (int64_t q = 0; q < columns; ++q) {
+            space.place[at + q] = int32_t(start + q * pool.stride_w * column);
+            space.first_row[at + q] = int32_t(inside.first), space.last_row[at + q] = int32_t(inside.last);
         }
-        stage_codes(problem, static_cast<const uint8_t*>(args.code.data), n, pp, first_q, columns, first_k, filters,
-                    space.code_row);
-        const int64_t p = pp * pool.stride_h - pool.pad_h, column = conv.stride_w * conv.C;
-        const int64_t line = conv.stride_h * plan.width * conv.C;
-        const ListRow row = {columns,
-                             int32_t(p * line + (first_q * pool.stride_w - pool.pad_w) * column),
-                             int32_t(pool.stride_w * column),
+    }
+    const Windows windows = {rows * columns,
+                             space.place,
+                             space.first_row,
+                             space.last_row,
                              int32_t(pool.dilation_h * line),
                              int32_t(pool.dilation_w * column),
-                             int(pool.window_w),
-                             valid_positions(p, pool.dilation_h, pool.window_h, conv.P)};
-        for (int64_t k = 0; k < filters; ++k) {
-            const double sum = list_row(row, dy + k * dy_k, space.code_row + k * columns,
-                                        space.offset + k * plan.capacity, space.g + k * plan.capacity, space.count[k]);
-            if (bias) bias[k] += sum;
+                             int(pool.window_w)};
+    for (int64_t k = 0; k < filters; ++k) {
+        space.first[k] = space.last[k] = k * plan.capacity;
+        const double sum =
+            list_filter(windows, dy + k * dy_k, space.code + k * rows * columns, space.offset, space.g, space.last[k]);
+        if (bias) bias[k] += sum;
+    }
+}
+
+// Adds the lists of one tile to an item's part of dw.
+template <class T>
+void add_tile(const WgradPlan<T>& plan, const Conv2d& conv, const WgradWorkspace<T>& space, const WgradItem& item) {
+    const Slabs<T>& slabs = plan.slabs;
+    constexpr int W = lanes<T>;
+    for (int64_t part = item.first_block * plan.parts; part < item.last_block * plan.parts; ++part) {
+        const int64_t block = part / plan.parts, piece = part % slabs.pieces;
+        const int64_t row = part / slabs.pieces % slabs.row_groups * slabs.rows_at_once;
+        const int64_t outer = part / slabs.pieces / slabs.row_groups % slabs.outer;
+        const auto add = accumulate_for<T>(min(slabs.rows_at_once, slabs.rows - row), piece_vectors(slabs, piece));
+        const T* from = space.x + block * plan.block_size + plan.front_slack + outer * slabs.outer_step +
+                        row * slabs.row_step + piece * slabs.vectors_at_once * W;
+        T* to = space.dw + (block * conv.K + item.first_k) * slabs.filter_size +
+                ((outer * slabs.rows + row) * slabs.vectors + piece * slabs.vectors_at_once) * W;
+        for (int64_t k = 0, same_group; k < item.filters; k += same_group) {
+            const int64_t group = (item.first_k + k) / plan.filters;
+            same_group = min(item.filters, (group + 1) * plan.filters - item.first_k) - k;
+            add({space.offset, space.g, space.first + k, space.last + k, 1, same_group},
+                from + group * plan.blocks_per_group * plan.block_size, slabs.row_step, to + k * slabs.filter_size,
+                slabs.vectors * W, slabs.filter_size);
         }
     }
 }
 
-// Adds the lists of one tile to pieces first_part .. last_part of the filters.
+// Row h of an image among those that are packed, for all blocks; the first and the last row of all also clear what
+// lies before and behind.
 template <class T>
-void add_tile(const WgradPlan<T>& plan, const WgradWorkspace<T>& space, const T* x, int64_t first_k, int64_t filters,
-              int64_t first_part, int64_t last_part) {
-    const Slabs<T>& slabs = plan.slabs;
-    constexpr int W = lanes<T>;
-    for (int64_t part = first_part; part < last_part; ++part) {
-        const int64_t piece = part % slabs.pieces, row = part / slabs.pieces % slabs.row_groups * slabs.rows_at_once;
-        const int64_t outer = part / slabs.pieces / slabs.row_groups;
-        const auto add = accumulate_for<T>(min(slabs.rows_at_once, slabs.rows - row), piece_vectors(slabs, piece));
-        const int64_t from = outer * slabs.outer_step + row * slabs.row_step + piece * slabs.vectors_at_once * W;
-        const int64_t to = ((outer * slabs.rows + row) * slabs.vectors + piece * slabs.vectors_at_once) * W;
-        for (int64_t k = 0; k < filters; ++k)
-            if (space.count[k])
-                add(space.offset + k * plan.capacity, space.g + k * plan.capacity, space.count[k],
-                    x + (first_k + k) / slabs.filters * slabs.channels + from, slabs.row_step,
-                    space.dw + (first_k + k) * slabs.filter_size + to, slabs.vectors * W);
+void pack_row(const Conv2d& conv, const WgradPlan<T>& plan, const Tensor& x, int64_t n, int64_t image, int64_t h,
+              T* out) {
+    const int64_t group_channels = conv.C / conv.groups;
+    for (int64_t block = 0; block < conv.groups * plan.blocks_per_group; ++block, out += plan.block_size) {
+        const int64_t first = block % plan.blocks_per_group * plan.channels;
+        const int64_t count = min(plan.channels, group_channels - first);
+        T* row = out + plan.front_slack + image * plan.image_size + h * plan.width * plan.channels;
+        T* end = row + plan.width * plan.channels;
+        if (image == 0 && h == 0) std::memset(out, 0, size_t(plan.front_slack) * sizeof(T));
+        if (image == plan.images - 1 && h == plan.height - 1)
+            std::memset(end, 0, size_t(out + plan.block_size - end) * sizeof(T));
+        pack_rows(channels_of<T>(x, block / plan.blocks_per_group * group_channels + first, count), n, h - conv.pad_h,
+                  1, -conv.pad_w, plan.width, plan.channels, row);
     }
 }
 
-// Packed row h of an image; the first and the last also clear what lies before and behind the rows.
+// Sets an item's part of dw, packed, to zero, or writes it out.
 template <class T>
-void pack_row(const Conv2d& conv, const WgradPlan<T>& plan, const Tensor& x, int64_t n, int64_t h, T* image) {
-    T* row = image + plan.front_slack + h * plan.width * conv.C;
-    T* end = row + plan.width * conv.C;
-    if (h == 0) std::memset(image, 0, size_t(plan.front_slack) * sizeof(T));
-    if (h == plan.height - 1) std::memset(end, 0, size_t(image + plan.image_size - end) * sizeof(T));
-    pack_rows(x, n, h - conv.pad_h, 1, -conv.pad_w, plan.width, row);
+void clear_item(const WgradPlan<T>& plan, const Conv2d& conv, T* dw, const WgradItem& item) {
+    for (int64_t block = item.first_block; block < item.last_block; ++block)
+        std::memset(dw + (block * conv.K + item.first_k) * plan.slabs.filter_size, 0,
+                    size_t(item.filters * plan.slabs.filter_size) * sizeof(T));
+}
+template <class T>
+void write_item(const WgradPlan<T>& plan, const Conv2d& conv, const T* packed, const WgradItem& item,
+                const Tensor& dw) {
+    for (int64_t k = item.first_k; k < item.first_k + item.filters; ++k)
+        for (int64_t block = item.first_block; block < item.last_block; ++block) {
+            const int64_t first_c = block * plan.channels;
+            const int64_t count = min(plan.channels, conv.C / conv.groups - first_c);
+            unpack_filter(packed + (block * conv.K + k) * plan.slabs.filter_size, plan.slabs.r_step, plan.slabs.s_step,
+                          channels_of<T>(dw, first_c, count), k);
+        }
 }
 
 template <class T>
@@ -233,40 +310,34 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
     const Conv2d& conv = problem.conv;
     const WgradPlan<T> plan(problem);
     const WgradWorkspace<T> space(problem, plan, workspace);
-    parallel_for(problem.threads, conv.K, [&](int64_t k, int) {
-        std::memset(space.dw + k * plan.slabs.filter_size, 0, size_t(plan.slabs.filter_size) * sizeof(T));
-    });
+    // Without dw there are no blocks of it to share out, just lists.
+    const int64_t shares = args.dw.data ? plan.shares : 1, blocks = args.dw.data ? plan.blocks_per_group : 0;
     for (int64_t k = 0; k < conv.K; ++k) space.bias[k] = 0;
     for (int64_t first = 0; first < conv.N; first += plan.images) {
         const int64_t images = min(plan.images, conv.N - first);
         if (args.dw.data)
-            parallel_for(problem.threads, images * plan.height, [&](int64_t item, int) {
-                const int64_t image = item / plan.height;
-                pack_row(conv, plan, args.x, first + image, item % plan.height, space.x + image * plan.image_size);
+            parallel_for(problem.threads, images * plan.height, [&](int64_t row, int) {
+                const int64_t image = row / plan.height;
+                pack_row(conv, plan, args.x, first + image, image, row % plan.height, space.x);
             });
-        // Without dw there are no pieces of it to share out, just lists.
-        const int64_t shares = args.dw.data ? plan.shares : 1, parts = args.dw.data ? plan.filter_tiles : 0;
-        parallel_for(problem.threads, plan.ranges * shares, [&](int64_t item, int thread) {
-            const int64_t share = item % shares, first_k = item / shares * plan.filters_at_once;
-            const int64_t filters = min(plan.filters_at_once, conv.K - first_k);
+        const int64_t tiles = ceil_div(images * problem.pool.P, plan.tile_rows) * plan.tiles_across;
+        parallel_for(problem.threads, plan.ranges * shares, [&](int64_t number, int thread) {
+            const int64_t share = number % shares, first_k = number / shares * plan.filters_at_once;
+            const WgradItem item = {first_k, min(plan.filters_at_once, conv.K - first_k), blocks * share / shares,
+                                    blocks * (share + 1) / shares};
             const WgradWorkspace<T> mine = space.of(thread);
             double* bias = share ? nullptr : space.bias + first_k;  // one share adds it up
-            for (int64_t image = 0; image < images; ++image) {
-                for (int64_t tile = 0; tile < plan.tiles_down * plan.tiles_across; ++tile) {
-                    list_tile(problem, plan, args, mine, first + image, tile, first_k, filters, bias);
-                    add_tile(plan, mine, space.x + image * plan.image_size + plan.front_slack, first_k, filters,
-                             parts * share / shares, parts * (share + 1) / shares);
-                }
+            if (first == 0) clear_item(plan, conv, space.dw, item);
+            for (int64_t tile = 0; tile < tiles; ++tile) {
+                list_tile(problem, plan, args, mine, first, images, tile, item, bias);
+                add_tile(plan, conv, mine, item);
             }
+            if (first + images == conv.N && blocks) write_item(plan, conv, space.dw, item, args.dw);
         });
     }
     if (args.dbias.data)
         for (int64_t k = 0; k < conv.K; ++k)
             static_cast<T*>(args.dbias.data)[k * args.dbias.stride[0]] = T(space.bias[k]);
-    if (!args.dw.data) return;
-    parallel_for(problem.threads, conv.K, [&](int64_t k, int) {
-        unpack_filter(space.dw + k * plan.slabs.filter_size, plan.slabs.r_step, plan.slabs.s_step, args.dw, k);
-    });
 }
 
 // Offsets are 32-bit, and one packed image has to be of a sane size.

@@ -208,7 +208,8 @@ void compute_item(const Conv2dProblem& problem, const Plan& plan, const FpropArg
     const Range needed = rows_needed(problem, first_row, last_row);
     const int64_t conv_rows = needed.last - needed.first, tile_rows = ceil_div(conv_rows, tile_out);
     const int64_t count = tile_rows * plan.tile_columns;
-    pack_rows(args.x, n, needed.first - conv.pad_h, tile_rows * tile_out + taps - 1, -conv.pad_w, plan.width, input);
+    pack_rows(args.x, n, needed.first - conv.pad_h, tile_rows * tile_out + taps - 1, -conv.pad_w, plan.width, conv.C,
+              input);
     for (int64_t tile = 0; tile < count; ++tile) {
         const int64_t row = tile / plan.tile_columns * tile_out, column = tile % plan.tile_columns * tile_out;
         transform_tile(input + (row * plan.width + column) * conv.C, plan.width * conv.C, conv.C, conv.C,

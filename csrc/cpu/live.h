@@ -13,28 +13,27 @@ namespace {
 
 constexpr int max_accumulators = 12;  // what 16 vector registers hold beside an operand and g
 
-// What one output position of the convolution touches: in the packed input, and in a packed filter, there are
-// outer x rows slabs, each of `length` elements side by side. Where kernel columns touch and there is one
-// group these are whole kernel rows, else the channels under one kernel position.
+// What one output position of the convolution touches, in an image and in a filter that are packed so that
+// `channels` channels lie side by side and the next pixel `pixel` elements further: outer x rows slabs, each of
+// `length` elements side by side. Where kernel columns touch and a pixel holds nothing else these are whole kernel
+// rows, else the channels under one kernel position.
 // A packed filter is [outer][rows][vectors * lanes], filled up with zeros.
 template <class T>
 struct Slabs {
-    int64_t channels, filters;  // of one group
     bool whole_rows;
     int64_t outer, rows, length;
-    int64_t outer_step, row_step;  // between slabs, in the packed input
+    int64_t outer_step, row_step;  // between slabs, in the packed image
     int64_t vectors, filter_size;  // of a slab; elements of a packed filter
     int64_t r_step, s_step;        // between kernel positions, in a packed filter
     // How a filter is cut for the registers: rows by rows_at_once, slabs into pieces of vectors_at_once.
     int64_t rows_at_once, vectors_at_once, row_groups, pieces;
 
-    Slabs(const Conv2d& conv, int64_t width) {
-        channels = conv.C / conv.groups, filters = conv.K / conv.groups;
-        whole_rows = conv.groups == 1 && conv.dilation_w == 1;
-        const int64_t h_step = conv.dilation_h * width * conv.C, w_step = conv.dilation_w * conv.C;
+    Slabs(const Conv2d& conv, int64_t width, int64_t pixel, int64_t channels) {
+        whole_rows = pixel == channels && conv.dilation_w == 1;
+        const int64_t h_step = conv.dilation_h * width * pixel, w_step = conv.dilation_w * pixel;
         outer = whole_rows ? 1 : conv.R, outer_step = h_step;
         rows = whole_rows ? conv.R : conv.S, row_step = whole_rows ? h_step : w_step;
-        length = whole_rows ? conv.S * conv.C : channels;
+        length = whole_rows ? conv.S * channels : channels;
         vectors = ceil_div(length, lanes<T>);
         filter_size = outer * rows * vectors * lanes<T>;
         s_step = whole_rows ? channels : vectors * lanes<T>;
@@ -54,32 +53,45 @@ inline int64_t piece_vectors(const Slabs<T>& slabs, int64_t piece) {
     return min(slabs.vectors_at_once, slabs.vectors - piece * slabs.vectors_at_once);
 }
 
-// to[row][v] += sum over i of g[i] * from[offset[i]][row][v], for ROWS x VECTORS vectors. The sum starts
-// at zero, so that it need not wait for `to`, which the call before has just written.
+// Lists side by side: list i has entries first[i * step] .. last[i * step] of (offset, g).
+template <class T>
+struct Lists {
+    const int32_t* offset;
+    const T* g;
+    const int64_t *first, *last;
+    int64_t step, count;
+};
+
+// For every list: to[row][v] += sum over its entries of g * from[offset][row][v], for ROWS x VECTORS vectors; the
+// next list's `to` lies to_step further. The sum starts at zero, so that it need not wait for `to`, which the list
+// before may just have written.
 template <class T, int ROWS, int VECTORS>
-void accumulate(const int32_t* offset, const T* g, int64_t count, const T* from, int64_t from_row, T* to,
-                int64_t to_row) {
+void accumulate(const Lists<T>& lists, const T* from, int64_t from_row, T* to, int64_t to_row, int64_t to_step) {
     constexpr int W = lanes<T>;
-    Vec<T> acc[ROWS][VECTORS] = {};
-    for (int64_t i = 0; i < count; ++i) {
-        const T* at = from + offset[i];
-        const Vec<T> value = splat(g[i]);
+    const int64_t *first = lists.first, *last = lists.last;
+    for (int64_t list = 0; list < lists.count; ++list, to += to_step, first += lists.step, last += lists.step) {
+        if (*first == *last) continue;
+        Vec<T> acc[ROWS][VECTORS] = {};
+        for (int64_t i = *first; i < *last; ++i) {
+            const T* at = from + lists.offset[i];
+            const Vec<T> value = splat(lists.g[i]);
+#pragma GCC unroll 12
+            for (int row = 0; row < ROWS; ++row)
+#pragma GCC unroll 12
+                for (int v = 0; v < VECTORS; ++v) acc[row][v] += value * load(at + row * from_row + v * W);
+        }
 #pragma GCC unroll 12
         for (int row = 0; row < ROWS; ++row)
 #pragma GCC unroll 12
-            for (int v = 0; v < VECTORS; ++v) acc[row][v] += value * load(at + row * from_row + v * W);
+            for (int v = 0; v < VECTORS; ++v) {
+                T* at = to + row * to_row + v * W;
+                store(at, load(at) + acc[row][v]);
+            }
     }
-#pragma GCC unroll 12
-    for (int row = 0; row < ROWS; ++row)
-#pragma GCC unroll 12
-        for (int v = 0; v < VECTORS; ++v) {
-            T* at = to + row * to_row + v * W;
-            store(at, load(at) + acc[row][v]);
-        }
 }
 
 template <class T>
-using Accumulate = void (*)(const int32_t*, const T*, int64_t, const T*, int64_t, T*, int64_t);
+using Accumulate = void (*)(const Lists<T>&, const T*, int64_t, T*, int64_t, int64_t);
 
 // accumulate<T, rows, vectors> for numbers known at run time.
 template <class T, int ROWS = 1, int VECTORS = 1>

@@ -47,23 +47,21 @@ void fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& p
         for (int64_t q = 0; q < pool.Q; ++q) {
             const int64_t w = q * pool.stride_w - pool.pad_w;
             const Range columns = valid_positions(w, pool.dilation_w, pool.window_w, x.size[3]);
-            const T* source = static_cast<const T*>(x.data) + n * x.stride[0] + first_c * x.stride[1];
+            const T* source = static_cast<const T*>(x.data) + n * x.stride[0] + first_c * x.stride[1] +
+                              h * x.stride[2] + w * x.stride[3];
+            const int64_t row_step = pool.dilation_h * x.stride[2], column_step = pool.dilation_w * x.stride[3];
             T* target =
                 static_cast<T*>(y.data) + n * y.stride[0] + first_c * y.stride[1] + p * y.stride[2] + q * y.stride[3];
             Code* codes = code.data ? static_cast<Code*>(code.data) + n * code.stride[0] + first_c * code.stride[1] +
                                           p * code.stride[2] + q * code.stride[3]
                                     : nullptr;
-            const auto place = [&](int64_t i, int64_t j) {
-                return source + (h + i * pool.dilation_h) * x.stride[2] + (w + j * pool.dilation_w) * x.stride[3];
-            };
             int64_t c = 0;
             if (channels_last) {
                 for (; c + W <= channels; c += W) {
                     Vec<T> best = splat(-T(__builtin_inf()));
                     Mask<T> winner = Mask<T>{} + no_winner<Code>;
-                    find_winner(
-                        pool.window_w, rows, columns, [&](int64_t i, int64_t j) { return load(place(i, j) + c); }, best,
-                        winner);
+                    find_winner(pool.window_w, rows, columns, Window<Vec<T>, T>{source + c, row_step, column_step},
+                                best, winner);
                     store(target + c, best);
                     if (codes) store_codes<T>(codes + c, winner);
                 }
@@ -71,8 +69,8 @@ void fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& p
             for (; c < channels; ++c) {
                 T best = -T(__builtin_inf());
                 int winner = no_winner<Code>;
-                find_winner(
-                    pool.window_w, rows, columns, [&](int64_t i, int64_t j) { return place(i, j)[c]; }, best, winner);
+                find_winner(pool.window_w, rows, columns, Window<T, T>{source + c, row_step, column_step}, best,
+                            winner);
                 target[c] = best;
                 if (codes) codes[c] = Code(winner);
             }

@@ -59,49 +59,72 @@ template <>
 constexpr bool has_transpose8<uint8_t> = true;
 #endif
 
+// Rows may be as short as a vector, where the call of memcpy would cost more than the copy.
+template <class T>
+inline void copy_row(int64_t columns, const T* src, T* dst) {
+    constexpr int64_t step = 32 / int64_t(sizeof(T));
+    if (columns > 4 * step) return void(std::memcpy(dst, src, size_t(columns) * sizeof(T)));
+    int64_t j = 0;
+    for (; j + step <= columns; j += step) std::memcpy(dst + j, src + j, 32);
+    for (; j < columns; ++j) dst[j] = src[j];
+}
+
 // dst[i * dst_row + j * dst_column] = src[i * src_row + j * src_column].
 template <class T>
 inline void copy2d(int64_t rows, int64_t columns, const T* src, int64_t src_row, int64_t src_column, T* dst,
                    int64_t dst_row, int64_t dst_column) {
     if (src_column == 1 && dst_column == 1) {
-        for (int64_t i = 0; i < rows; ++i)
-            std::memcpy(dst + i * dst_row, src + i * src_row, size_t(columns) * sizeof(T));
+        if (src_row == columns && dst_row == columns) columns *= rows, rows = 1;  // one stretch
+        for (int64_t i = 0; i < rows; ++i) copy_row(columns, src + i * src_row, dst + i * dst_row);
         return;
     }
     if (src_row == 1 && dst_column == 1) {  // the same transposition, seen from the other side
         copy2d(columns, rows, src, src_column, src_row, dst, dst_column, dst_row);
         return;
     }
-    int64_t done_rows = 0, done_columns = 0;  // by 8 x 8 blocks
     if constexpr (has_transpose8<T>) {
         if (src_column == 1 && dst_row == 1 && rows >= 8 && columns >= 8) {
-            done_rows = rows / 8 * 8, done_columns = columns / 8 * 8;
-            for (int64_t i = 0; i < done_rows; i += 8)
-                for (int64_t j = 0; j < done_columns; j += 8)
-                    transpose8(src + i * src_row + j, src_row, dst + i + j * dst_column, dst_column);
+            // By 8 x 8 blocks; the last ones lie within the edges and over their neighbours.
+            for (int64_t i = 0; i < rows; i += 8)
+                for (int64_t j = 0; j < columns; j += 8) {
+                    const int64_t row = min(i, rows - 8), column = min(j, columns - 8);
+                    transpose8(src + row * src_row + column, src_row, dst + row + column * dst_column, dst_column);
+                }
+            return;
         }
     }
     for (int64_t j = 0; j < columns; ++j)
-        for (int64_t i = j < done_columns ? done_rows : 0; i < rows; ++i)
-            dst[i * dst_row + j * dst_column] = src[i * src_row + j * src_column];
+        for (int64_t i = 0; i < rows; ++i) dst[i * dst_row + j * dst_column] = src[i * src_row + j * src_column];
 }
 
-// Rows h0 .. h0 + rows and columns w0 .. w0 + width of image n as [rows][width][C]; zeros outside x.
+// Rows h0 .. h0 + rows and columns w0 .. w0 + width of image n as [rows][width][pixel], where `pixel` may be more
+// than x has channels; zeros outside x.
 template <class T>
-inline void pack_rows(const Tensor& x, int64_t n, int64_t h0, int64_t rows, int64_t w0, int64_t width, T* out) {
+inline void pack_rows(const Tensor& x, int64_t n, int64_t h0, int64_t rows, int64_t w0, int64_t width, int64_t pixel,
+                      T* out) {
     const int64_t C = x.size[1], H = x.size[2];
     const int64_t first = min(max(-w0, 0), width), last = max(first, min(x.size[3] - w0, width));
-    for (int64_t h = h0; h < h0 + rows; ++h, out += width * C) {
+    for (int64_t h = h0; h < h0 + rows; ++h, out += width * pixel) {
         const bool inside = h >= 0 && h < H;
         const int64_t from = inside ? first : width, to = inside ? last : width;
-        std::memset(out, 0, size_t(from * C) * sizeof(T));
+        const int64_t zeros = C == pixel ? from : width;
+        std::memset(out, 0, size_t(zeros * pixel) * sizeof(T));
         if (from < to) {
             const T* src =
                 static_cast<const T*>(x.data) + n * x.stride[0] + h * x.stride[2] + (w0 + from) * x.stride[3];
-            copy2d(to - from, C, src, x.stride[3], x.stride[1], out + from * C, C, 1);
+            copy2d(to - from, C, src, x.stride[3], x.stride[1], out + from * pixel, pixel, 1);
         }
-        std::memset(out + to * C, 0, size_t((width - to) * C) * sizeof(T));
+        if (zeros < width) std::memset(out + to * pixel, 0, size_t((width - to) * pixel) * sizeof(T));
     }
+}
+
+// Channels first .. first + count of x, or of a filter.
+template <class T>
+inline Tensor channels_of(const Tensor& x, int64_t first, int64_t count) {
+    Tensor part = x;
+    part.data = static_cast<T*>(x.data) + first * x.stride[1];
+    part.size[1] = count;
+    return part;
 }
 
 // A filter [c][r][s] of any strides as rows of channels: (r, s) starts at out + r * r_step + s * s_step.
@@ -114,6 +137,8 @@ inline void pack_filter(const Tensor& w, int64_t k, T* out, int64_t r_step, int6
 template <class T>
 inline void unpack_filter(const T* packed, int64_t r_step, int64_t s_step, const Tensor& w, int64_t k) {
     T* filter = static_cast<T*>(w.data) + k * w.stride[0];
+    if (r_step == w.size[3] * s_step && w.stride[2] == w.size[3] * w.stride[3])  // all positions evenly spaced
+        return copy2d(w.size[2] * w.size[3], w.size[1], packed, s_step, 1, filter, w.stride[3], w.stride[1]);
     for (int64_t r = 0; r < w.size[2]; ++r)
         copy2d(w.size[3], w.size[1], packed + r * r_step, s_step, 1, filter + r * w.stride[2], w.stride[3],
                w.stride[1]);

@@ -13,27 +13,58 @@ struct Range {
 };
 
 inline Range valid_positions(int64_t start, int64_t dilation, int64_t window, int64_t size) {
+    if (start >= 0 && start + (window - 1) * dilation < size) return {0, window};  // nearly always: no division
     const int64_t first = start >= 0 ? 0 : ceil_div(-start, dilation);
     const int64_t last = start >= size ? 0 : min(window, ceil_div(size - start, dilation));
     return {first, max(first, last)};
 }
 
-// One window for the channels of one vector (V, M) or for one channel (T, int): at(i, j) is the value at
-// position (i, j). The first of equal values wins, among NaNs the last. Where nothing is in the window,
-// `best` and `winner` stay as they came.
-template <class V, class M, class Load>
-inline void find_winner(int64_t window_w, Range rows, Range columns, const Load& at, V& best, M& winner) {
-    if (rows.first >= rows.last || columns.first >= columns.last) return;
-    best = at(rows.first, columns.first);
-    winner = winner * 0 + int(rows.first * window_w + columns.first);
-    for (int64_t i = rows.first; i < rows.last; ++i) {
-        for (int64_t j = columns.first; j < columns.last; ++j) {
-            const V v = at(i, j);  // the first position once more: equal, so it stays (a NaN, too)
-            const auto better = (v > best) | (v != v);
-            best = select(better, v, best);
-            winner = select(better, winner * 0 + int(i * window_w + j), winner);
-        }
+// The values of one window for the channels of one vector (V = Vec<T>) or for one channel (V = T): position (i, j) at
+// start + i * row_step + j * column_step.
+template <class V, class T>
+struct Window {
+    const T* start;
+    int64_t row_step, column_step;
+
+    V operator()(int64_t i, int64_t j) const {
+        const T* at = start + i * row_step + j * column_step;
+        if constexpr (sizeof(V) == sizeof(T)) return *at;
+        else return load(at);
     }
+};
+
+// v at `position` against the best so far: the first of equal values wins, among NaNs the last.
+template <class V, class M>
+inline void compare(V v, int position, V& best, M& winner) {
+    const auto better = (v > best) | (v != v);
+    best = select(better, v, best);
+    winner = select(better, winner * 0 + position, winner);
+}
+
+// All of a window of a size that is known here: no loops.
+template <int ROWS, int COLUMNS, class V, class M, class T>
+inline void find_winner(const Window<V, T>& window, V& best, M& winner) {
+    best = window(0, 0);
+    winner = winner * 0;
+#pragma GCC unroll 9
+    for (int position = 1; position < ROWS * COLUMNS; ++position)
+        compare(window(position / COLUMNS, position % COLUMNS), position, best, winner);
+}
+
+// The winner among rows x columns of a window that has window_w columns. Where these are none, `best` and `winner` stay
+// as they came.
+template <class V, class M, class T>
+inline void find_winner(int64_t window_w, Range rows, Range columns, const Window<V, T>& window, V& best, M& winner) {
+    const int64_t height = rows.last - rows.first, width = columns.last - columns.first;
+    if (height <= 0 || width <= 0) return;
+    const bool from_start = rows.first == 0 && columns.first == 0 && width == window_w;
+    if (from_start && height == 2 && width == 2) return find_winner<2, 2>(window, best, winner);
+    if (from_start && height == 3 && width == 3) return find_winner<3, 3>(window, best, winner);
+    best = window(rows.first, columns.first);
+    winner = winner * 0 + int(rows.first * window_w + columns.first);
+    for (int64_t i = rows.first; i < rows.last; ++i)
+        for (int64_t j = columns.first; j < columns.last; ++j)  // the first position once more: equal, so it stays
+            compare(window(i, j), int(i * window_w + j), best, winner);
 }
 
 }  // namespace

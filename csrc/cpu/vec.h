@@ -58,9 +58,20 @@ inline Vec<T> splat(T value) {
     return value - Vec<T>{};  // lane by lane, GCC makes masked moves of it
 }
 
-// The low 8 bits of every lane, as bytes.
+// The low 8 bits of every lane, as bytes. GCC takes lanes of 4 bytes one by one unless it is told how.
 template <class T>
 inline void store_bytes(uint8_t* p, Mask<T> v) {
+#if defined(__AVX512F__) && FASTCONV_VECTOR_BYTES == 64
+    if constexpr (sizeof(T) == 4)
+        return _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8((__m512i)v));
+#elif defined(__AVX2__) && FASTCONV_VECTOR_BYTES == 32
+    if constexpr (sizeof(T) == 4) {
+        const __m256i low = _mm256_set1_epi32(0x0c080400);  // bytes 0, 4, 8, 12 of each half
+        const __m256i packed = _mm256_shuffle_epi8((__m256i)v, low);
+        const __m128i both = _mm_unpacklo_epi32(_mm256_castsi256_si128(packed), _mm256_extracti128_si256(packed, 1));
+        return _mm_storel_epi64(reinterpret_cast<__m128i*>(p), both);
+    }
+#endif
     typedef uint8_t Bytes __attribute__((vector_size(lanes<T>)));
     const Bytes bytes = __builtin_convertvector(v, Bytes);
     std::memcpy(p, &bytes, sizeof(bytes));
@@ -68,6 +79,13 @@ inline void store_bytes(uint8_t* p, Mask<T> v) {
 
 template <class T>
 inline Mask<T> load_bytes(const uint8_t* p) {
+#if defined(__AVX512F__) && FASTCONV_VECTOR_BYTES == 64
+    if constexpr (sizeof(T) == 4)
+        return (Mask<T>)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__AVX2__) && FASTCONV_VECTOR_BYTES == 32
+    if constexpr (sizeof(T) == 4)
+        return (Mask<T>)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+#endif
     typedef uint8_t Bytes __attribute__((vector_size(lanes<T>)));
     Bytes bytes;
     std::memcpy(&bytes, p, sizeof(bytes));
