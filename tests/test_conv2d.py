@@ -30,6 +30,7 @@ PROBLEMS = {
     "sliced": "mb2ic8ih9iw10oc16kh3kw3ph1pw1_f32_sliced",
     "transposed": "mb2ic8ih9iw10oc16kh3kw3ph1pw1_f32_transposed",
     "float64": "mb2ic8ih9iw10oc16kh3kw3ph1pw1_nobias_f64_nhwc",
+    "one channel over whole blocks": "mb1ic161ih5iw6oc9kh3kw3ph1pw1_f32_nhwc",
     "A": "mb1ic3ih44iw44oc32kh5kw5ph2pw2_f32_nchw",
     "B": "mb1ic32ih22iw22oc64kh5kw5ph2pw2_f32_nhwc",
     "C": "mb1ic64ih12iw12oc128kh5kw5ph2pw2_f32_nhwc",

@@ -157,8 +157,9 @@ void compute_item(const Conv2dProblem& problem, const Plan<T>& plan, const Fprop
         pack_rows(args.x, n, needed.first * conv.stride_h - conv.pad_h,
                   (conv_rows - 1) * conv.stride_h + (conv.R - 1) * conv.dilation_h + 1, -conv.pad_w, plan.width, conv.C,
                   input);
-    for (int64_t i = 0; i < pixels; ++i)
-        offsets[i] = int32_t((i / conv.Q * conv.stride_h * plan.width + i % conv.Q * conv.stride_w) * conv.C);
+    for (int64_t row = 0, pixel = 0; row < conv_rows; ++row)
+        for (int64_t q = 0; q < conv.Q; ++q)
+            offsets[pixel++] = int32_t((row * conv.stride_h * plan.width + q * conv.stride_w) * conv.C);
 
     constexpr int64_t widest = max_vectors * lanes<T>;
     for (int64_t block = plan.blocks * share / plan.block_shares; block < plan.blocks * (share + 1) / plan.block_shares;

@@ -19,7 +19,7 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-constexpr int64_t images_bytes = 4 << 20;  // packed input of the images taken at a time
+constexpr int64_t images_bytes = 1 << 20;  // packed input of the images taken at a time
 constexpr int64_t tile_bytes = 24 << 10;   // of a block that a tile points to: what the first-level cache can hold
 constexpr int64_t least_entries = 24;      // of a full list, so that adding to dw costs little
 constexpr int64_t bytes_per_vector = 3;    // of a tile of x, for a multiply-add of one vector: the most
@@ -59,6 +59,7 @@ struct WgradPlan {
           slabs(problem.conv, width, channels, channels) {
         const Conv2d& conv = problem.conv;
         const Pool2d& pool = problem.pool;
+        blocks_per_group = ceil_div(conv.C / conv.groups, channels);  // now that they are rounded up
         image_size = height * width * channels;
         const int64_t image_bytes = image_size * blocks_per_group * conv.groups * int64_t(sizeof(T));
         images = max(1, min(conv.N, images_bytes / image_bytes));
