@@ -3,9 +3,9 @@
 //   dx[p * stride + r, q * stride + s, c] += sum over live (k, g) of pixel (p, q): g * w[k][r, s, c]
 //
 // A work item has a block of rows of one image's dx, with the padding around it. Row after row of pixels that
-// reach into it, it lists the live gradients of all k for each pixel and adds what they contribute, one piece
-// of the kernel at a time: that piece of all filters and the row's lists stay close. Then it writes the block out
-// without the padding. The rows of pixels that reach into two blocks are listed twice.
+// reach into it, it lists for each pixel the live gradients of all k and adds what they contribute, one piece
+// of the kernel and one set of filters at a time: that piece of these filters stays in the first-level cache. Then it
+// writes the block out without the padding. The rows of pixels that reach into two blocks are listed twice.
 // A row of dx has one owner, which adds in a fixed order: the same bits for any number of threads.
 #include "isa_kernels.h"
 #include "live.h"
@@ -14,7 +14,8 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-constexpr int64_t block_bytes = 256 << 10;  // rows of dx of an item: what the second-level cache can hold
+constexpr int64_t block_bytes = 256 << 10;   // rows of dx of an item: what the second-level cache can hold
+constexpr int64_t filters_bytes = 24 << 10;  // of a set's filters, one piece: what the first-level cache can hold
 constexpr int64_t least_items = 16;
 
 // A window over a row or column of pixels: which window, and at which of its positions.
@@ -37,10 +38,11 @@ struct DgradPlan {
     int64_t width;              // of dx with its padding
     int64_t channels, filters;  // of one group
     Slabs<T> slabs;
-    int64_t capacity;            // of the lists of one row of pixels
-    int64_t block_rows, blocks;  // rows of dx of an item, items of an image
-    int64_t block_size;          // elements
-    int64_t dy_rows;             // that reach into a block, at most
+    int64_t set_filters, sets_per_group, sets;  // a pixel has a list for each set of filters
+    int64_t capacity;                           // of the lists of one row of pixels
+    int64_t block_rows, blocks;                 // rows of dx of an item, items of an image
+    int64_t block_size;                         // elements
+    int64_t dy_rows;                            // that reach into a block, at most
 
     static int64_t padded_width(const Conv2d& conv) {
         return max(conv.W + conv.pad_w, (conv.Q - 1) * conv.stride_w + (conv.S - 1) * conv.dilation_w + 1);
@@ -53,6 +55,10 @@ struct DgradPlan {
           slabs(problem.conv, width, problem.conv.C, channels) {
         const Conv2d& conv = problem.conv;
         const Pool2d& pool = problem.pool;
+        const int64_t piece_bytes = slabs.rows_at_once * slabs.vectors_at_once * lanes<T> * int64_t(sizeof(T));
+        sets_per_group = ceil_div(filters, max(lanes<T>, filters_bytes / piece_bytes));
+        set_filters = round_up(ceil_div(filters, sets_per_group), lanes<T>);
+        sets_per_group = ceil_div(filters, set_filters), sets = sets_per_group * conv.groups;
         const int64_t overlap = min(pool.window_h, pool.P);  // rows of windows that may share a row of pixels
         capacity = conv.K * min(conv.Q, pool.Q * overlap) + list_slack;
         const int64_t row_bytes = width * conv.C * int64_t(sizeof(T));
@@ -65,19 +71,23 @@ struct DgradPlan {
         const int64_t reach = (pool.window_h - 1) * pool.dilation_h;
         dy_rows = min(pool.P, (pixel_rows + reach) / pool.stride_h + 1);
     }
+    int64_t first_filter(int64_t set) const {
+        return set / sets_per_group * filters + set % sets_per_group * set_filters;
+    }
+    int64_t count_filters(int64_t set) const { return min(set_filters, filters - set % sets_per_group * set_filters); }
 };
 
 template <class T>
 struct DgradWorkspace {
     T* w;               // packed filters
-    int32_t* k_offset;  // of filter k of a group among them
+    int32_t* k_offset;  // of filter k of a set among them
     Cover** columns;    // [Q + 1]: where the windows over a column of pixels start
     // Of thread 0:
     T* block;
     T* dy;  // the rows of dy that an item needs, as NHWC
     T* g;   // entries of one row of pixels
     int32_t* offset;
-    int64_t* start;  // [Q * groups + 1]: where a pixel's list starts, per group
+    int64_t* start;  // [Q * sets + 1]: where a pixel's list starts, per set
     size_t per_thread, bytes;
 
     DgradWorkspace(const Conv2dProblem& problem, const DgradPlan<T>& plan, void* start_) {
@@ -85,7 +95,7 @@ struct DgradWorkspace {
         const Pool2d& pool = problem.pool;
         Carver carver(start_);
         w = carver.take<T>(conv.K * plan.slabs.filter_size);
-        k_offset = carver.take<int32_t>(plan.filters + lanes<T>);
+        k_offset = carver.take<int32_t>(plan.set_filters);
         columns = carver.take<Cover*>(conv.Q + 1);
         Cover* const covers = carver.take<Cover>(conv.Q * pool.window_w);
         if (columns) columns[0] = covers;
@@ -94,7 +104,7 @@ struct DgradWorkspace {
         dy = carver.take<T>(plan.dy_rows * pool.Q * conv.K);
         g = carver.take<T>(plan.capacity);
         offset = carver.take<int32_t>(plan.capacity);
-        start = carver.take<int64_t>(conv.Q * conv.groups + 1);
+        start = carver.take<int64_t>(conv.Q * plan.sets + 1);
         per_thread = carver.used() - shared;
         bytes = shared + per_thread * size_t(problem.threads);
     }
@@ -162,7 +172,6 @@ void list_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const D
                  const Pixels<T>& dy, const uint8_t* code, int64_t p) {
     const Conv2d& conv = problem.conv;
     const Pool2d& pool = problem.pool;
-    const int64_t filters = plan.filters;
     int64_t* start = space.start;
     Cover rows[max_positions];
     const Cover* const end_rows =
@@ -170,8 +179,8 @@ void list_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const D
     Source<T> sources[max_positions];
     int64_t count = 0;
     for (int64_t q = 0; q < conv.Q; ++q) {
-        for (int64_t group = 0; group < conv.groups; ++group) {
-            const int64_t k = group * filters;
+        for (int64_t set = 0; set < plan.sets; ++set) {
+            const int64_t k = plan.first_filter(set), filters = plan.count_filters(set);
             *start++ = count;
             if (problem.epilogue == Epilogue::none) {
                 list_filters(filters, dy.data + p * dy.row + q * dy.column + k, space.k_offset, space.offset, space.g,
@@ -214,11 +223,11 @@ void add_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const Dg
             const int64_t piece_start = piece * slabs.vectors_at_once * W;
             const T* w = space.w + (outer * slabs.rows + row) * slabs.vectors * W + piece_start;
             T* at = to + done * slabs.row_step + piece_start;
-            for (int64_t group = 0; group < conv.groups; ++group) {
-                const int64_t* start = space.start + group;
-                add({space.offset, space.g, start, start + 1, conv.groups, conv.Q},
-                    w + group * plan.filters * slabs.filter_size, slabs.vectors * W, at + group * plan.channels,
-                    slabs.row_step, conv.stride_w * conv.C);
+            for (int64_t set = 0; set < plan.sets; ++set) {
+                const int64_t* start = space.start + set;
+                add({space.offset, space.g, start, start + 1, plan.sets, conv.Q},
+                    w + plan.first_filter(set) * slabs.filter_size, slabs.vectors * W,
+                    at + set / plan.sets_per_group * plan.channels, slabs.row_step, conv.stride_w * conv.C);
             }
         }
     }
@@ -283,10 +292,11 @@ void run_typed(const Conv2dProblem& problem, const DgradArgs& args, void* worksp
     const DgradWorkspace<T> space(problem, plan, workspace);
     parallel_for(problem.threads, conv.K, [&](int64_t k, int) {
         T* filter = space.w + k * plan.slabs.filter_size;
-        std::memset(filter, 0, size_t(plan.slabs.filter_size) * sizeof(T));
+        if (plan.slabs.filter_size != plan.channels * conv.R * conv.S)  // else packing fills all of it
+            std::memset(filter, 0, size_t(plan.slabs.filter_size) * sizeof(T));
         pack_filter(args.w, k, filter, plan.slabs.r_step, plan.slabs.s_step);
     });
-    for (int64_t k = 0; k < plan.filters; ++k) space.k_offset[k] = int32_t(k * plan.slabs.filter_size);
+    for (int64_t k = 0; k < plan.set_filters; ++k) space.k_offset[k] = int32_t(k * plan.slabs.filter_size);
     for (int64_t q = 0; q < conv.Q; ++q)
         space.columns[q + 1] =
             list_covers(q, pool.window_w, pool.stride_w, pool.pad_w, pool.dilation_w, pool.Q, space.columns[q]);

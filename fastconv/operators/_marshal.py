@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -70,9 +71,19 @@ def workspace_bytes(direction, dtype, x_size, w_size, y_size, conv, pool, relu, 
     )
 
 
+# One thread's kernels run one after another, so they can share memory, and memory that was just used
+# is in the caches and has its pages. Larger workspaces are given back.
+_KEPT_BYTES = 32 << 20
+_kept = threading.local()
+
+
 def workspace(nbytes: int, like: Tensor) -> tuple[Buffer, Tensor | None]:
     """The buffer for a kernel and the tensor that keeps it alive."""
     if nbytes == 0:
         return NO_WORKSPACE, None
-    memory = torch.empty_strided((nbytes,), (1,), dtype=torch.uint8, device=like.device)
+    memory = getattr(_kept, "memory", None)
+    if memory is None or memory.nbytes < nbytes:
+        memory = torch.empty_strided((nbytes,), (1,), dtype=torch.uint8, device=like.device)
+        if nbytes <= _KEPT_BYTES:
+            _kept.memory = memory
     return (memory.data_ptr(), nbytes, 2, (nbytes,), (1,)), memory
