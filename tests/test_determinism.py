@@ -1,6 +1,7 @@
 """The same bits from run to run, for any number of threads and in forked children."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -89,6 +90,21 @@ def test_a_sample_does_not_depend_on_its_batch(name):
     whole = checks.apply(problem, *data[:3])
     alone = checks.apply(problem.replace(n=1), data.x[1:2], *data[1:3])
     assert_same_bits([alone], [whole[1:2]], problem)
+
+
+@pytest.mark.quick
+def test_python_threads_at_once(one_thread):
+    # Each has a workspace of its own.
+    problems = [Problem.parse(PROBLEMS[name]) for name in ("A", "E", "relu", "convolution")]
+    expected = [results(problem) for problem in problems]
+
+    def repeat(i):
+        return [results(problems[i]) for _ in range(5)]
+
+    with ThreadPoolExecutor(len(problems)) as pool:
+        for i, runs in enumerate(pool.map(repeat, range(len(problems)))):
+            for found in runs:
+                assert_same_bits(found, expected[i], problems[i])
 
 
 # Run in a new process: a child forked from this one would inherit whatever other tests did. In the

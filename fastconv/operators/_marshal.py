@@ -71,8 +71,8 @@ def workspace_bytes(direction, dtype, x_size, w_size, y_size, conv, pool, relu, 
     )
 
 
-# One thread's kernels run one after another, so they can share memory, and memory that was just used
-# is in the caches and has its pages. Larger workspaces are given back.
+# One thread's kernels run one after another, so they can share memory; and memory that was just
+# used is in the caches and has its pages. Larger workspaces are given back.
 _KEPT_BYTES = 32 << 20
 _kept = threading.local()
 
