@@ -38,6 +38,7 @@ struct DgradPlan {
     int64_t width;              // of dx with its padding
     int64_t channels, filters;  // of one group
     Slabs<T> slabs;
+    int64_t piece_size;                         // elements of a piece of a slab
     int64_t set_filters, sets_per_group, sets;  // a pixel has a list for each set of filters
     int64_t capacity;                           // of the lists of one row of pixels
     int64_t block_rows, blocks;                 // rows of dx of an item, items of an image
@@ -55,7 +56,8 @@ struct DgradPlan {
           slabs(problem.conv, width, problem.conv.C, channels) {
         const Conv2d& conv = problem.conv;
         const Pool2d& pool = problem.pool;
-        const int64_t piece_bytes = slabs.rows_at_once * slabs.vectors_at_once * lanes<T> * int64_t(sizeof(T));
+        piece_size = slabs.vectors_at_once * lanes<T>;
+        const int64_t piece_bytes = slabs.rows_at_once * piece_size * int64_t(sizeof(T));
         sets_per_group = ceil_div(filters, max(lanes<T>, filters_bytes / piece_bytes));
         set_filters = round_up(ceil_div(filters, sets_per_group), lanes<T>);
         sets_per_group = ceil_div(filters, set_filters), sets = sets_per_group * conv.groups;
@@ -71,6 +73,10 @@ struct DgradPlan {
         const int64_t reach = (pool.window_h - 1) * pool.dilation_h;
         dy_rows = min(pool.P, (pixel_rows + reach) / pool.stride_h + 1);
     }
+    // Of the first filter; the next one's lies piece_size further.
+    T* piece(T* w, const Conv2d& conv, int64_t slab, int64_t piece) const {
+        return w + (slab * slabs.pieces + piece) * conv.K * piece_size;
+    }
     int64_t first_filter(int64_t set) const {
         return set / sets_per_group * filters + set % sets_per_group * set_filters;
     }
@@ -79,10 +85,11 @@ struct DgradPlan {
 
 template <class T>
 struct DgradWorkspace {
-    T* w;               // packed filters
+    T* w;               // packed filters: [slab][piece][k], so that a piece of all filters lies side by side
     int32_t* k_offset;  // of filter k of a set among them
     Cover** columns;    // [Q + 1]: where the windows over a column of pixels start
     // Of thread 0:
+    T* filter;  // one packed filter
     T* block;
     T* dy;  // the rows of dy that an item needs, as NHWC
     T* g;   // entries of one row of pixels
@@ -94,12 +101,13 @@ struct DgradWorkspace {
         const Conv2d& conv = problem.conv;
         const Pool2d& pool = problem.pool;
         Carver carver(start_);
-        w = carver.take<T>(conv.K * plan.slabs.filter_size);
+        w = carver.take<T>(plan.slabs.outer * plan.slabs.rows * plan.slabs.pieces * conv.K * plan.piece_size);
         k_offset = carver.take<int32_t>(plan.set_filters);
         columns = carver.take<Cover*>(conv.Q + 1);
         Cover* const covers = carver.take<Cover>(conv.Q * pool.window_w);
         if (columns) columns[0] = covers;
         const size_t shared = carver.used();
+        filter = carver.take<T>(plan.slabs.filter_size);
         block = carver.take<T>(plan.block_size);
         dy = carver.take<T>(plan.dy_rows * pool.Q * conv.K);
         g = carver.take<T>(plan.capacity);
@@ -111,9 +119,8 @@ struct DgradWorkspace {
     // The same with the thread's own parts.
     DgradWorkspace of(int thread) const {
         DgradWorkspace mine = *this;
-        mine.block = of_thread(block, thread, per_thread), mine.dy = of_thread(dy, thread, per_thread);
-        mine.g = of_thread(g, thread, per_thread), mine.offset = of_thread(offset, thread, per_thread);
-        mine.start = of_thread(start, thread, per_thread);
+        const auto move = [&](auto*& array) { array = of_thread(array, thread, per_thread); };
+        move(mine.filter), move(mine.block), move(mine.dy), move(mine.g), move(mine.offset), move(mine.start);
         return mine;
     }
 };
@@ -214,19 +221,17 @@ void add_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const Dg
                 int64_t first_row, int64_t rows, T* to) {
     const Conv2d& conv = problem.conv;
     const Slabs<T>& slabs = plan.slabs;
-    constexpr int W = lanes<T>;
     for (int64_t done = 0, some; done < rows; done += some) {
         some = min(slabs.rows_at_once, rows - done);
         const int64_t row = first_row + done;
         for (int64_t piece = 0; piece < slabs.pieces; ++piece) {
             const auto add = accumulate_for<T>(some, piece_vectors(slabs, piece));
-            const int64_t piece_start = piece * slabs.vectors_at_once * W;
-            const T* w = space.w + (outer * slabs.rows + row) * slabs.vectors * W + piece_start;
-            T* at = to + done * slabs.row_step + piece_start;
+            const T* w = plan.piece(space.w, conv, outer * slabs.rows + row, piece);
+            T* at = to + done * slabs.row_step + piece * plan.piece_size;
             for (int64_t set = 0; set < plan.sets; ++set) {
                 const int64_t* start = space.start + set;
                 add({space.offset, space.g, start, start + 1, plan.sets, conv.Q},
-                    w + plan.first_filter(set) * slabs.filter_size, slabs.vectors * W,
+                    w + plan.first_filter(set) * plan.piece_size, slabs.pieces * conv.K * plan.piece_size,
                     at + set / plan.sets_per_group * plan.channels, slabs.row_step, conv.stride_w * conv.C);
             }
         }
@@ -284,19 +289,28 @@ void compute_block(const Conv2dProblem& problem, const DgradPlan<T>& plan, const
     }
 }
 
+// Filter k into the pieces of all filters; `filter` has room for it.
+template <class T>
+void pack_pieces(const DgradPlan<T>& plan, const Conv2d& conv, const Tensor& w, int64_t k, T* filter, T* pieces) {
+    const Slabs<T>& slabs = plan.slabs;
+    std::memset(filter, 0, size_t(slabs.filter_size) * sizeof(T));
+    pack_filter(w, k, filter, slabs.r_step, slabs.s_step);
+    for (int64_t slab = 0; slab < slabs.outer * slabs.rows; ++slab)
+        for (int64_t piece = 0; piece < slabs.pieces; ++piece)
+            copy_row(piece_vectors(slabs, piece) * lanes<T>,
+                     filter + slab * slabs.vectors * lanes<T> + piece * plan.piece_size,
+                     plan.piece(pieces, conv, slab, piece) + k * plan.piece_size);
+}
+
 template <class T>
 void run_typed(const Conv2dProblem& problem, const DgradArgs& args, void* workspace) {
     const Conv2d& conv = problem.conv;
     const Pool2d& pool = problem.pool;
     const DgradPlan<T> plan(problem);
     const DgradWorkspace<T> space(problem, plan, workspace);
-    parallel_for(problem.threads, conv.K, [&](int64_t k, int) {
-        T* filter = space.w + k * plan.slabs.filter_size;
-        if (plan.slabs.filter_size != plan.channels * conv.R * conv.S)  // else packing fills all of it
-            std::memset(filter, 0, size_t(plan.slabs.filter_size) * sizeof(T));
-        pack_filter(args.w, k, filter, plan.slabs.r_step, plan.slabs.s_step);
-    });
-    for (int64_t k = 0; k < plan.set_filters; ++k) space.k_offset[k] = int32_t(k * plan.slabs.filter_size);
+    parallel_for(problem.threads, conv.K,
+                 [&](int64_t k, int thread) { pack_pieces(plan, conv, args.w, k, space.of(thread).filter, space.w); });
+    for (int64_t k = 0; k < plan.set_filters; ++k) space.k_offset[k] = int32_t(k * plan.piece_size);
     for (int64_t q = 0; q < conv.Q; ++q)
         space.columns[q + 1] =
             list_covers(q, pool.window_w, pool.stride_w, pool.pad_w, pool.dilation_w, pool.Q, space.columns[q]);
