@@ -7,9 +7,10 @@ import re
 import shutil
 from pathlib import Path
 
-import emulated
 import numpy as np
 import pytest
+
+import emulated
 from emulated import BUILDS, RUNS, KernelError, Run, wrappers
 
 SOURCE = Path(emulated.__file__).with_name("broken_kernels.cu")
@@ -21,6 +22,10 @@ FAULTS = {
     "no_barrier_before_read": (RACE, "data race in shared memory"),
     "two_warps_write": (RACE, "data race in shared memory"),
     "no_sync_warp": (RACE, "data race in shared memory|nobody has written"),
+    "write_after_other_warps_read": (RACE, "data race in shared memory"),
+    "write_after_other_lanes_read": (RACE, "data race in shared memory"),
+    "bytes_overlap": (RACE, "data race in shared memory"),
+    "global_without_barrier": (RACE, "data race in global memory.*no barrier"),
     "shuffle_for_sync_warp": (RACE, "data race in shared memory"),
     "copy_never_waited": (ALL, "not waited for"),
     "copy_not_committed": (ALL, "not waited for"),

@@ -3,9 +3,9 @@
     library = emulated.load("race")                      # or "plain", "asan"
     library.call("relu_fprop", [x, y], [x.size], emulated.Run("random", seed=3))
 
-An entry (FASTCONV_ENTRY in a .cu file of this folder) takes numpy arrays and integers. The arrays go
-to memory of their exact size and come back, so that y holds the result; one that is not writeable
-only goes. A report raises KernelError. `load_cuda` offers the same call on a GPU.
+An entry (FASTCONV_ENTRY in a .cu file of this folder) takes numpy arrays and integers. The arrays
+go to memory of their exact size and come back, so that y holds the result; one that is not
+writeable only goes. A report raises KernelError. `load_cuda` offers the same call on a GPU.
 """
 
 import ctypes

@@ -72,6 +72,54 @@ FASTCONV_KERNEL no_sync_warp(const float* x, float* y) {
     y[t] = tile.first[t ^ 1];  // here: no_sync_warp
 }
 
+// The lanes that read last are of the writer's own warp, and ordered; an earlier one is not.
+template <bool broken>
+FASTCONV_KERNEL write_after_other_warps_read(const float* x, float* y) {
+    simt::Shared shared = simt::block_shared();
+    const Tile tile(shared);
+    const int t = simt::thread();
+    tile.first[t] = x[t];
+    simt::sync();
+    y[t] = tile.first[0];  // there: write_after_other_warps_read
+    if (broken) simt::sync_warp();
+    else simt::sync();
+    if (t == 40) tile.first[0] = 0;  // here: write_after_other_warps_read
+}
+
+// The last to read is the writer itself.
+template <bool broken>
+FASTCONV_KERNEL write_after_other_lanes_read(const float* x, float* y) {
+    simt::Shared shared = simt::block_shared();
+    const Tile tile(shared);
+    const int t = simt::thread(), first = t / 32 * 32;
+    tile.first[t] = x[t];
+    simt::sync();
+    y[t] = tile.first[first];  // there: write_after_other_lanes_read
+    if (!broken) simt::sync_warp();
+    if (t == first + 9) tile.first[first] = 0;  // here: write_after_other_lanes_read
+}
+
+// Neighbours write neighbouring bytes; the last of the broken kernel's writes is one too many.
+template <bool broken>
+FASTCONV_KERNEL bytes_overlap(const float* x, float* y) {
+    simt::Shared shared = simt::block_shared();
+    const Tile tile(shared);
+    const int t = simt::thread();
+    auto* const bytes = reinterpret_cast<uint8_t*>(tile.first);
+    for (int i = 0; i < (broken ? 3 : 2); ++i) bytes[2 * t + i] = uint8_t(x[t]);  // here: bytes_overlap
+    y[t] = bytes[2 * t];
+}
+
+template <bool broken>
+FASTCONV_KERNEL global_without_barrier(const float* x, float* y) {
+    const int t = simt::thread();
+    y[t] = x[t];  // there: global_without_barrier
+    if (!broken) simt::sync();
+    const float other = y[t ^ 32];  // here: global_without_barrier
+    simt::sync();
+    y[t] = other;
+}
+
 // A shuffle keeps lanes together but orders no memory.
 template <bool broken>
 FASTCONV_KERNEL shuffle_for_sync_warp(const float* x, float* y) {
@@ -371,6 +419,10 @@ FAULT(no_barrier_before_overwrite, 1, tile_bytes())
 FAULT(no_barrier_before_read, 1, tile_bytes())
 FAULT(two_warps_write, 1, tile_bytes())
 FAULT(no_sync_warp, 1, tile_bytes())
+FAULT(write_after_other_warps_read, 1, tile_bytes())
+FAULT(write_after_other_lanes_read, 1, tile_bytes())
+FAULT(bytes_overlap, 1, tile_bytes())
+FAULT(global_without_barrier, 1, 0)
 FAULT(shuffle_for_sync_warp, 1, tile_bytes())
 FAULT(copy_never_waited, 1, tile_bytes())
 FAULT(copy_not_committed, 1, tile_bytes())
