@@ -1,0 +1,180 @@
+// simt.h's wrappers on a GPU: each is one instruction, or CUDA's own name for it.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <string>
+
+#include "types.h"
+
+namespace fastconv::simt {
+
+FASTCONV_DEVICE int thread() { return int(threadIdx.x); }
+FASTCONV_DEVICE int block_size() { return int(blockDim.x); }
+FASTCONV_DEVICE int lane() { return int(threadIdx.x % 32); }
+FASTCONV_DEVICE int warp() { return int(threadIdx.x / 32); }
+FASTCONV_DEVICE Dim block() { return {int(blockIdx.x), int(blockIdx.y), int(blockIdx.z)}; }
+FASTCONV_DEVICE Dim grid() { return {int(gridDim.x), int(gridDim.y), int(gridDim.z)}; }
+
+// --- shared memory ----------------------------------------------------------------------------------
+
+// Carves a block's dynamic shared memory into parts aligned to 16 bytes. Made from nothing it hands out
+// null pointers and only counts: the host runs a kernel's own carving to get the bytes to launch with.
+class Shared {
+public:
+    Shared() = default;
+    FASTCONV_DEVICE explicit Shared(char* memory) : memory_(memory) {}
+    template <class T>
+    FASTCONV_HOST_DEVICE T* take(int count) {
+        char* const part = memory_ ? memory_ + bytes_ : nullptr;
+        bytes_ += (int(sizeof(T)) * count + 15) / 16 * 16;
+        return reinterpret_cast<T*>(part);
+    }
+    FASTCONV_HOST_DEVICE int bytes() const { return bytes_; }
+
+private:
+    char* memory_ = nullptr;
+    int bytes_ = 0;
+};
+
+FASTCONV_DEVICE Shared block_shared() {
+    extern __shared__ __align__(128) char fastconv_shared_memory[];
+    return Shared(fastconv_shared_memory);
+}
+
+// --- threads with each other ------------------------------------------------------------------------
+
+FASTCONV_DEVICE void sync() { __syncthreads(); }
+FASTCONV_DEVICE void sync_warp() { __syncwarp(); }
+
+constexpr unsigned all_lanes = 0xffffffffu;
+
+template <class T>
+FASTCONV_DEVICE T shuffle(T value, int source) {
+    static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+    return __shfl_sync(all_lanes, value, source);
+}
+template <class T>
+FASTCONV_DEVICE T shuffle_xor(T value, int mask) {
+    static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+    return __shfl_xor_sync(all_lanes, value, mask);
+}
+template <class T>
+FASTCONV_DEVICE T shuffle_down(T value, int distance) {
+    static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+    return __shfl_down_sync(all_lanes, value, unsigned(distance));
+}
+FASTCONV_DEVICE uint32_t ballot(bool value) { return __ballot_sync(all_lanes, value); }
+
+// --- memory -----------------------------------------------------------------------------------------
+
+template <int N, class T>
+FASTCONV_DEVICE Pack<T, N> load(const T* from) {
+    return *reinterpret_cast<const Pack<T, N>*>(from);
+}
+template <int N, class T>
+FASTCONV_DEVICE void store(T* to, const Pack<T, N>& pack) {
+    *reinterpret_cast<Pack<T, N>*>(to) = pack;
+}
+
+FASTCONV_DEVICE uint32_t shared_address(const void* shared) { return uint32_t(__cvta_generic_to_shared(shared)); }
+
+// N elements, 4, 8 or 16 bytes; zeros, and `from` is not read, where not `valid`.
+template <int N, class T>
+FASTCONV_DEVICE void copy_async(T* to, const T* from, bool valid = true) {
+    constexpr int bytes = N * int(sizeof(T));
+    static_assert(bytes == 4 || bytes == 8 || bytes == 16);
+    const int from_bytes = valid ? bytes : 0;
+    if constexpr (bytes == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
+                     "r"(from_bytes)
+                     : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;" ::"r"(shared_address(to)), "l"(from),
+                     "r"(from_bytes), "n"(bytes)
+                     : "memory");
+}
+FASTCONV_DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int pending>
+FASTCONV_DEVICE void copy_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+}
+
+// --- tensor cores -----------------------------------------------------------------------------------
+
+FASTCONV_DEVICE void ldmatrix_x4(uint32_t (&d)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+FASTCONV_DEVICE void ldmatrix_x4_trans(uint32_t (&d)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+FASTCONV_DEVICE void ldmatrix_x2(uint32_t (&d)[2], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(d[0]), "=r"(d[1])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+FASTCONV_DEVICE void ldmatrix_x2_trans(uint32_t (&d)[2], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(d[0]), "=r"(d[1])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+
+FASTCONV_DEVICE uint32_t to_tf32(float value) {
+    uint32_t result;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(result) : "f"(value));
+    return result;
+}
+
+FASTCONV_DEVICE void mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+FASTCONV_DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+FASTCONV_DEVICE void mma_fp16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// --- launch -----------------------------------------------------------------------------------------
+
+using Stream = void*;  // a cudaStream_t
+
+// Starts a kernel on the current device; "" or what CUDA says against it.
+template <class... Parameters, class... Arguments>
+std::string launch(void (*kernel)(Parameters...), Dim grid, int threads, int shared_bytes, Stream stream,
+                   Arguments... arguments) {
+    if (shared_bytes > 48 * 1024) {  // more has to be asked for
+        const cudaError_t status = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                                        cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+        if (status != cudaSuccess) {
+            cudaGetLastError();  // so that the next launch is not blamed for it
+            return cudaGetErrorString(status);
+        }
+    }
+    kernel<<<dim3(unsigned(grid.x), unsigned(grid.y), unsigned(grid.z)), unsigned(threads), size_t(shared_bytes),
+             static_cast<cudaStream_t>(stream)>>>(static_cast<Parameters>(arguments)...);
+    const cudaError_t status = cudaGetLastError();
+    return status == cudaSuccess ? "" : cudaGetErrorString(status);
+}
+
+}  // namespace fastconv::simt

@@ -1,0 +1,23 @@
+// All that a CUDA kernel may use beyond plain C++, in one small set of wrappers with two
+// implementations: PTX (cuda.h) and the emulator (../emulator/simt.h), which lets g++ compile and run
+// the very same kernel. No asm, no <<<>>> and no header of CUDA anywhere else.
+//
+//   FASTCONV_KERNEL, FASTCONV_KERNEL_BOUNDS(threads, blocks), FASTCONV_DEVICE, FASTCONV_HOST_DEVICE,
+//   FASTCONV_UNROLL
+//   thread() block_size() lane() warp() block() grid()          indices; blocks are one-dimensional
+//   Shared: block_shared(), take<T>(count), bytes()             dynamic shared memory
+//   sync() sync_warp()                                          barriers
+//   shuffle(v, lane) shuffle_xor(v, mask) shuffle_down(v, n) ballot(bool)   all 32 lanes take part
+//   load<N>(p) store(p, pack)                                   N elements at once
+//   copy_async<N>(shared, global, valid) copy_commit() copy_wait<pending groups>()
+//   ldmatrix_x4 ldmatrix_x4_trans ldmatrix_x2 ldmatrix_x2_trans
+//   mma_tf32 mma_bf16 mma_fp16, to_tf32                         d += a * b in float
+//   launch(kernel, grid, threads, shared bytes, stream, arguments...)
+#pragma once
+
+#include "types.h"
+#ifdef FASTCONV_EMULATOR
+#include "../emulator/simt.h"
+#else
+#include "cuda.h"
+#endif
