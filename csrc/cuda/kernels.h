@@ -7,7 +7,7 @@
 #include <string>
 
 #include "../common/geometry.h"
-#include "../simt/simt.h"
+#include "../simt/stream.h"
 
 namespace fastconv::cuda {
 
