@@ -96,7 +96,7 @@ FASTCONV_KERNEL write_after_other_lanes_read(const float* x, float* y) {
     simt::sync();
     y[t] = tile.first[first];  // there: write_after_other_lanes_read
     if (!broken) simt::sync_warp();
-    if (t == first + 9) tile.first[first] = 0;  // here: write_after_other_lanes_read
+    if (t == first + 31) tile.first[first] = 0;  // here: write_after_other_lanes_read
 }
 
 // Neighbours write neighbouring bytes; the last of the broken kernel's writes is one too many.
