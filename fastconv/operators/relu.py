@@ -16,13 +16,6 @@ from ._define import define
 from ._marshal import flat
 
 
-def _run(x: Tensor, y: Tensor, mask: Tensor | None) -> None:
-    if x.is_cpu:
-        _C.relu_fprop(flat(x), flat(y), flat(mask), torch.get_num_threads())
-    else:
-        _C.cuda_relu_fprop(flat(x), flat(y), flat(mask), *place(x))
-
-
 def _mask(x: Tensor) -> Tensor:
     return x.new_empty((x.numel() + 7) // 8, dtype=torch.uint8)
 
@@ -32,7 +25,10 @@ def _fprop(x: Tensor, save: bool) -> tuple[Tensor, Tensor | None]:
     if y.stride() != x.stride():
         x = y.copy_(x)
     mask = _mask(y) if save else None
-    _run(x, y, mask)
+    if x.is_cpu:
+        _C.relu_fprop(flat(x), flat(y), flat(mask), torch.get_num_threads())
+    else:
+        _C.cuda_relu_fprop(flat(x), flat(y), flat(mask), *place(x))
     return y, mask
 
 
@@ -89,12 +85,19 @@ relu = define(
 )
 
 
+def _run_in_place(x: Tensor, mask: Tensor | None) -> None:
+    if x.is_cpu:
+        _C.relu_fprop(flat(x), flat(x), flat(mask), torch.get_num_threads())
+    else:
+        _C.cuda_relu_fprop(flat(x), flat(x), flat(mask), *place(x))
+
+
 class _InPlace(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.mark_dirty(x)
         mask = _mask(x)
-        _run(x, x, mask)
+        _run_in_place(x, mask)
         ctx.stride = x.stride()
         ctx.save_for_backward(mask)
         return x
@@ -122,7 +125,7 @@ def relu_(x: Tensor) -> Tensor:
                 "a leaf Variable that requires grad is being used in an in-place operation."
             )
         return _InPlace.apply(x)
-    _run(x, x, None)
+    _run_in_place(x, None)
     torch.autograd.graph.increment_version(x)
     return x
 
