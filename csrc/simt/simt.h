@@ -15,20 +15,6 @@
 //   launch(kernel, grid, threads, shared bytes, stream, arguments...)
 #pragma once
 
-#ifdef FASTCONV_EMULATOR
-#define FASTCONV_KERNEL void
-#define FASTCONV_KERNEL_BOUNDS(threads, blocks) void
-#define FASTCONV_DEVICE inline
-#define FASTCONV_HOST_DEVICE inline
-#define FASTCONV_UNROLL
-#else
-#define FASTCONV_KERNEL __global__ void
-#define FASTCONV_KERNEL_BOUNDS(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
-#define FASTCONV_DEVICE __device__ __forceinline__
-#define FASTCONV_HOST_DEVICE __host__ __device__ __forceinline__
-#define FASTCONV_UNROLL _Pragma("unroll")
-#endif
-
 #include "types.h"
 #ifdef FASTCONV_EMULATOR
 #include "../emulator/simt.h"

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "macros.h"
+
 namespace fastconv::simt {
 
 struct Dim {

@@ -1,0 +1,32 @@
+#include "interface.h"
+
+#include <cstdlib>
+
+#include "counters.h"
+#include "state.h"
+
+using namespace fastconv;
+using namespace fastconv::emulator;
+
+FASTCONV_ENTRY(emulator_configure) {
+    settings.schedule = Schedule(numbers[0]);
+    settings.seed = unsigned(numbers[1]);
+    settings.late_copies = numbers[2] != 0;
+    settings.count = numbers[3] != 0;
+    return nullptr;
+}
+
+FASTCONV_ENTRY(emulator_take_counters) { return entry_result(take_counters()); }
+
+// Memory of exactly this size, aligned as the GPU's allocators do, so that AddressSanitizer sees its end.
+FASTCONV_ENTRY(emulator_allocate) {
+    void* p = nullptr;
+    if (posix_memalign(&p, 256, size_t(numbers[0])) != 0) return "out of memory";
+    *static_cast<void**>(pointers[0]) = p;
+    return nullptr;
+}
+
+FASTCONV_ENTRY(emulator_free) {
+    std::free(pointers[0]);
+    return nullptr;
+}

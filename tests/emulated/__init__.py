@@ -1,0 +1,211 @@
+"""CUDA kernels run by the emulator (csrc/emulator), for tests.
+
+    library = emulated.load("race")                      # or "plain", "asan"
+    library.call("relu_fprop", [x, y], [x.size], emulated.Run("random", seed=3))
+
+An entry (FASTCONV_ENTRY in a .cu file of this folder) takes numpy arrays and integers. The arrays
+go to memory of their exact size and come back, so that y holds the result; one that is not
+writeable only goes. A report raises KernelError. `load_cuda` offers the same call on a GPU.
+"""
+
+import ctypes
+import dataclasses
+import functools
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEDULES = ("forward", "reverse", "random", "ahead")
+BUILDS = ("plain", "race", "asan")
+
+
+class KernelError(RuntimeError):
+    """The emulator's report, "file:line: what"; or AddressSanitizer's or UBSan's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """In which order threads run, and when asynchronous copies move their bytes.
+
+    seed: of `random`; of `ahead`, the warp that runs ahead.
+    """
+
+    schedule: str = "forward"
+    seed: int = 0
+    late_copies: bool = False
+
+    def __str__(self):
+        return f"{self.schedule}{self.seed}{'-late' if self.late_copies else ''}"
+
+
+RUNS = [
+    Run(schedule, seed, late)
+    for schedule, seed in [
+        ("forward", 0),
+        ("reverse", 0),
+        ("random", 1),
+        ("random", 2),
+        ("ahead", 0),
+        ("ahead", 1),
+    ]
+    for late in (False, True)
+]
+
+
+class Library:
+    """The library of a build, in this process."""
+
+    def __init__(self, path):
+        self._library = ctypes.CDLL(str(path))
+
+    def _raw(self, entry, pointers=(), numbers=()):
+        function = getattr(self._library, entry)
+        function.restype = ctypes.c_char_p
+        result = function(
+            (ctypes.c_void_p * len(pointers))(*pointers), (ctypes.c_int64 * len(numbers))(*numbers)
+        )
+        return None if result is None else result.decode()
+
+    def _checked(self, *arguments):
+        error = self._raw(*arguments)
+        if error is not None:
+            raise KernelError(error)
+
+    def _device_copy(self, array):
+        address = ctypes.c_void_p()
+        self._checked("emulator_allocate", [ctypes.addressof(address)], [array.nbytes])
+        ctypes.memmove(address.value, array.ctypes.data, array.nbytes)
+        return address.value
+
+    def call(self, entry, arrays, numbers=(), run=Run(), count=False):
+        """With `count`, in the race build, returns the counters of csrc/emulator/counters.h."""
+        assert all(a is None or a.flags.c_contiguous for a in arrays)
+        settings = [SCHEDULES.index(run.schedule), run.seed, run.late_copies, count]
+        self._checked("emulator_configure", [], settings)
+        device = [a if a is None else self._device_copy(a) for a in arrays]
+        try:
+            self._checked(entry, device, numbers)
+            for array, address in zip(arrays, device, strict=True):
+                if array is not None and array.flags.writeable:
+                    ctypes.memmove(array.ctypes.data, address, array.nbytes)
+        finally:
+            for address in device:
+                if address is not None:
+                    self._raw("emulator_free", [address])
+        return json.loads(self._raw("emulator_take_counters")) if count else None
+
+
+class ChildLibrary:
+    """The asan build, in another process.
+
+    AddressSanitizer has to be in a process from its start, and ends it when it reports.
+    """
+
+    def __init__(self, path):
+        self._path = path
+        self._child = None
+
+    def _start(self):
+        runtime = subprocess.check_output(["g++", "-print-file-name=libasan.so"], text=True).strip()
+        environment = {
+            **os.environ,
+            "LD_PRELOAD": runtime,
+            "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        }
+        self._child = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("child.py"), self._path],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def call(self, entry, arrays, numbers=(), run=Run()):
+        if self._child is None:
+            self._start()
+        child = self._child
+        try:
+            pickle.dump((entry, arrays, list(numbers), run), child.stdin)
+            child.stdin.flush()
+            results, error = pickle.load(child.stdout)
+        except (EOFError, BrokenPipeError):
+            report = child.communicate()[1].decode(errors="replace")
+            self._child = None
+            raise KernelError(report) from None
+        if error is not None:
+            raise KernelError(error)
+        for array, result in zip(arrays, results, strict=True):
+            if array is not None and array.flags.writeable:
+                array[...] = result
+
+    def close(self):
+        if self._child is not None:
+            self._child.communicate()
+            self._child = None
+
+
+class CudaLibrary(Library):
+    """The same entries compiled by nvcc, on torch's current GPU."""
+
+    def call(self, entry, arrays, numbers=()):
+        import torch
+
+        device = [a if a is None else torch.from_numpy(a.view(np.uint8)).cuda() for a in arrays]
+        self._checked(entry, [0 if t is None else t.data_ptr() for t in device], numbers)
+        torch.cuda.synchronize()
+        for array, tensor in zip(arrays, device, strict=True):
+            if array is not None and array.flags.writeable:
+                array.view(np.uint8)[...] = tensor.cpu().numpy()
+
+
+def build_folder():
+    return Path(os.environ.get("FASTCONV_EMULATED_DIR", ROOT / "build" / "emulated"))
+
+
+@functools.cache
+def build():
+    """Compiles what has changed; all three builds at once."""
+    source = Path(__file__).parent
+    folder = build_folder()
+    for command in (
+        ["cmake", "-S", source, "-B", folder, *(["-G", "Ninja"] if shutil.which("ninja") else [])],
+        ["cmake", "--build", folder, "--parallel", str(os.cpu_count())],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
+    return folder
+
+
+@functools.cache
+def load(name):
+    path = build() / f"libemulated_{name}.so"
+    return ChildLibrary(path) if name == "asan" else Library(path)
+
+
+@functools.cache
+def build_cuda(targets=("80", "90a")):
+    """The wrappers' test kernels as nvcc makes them."""
+    path = build_folder() / "libwrappers_cuda.so"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    code = [f"-gencode=arch=compute_{t},code=sm_{t}" for t in targets]
+    source = Path(__file__).with_name("wrapper_kernels.cu")
+    subprocess.run(
+        ["nvcc", "-std=c++17", "-O3", "-shared", "-Xcompiler=-fPIC", *code, source, "-o", path],
+        check=True,
+    )
+    return path
+
+
+@functools.cache
+def load_cuda():
+    return CudaLibrary(build_cuda())
