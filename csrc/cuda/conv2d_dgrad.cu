@@ -10,8 +10,8 @@ template <class T, class Tile>
 std::string run(const Conv2dProblem& problem, const DgradArgs& args, simt::Stream stream) {
     constexpr int vector = Tile::vector;
     DgradParameters<T> d;
-    d.gradient = GradientView<T>(problem, args.dy, args.code);
-    d.w = {static_cast<const T*>(args.w.data)};
+    d.gradient.view = GradientView<T>(problem, args.dy, args.code);
+    d.w.view = {static_cast<const T*>(args.w.data)};
     d.dx = static_cast<T*>(args.dx.data);
     d.conv = Geometry(problem.conv);
     const Geometry& conv = d.conv;
@@ -27,13 +27,11 @@ std::string run(const Conv2dProblem& problem, const DgradArgs& args, simt::Strea
     d.column_tiles = ceil_div(conv.channels, Tile::columns);
 
     d.filters_inside = channels_last(args.dy);
-    d.gradient_lanes = !d.filters_inside ? Lanes::lines
-                       : gradient_vectors(problem, args.dy, args.code, conv.filters, vector, sizeof(T))
+    d.gradient.lanes = gradient_vectors(problem, args.dy, args.code, conv.filters, vector, sizeof(T))
                            ? Lanes::step_vectors
-                       : conv.filters >= Tile::steps ? Lanes::steps
-                                                     : Lanes::lines;
+                           : Lanes::lines;
     const bool in_order = !d.filters_inside && !channels_last(args.w);
-    d.w_lanes = channel_vectors(args.w, conv.channels, vector, sizeof(T)) ? Lanes::line_vectors
+    d.w.lanes = channel_vectors(args.w, conv.channels, vector, sizeof(T)) ? Lanes::line_vectors
                 : in_order                                                ? Lanes::steps
                                                                           : Lanes::lines;
     d.along_columns = channels_last(args.dx);

@@ -48,8 +48,8 @@ struct BlockPhase {
 
 template <class T>
 struct DgradParameters {
-    GradientView<T> gradient;
-    WeightView<T> w;
+    Source<GradientView<T>, Lanes::lines | Lanes::step_vectors> gradient;
+    Source<WeightView<T>, Lanes::lines | Lanes::steps | Lanes::line_vectors> w;
     T* dx;
     Geometry conv;
     Strides dy_strides, w_strides, dx_strides;
@@ -57,7 +57,6 @@ struct DgradParameters {
     int rows, row_tiles, column_tiles, phases_h, phases_w;
     int tap_step_h, tap_step_w, output_step_h, output_step_w;
     bool filters_inside;
-    Lanes gradient_lanes, w_lanes;
     bool along_columns, vectors;
 };
 
@@ -110,15 +109,14 @@ conv2d_dgrad_kernel(const DgradParameters<T> d) {
         memory.columns.put(
             i, first_column + i < conv.channels ? Site{(first_column + i) * d.w_strides.c, 0, 0, 0, 0} : no_site());
     Sums<Tile> sums;
-    gemm(sums, memory, d.gradient, d.gradient_lanes, d.w, d.w_lanes, 0, all.phase->steps,
-         [&](int step, Site& gradient_site, Site& w_site) {
-             const Tap t = all.phase->taps.at(step);
-             const int k = group * conv.filters + t.c, p = -t.r * d.output_step_h, q = -t.s * d.output_step_w;
-             gradient_site = {d.dy_strides.at(0, k, p, q), p, q, 0, k};
-             w_site = {
-                 d.w_strides.at(k, 0, all.phase->h.first + t.r * d.tap_step_h, all.phase->w.first + t.s * d.tap_step_w),
-                 0, 0, 0, 0};
-         });
+    gemm(sums, memory, d.gradient, d.w, 0, all.phase->steps, [&](int step, Site& gradient_site, Site& w_site) {
+        const Tap t = all.phase->taps.at(step);
+        const int k = group * conv.filters + t.c, p = -t.r * d.output_step_h, q = -t.s * d.output_step_w;
+        gradient_site = {d.dy_strides.at(0, k, p, q), p, q, 0, k};
+        w_site = {
+            d.w_strides.at(k, 0, all.phase->h.first + t.r * d.tap_step_h, all.phase->w.first + t.s * d.tap_step_w), 0,
+            0, 0, 0};
+    });
 
     sums.store(memory.buffer, [](int) { return Acc(0); });
     for (int i = simt::thread(); i < Tile::rows; i += Tile::threads) {

@@ -19,15 +19,14 @@ namespace fastconv::cuda {
 // Also what the kernel with a pool (conv2d_fprop_pool.cuh) reads.
 template <class T>
 struct FpropInput {
-    ImageView<T> x;
-    WeightView<T> w;
+    Source<ImageView<T>, Lanes::lines | Lanes::step_vectors> x;
+    Source<WeightView<T>, Lanes::steps | Lanes::step_vectors> w;
     const T* bias;  // or null
     int64_t bias_stride;
     Geometry conv;
     Strides x_strides, w_strides;
     Taps taps;
     int steps, column_tiles;
-    Lanes x_lanes, w_lanes;
 
     FASTCONV_DEVICE Site pixel(int group, int n, int p, int q) const {
         const int h = p * conv.stride_h - conv.pad_h, w = q * conv.stride_w - conv.pad_w;
@@ -76,7 +75,7 @@ conv2d_fprop_kernel(const FpropInput<T> in, const FpropOutput<T> out) {
     for (int i = simt::thread(); i < Tile::columns; i += Tile::threads)
         memory.columns.put(i, in.filter(group, first_column + i));
     Sums<Tile> sums;
-    gemm(sums, memory, in.x, in.x_lanes, in.w, in.w_lanes, 0, in.steps,
+    gemm(sums, memory, in.x, in.w, 0, in.steps,
          [&](int step, Site& x_site, Site& w_site) { in.tap(step, x_site, w_site); });
 
     sums.store(memory.buffer, [&](int column) { return in.template bias_of<Acc>(group, first_column + column); });

@@ -11,8 +11,8 @@ FpropInput<T> fprop_input(const Conv2dProblem& problem, const FpropArgs& args) {
     constexpr int vector = Tile::vector;
     FpropInput<T> in;
     in.conv = Geometry(problem.conv);
-    in.x = {static_cast<const T*>(args.x.data), in.conv.H, in.conv.W};
-    in.w = {static_cast<const T*>(args.w.data)};
+    in.x.view = {static_cast<const T*>(args.x.data), in.conv.H, in.conv.W};
+    in.w.view = {static_cast<const T*>(args.w.data)};
     in.bias = static_cast<const T*>(args.bias.data);
     in.bias_stride = args.bias.stride[0];
     in.x_strides = Strides(args.x), in.w_strides = Strides(args.w);
@@ -20,13 +20,10 @@ FpropInput<T> fprop_input(const Conv2dProblem& problem, const FpropArgs& args) {
     in.taps = Taps(in.conv.channels, in.conv.R, in.conv.S, channels_inside);
     in.steps = in.conv.channels * in.conv.R * in.conv.S;
     in.column_tiles = ceil_div(in.conv.filters, Tile::columns);
-    in.x_lanes = !channels_last(args.x)                                         ? Lanes::lines
-                 : channel_vectors(args.x, in.conv.channels, vector, sizeof(T)) ? Lanes::step_vectors
-                 : in.conv.channels >= Tile::steps                              ? Lanes::steps
-                                                                                : Lanes::lines;
+    in.x.lanes = channel_vectors(args.x, in.conv.channels, vector, sizeof(T)) ? Lanes::step_vectors : Lanes::lines;
     const bool vectors = in_order_of_taps(args.w, channels_inside) && in.steps % vector == 0 &&
                          reinterpret_cast<uintptr_t>(args.w.data) % (vector * sizeof(T)) == 0;
-    in.w_lanes = vectors ? Lanes::step_vectors : Lanes::steps;
+    in.w.lanes = vectors ? Lanes::step_vectors : Lanes::steps;
     return in;
 }
 

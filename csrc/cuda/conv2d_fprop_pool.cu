@@ -27,7 +27,7 @@ std::string run(const Conv2dProblem& problem, const FpropArgs& args, simt::Strea
     const std::string refused = refuse({{"the number of blocks", blocks}}, most_counted / in.column_tiles);
     if (!refused.empty()) return refused;
     return simt::launch(conv2d_fprop_pool_kernel<T, Tile>, {int(blocks * in.column_tiles)}, Tile::threads,
-                        shared_bytes<GemmMemory<Tile>>(), stream, in, out);
+                        shared_bytes<FpropPoolMemory<Tile>>(), stream, in, out);
 }
 
 }  // namespace

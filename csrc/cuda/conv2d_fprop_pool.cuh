@@ -66,72 +66,105 @@ struct FpropPoolOutput {
     Divider width, pooled_w;  // of the tiling
 };
 
+// What a block computes, made by one thread for all.
+struct PoolBlock {
+    int n, group, first_column, pp, qq;  // of its first pooled pixel
+};
+
+template <class Tile>
+struct FpropPoolMemory {
+    GemmMemory<Tile> gemm;
+    PoolBlock* block;
+    FASTCONV_HOST_DEVICE explicit FpropPoolMemory(simt::Shared& shared)
+        : gemm(shared), block(shared.take<PoolBlock>(1)) {}
+};
+
+// The sites of one pass, whose first row is number `first_row` of the block's.
+template <class T, class Tile>
+FASTCONV_DEVICE void describe_tile(const FpropInput<T>& in, const FpropPoolOutput<T>& out, const PoolBlock& block,
+                                   int first_row, const GemmMemory<Tile>& memory) {
+    const PoolTiling& tiling = out.tiling;
+    for (int i = simt::thread(); i < Tile::rows; i += Tile::threads) {
+        int column = first_row + i;
+        const int row = out.width.split(column);
+        const int p = block.pp * out.pool.stride_h - out.pool.pad_h + row * tiling.step_h;
+        const int q = block.qq * out.pool.stride_w - out.pool.pad_w + column * tiling.step_w;
+        const bool inside =
+            row < tiling.height && unsigned(p) < unsigned(in.conv.P) && unsigned(q) < unsigned(in.conv.Q);
+        memory.rows.put(i, inside ? in.pixel(block.group, block.n, p, q) : no_site());
+    }
+    for (int i = simt::thread(); i < Tile::columns; i += Tile::threads)
+        memory.columns.put(i, in.filter(block.group, block.first_column + i));
+}
+
+// Calls visit(i, j) for the positions of window (pp, qq) that lie inside of the convolution's output, row by row.
+template <class Visit>
+FASTCONV_DEVICE void each_position(const PoolGeometry& pool, const Geometry& conv, int pp, int qq, const Visit& visit) {
+    const int first_p = pp * pool.stride_h - pool.pad_h, first_q = qq * pool.stride_w - pool.pad_w;
+    for (int i = 0; i < pool.window_h; ++i) {
+        if (unsigned(first_p + i * pool.dilation_h) >= unsigned(conv.P)) continue;
+        for (int j = 0; j < pool.window_w; ++j)
+            if (unsigned(first_q + j * pool.dilation_w) < unsigned(conv.Q)) visit(i, j);
+    }
+}
+
 template <class T, class Tile>
 FASTCONV_KERNEL_BOUNDS(Tile::threads, 512 / Tile::threads)
 conv2d_fprop_pool_kernel(const FpropInput<T> in, const FpropPoolOutput<T> out) {
     using Acc = typename Tile::Acc;
     static_assert(Tile::columns <= Tile::threads);  // with several passes a thread has one pooled value at most
     simt::Shared shared = simt::block_shared();
-    const GemmMemory<Tile> memory(shared);
+    const FpropPoolMemory<Tile> all(shared);
+    const GemmMemory<Tile>& memory = all.gemm;
     const PoolGeometry& pool = out.pool;
     const PoolTiling& tiling = out.tiling;
-    int rest = simt::block().x;
-    const int first_column = rest % in.column_tiles * Tile::columns;
-    rest /= in.column_tiles;
-    const int first_qq = rest % tiling.tiles_w * tiling.pooled_w;
-    rest /= tiling.tiles_w;
-    const int first_pp = rest % tiling.tiles_h * tiling.pooled_h;
-    rest /= tiling.tiles_h;
-    const int n = rest % in.conv.N, group = rest / in.conv.N;
-    const int first_p = first_pp * pool.stride_h - pool.pad_h, first_q = first_qq * pool.stride_w - pool.pad_w;
+    if (simt::thread() == 0) {
+        PoolBlock block;
+        int rest = simt::block().x;
+        block.first_column = rest % in.column_tiles * Tile::columns;
+        rest /= in.column_tiles;
+        block.qq = rest % tiling.tiles_w * tiling.pooled_w;
+        rest /= tiling.tiles_w;
+        block.pp = rest % tiling.tiles_h * tiling.pooled_h;
+        rest /= tiling.tiles_h;
+        block.n = rest % in.conv.N, block.group = rest / in.conv.N;
+        *all.block = block;
+    }
     // From one window position to the next in the rectangle.
     const int position_h = pool.dilation_h / tiling.step_h, position_w = pool.dilation_w / tiling.step_w;
+    simt::sync();
 
     Acc best = Acc(0);
     int winner = 0;
     for (int pass = 0; pass < tiling.passes; ++pass) {
-        const int first_row = pass * Tile::rows;
-        for (int i = simt::thread(); i < Tile::rows; i += Tile::threads) {
-            int column = first_row + i;
-            const int row = out.width.split(column);
-            const int p = first_p + row * tiling.step_h, q = first_q + column * tiling.step_w;
-            const bool inside =
-                row < tiling.height && unsigned(p) < unsigned(in.conv.P) && unsigned(q) < unsigned(in.conv.Q);
-            memory.rows.put(i, inside ? in.pixel(group, n, p, q) : no_site());
-        }
-        for (int i = simt::thread(); i < Tile::columns; i += Tile::threads)
-            memory.columns.put(i, in.filter(group, first_column + i));
+        describe_tile(in, out, *all.block, pass * Tile::rows, memory);
         Sums<Tile> sums;
-        gemm(sums, memory, in.x, in.x_lanes, in.w, in.w_lanes, 0, in.steps,
+        gemm(sums, memory, in.x, in.w, 0, in.steps,
              [&](int step, Site& x_site, Site& w_site) { in.tap(step, x_site, w_site); });
-        sums.store(memory.buffer, [&](int column) { return in.template bias_of<Acc>(group, first_column + column); });
+        const PoolBlock block = *all.block;
+        sums.store(memory.buffer,
+                   [&](int column) { return in.template bias_of<Acc>(block.group, block.first_column + column); });
         simt::sync();
-
         for (int e = simt::thread(); e < tiling.pooled_h * tiling.pooled_w * Tile::columns; e += Tile::threads) {
             const int column = e % Tile::columns;
             int v = e / Tile::columns;
             const int u = out.pooled_w.split(v);
-            const int pp = first_pp + u, qq = first_qq + v;
-            if (first_column + column >= in.conv.filters || pp >= pool.P || qq >= pool.Q) continue;
+            const int pp = block.pp + u, qq = block.qq + v;
+            if (block.first_column + column >= in.conv.filters || pp >= pool.P || qq >= pool.Q) continue;
             if (pass == 0) best = -Acc(INFINITY), winner = -1;
-            for (int i = 0; i < pool.window_h; ++i) {
-                const int p = first_p + u * pool.stride_h + i * pool.dilation_h;
-                if (unsigned(p) >= unsigned(in.conv.P)) continue;
-                for (int j = 0; j < pool.window_w; ++j) {
-                    const int q = first_q + v * pool.stride_w + j * pool.dilation_w;
-                    const int row = (u * pool.stride_h + i * position_h) * tiling.width + v * pool.stride_w +
-                                    j * position_w - first_row;
-                    if (unsigned(q) >= unsigned(in.conv.Q) || unsigned(row) >= unsigned(Tile::rows)) continue;
-                    const Acc value = Acc(T(memory.buffer[row * Tile::sum_stride + column]));
-                    if (winner < 0 || value > best || value != value) best = value, winner = i * pool.window_w + j;
-                }
-            }
+            each_position(pool, in.conv, pp, qq, [&](int i, int j) {
+                const int row = (u * pool.stride_h + i * position_h) * tiling.width + v * pool.stride_w +
+                                j * position_w - pass * Tile::rows;
+                if (unsigned(row) >= unsigned(Tile::rows)) return;
+                const Acc value = Acc(T(memory.buffer[row * Tile::sum_stride + column]));
+                if (winner < 0 || value > best || value != value) best = value, winner = i * pool.window_w + j;
+            });
             if (pass != tiling.passes - 1) continue;
             if (winner >= 0 && best <= Acc(0)) winner = dead, best = Acc(0);
-            const int k = group * in.conv.filters + first_column + column;
-            out.y[out.strides.at(n, k, pp, qq)] = T(best);
+            const int k = block.group * in.conv.filters + block.first_column + column;
+            out.y[out.strides.at(block.n, k, pp, qq)] = T(best);
             if (out.code)
-                out.code[((int64_t(n) * pool.P + pp) * pool.Q + qq) * in.conv.K + k] =
+                out.code[((int64_t(block.n) * pool.P + pp) * pool.Q + qq) * in.conv.K + k] =
                     uint8_t(winner < 0 ? dead : winner);
         }
         simt::sync();

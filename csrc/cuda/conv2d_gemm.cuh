@@ -61,13 +61,13 @@ template <class Acc>
 struct Tiles;
 template <>
 struct Tiles<float> {
-    using wide = Tile<float, 128, 64, 8, 8, 8>;
+    using wide = Tile<float, 128, 64, 8, 8, 4>;
     using middle = Tile<float, 128, 32, 8, 8, 4>;
     using narrow = Tile<float, 128, 8, 8, 4, 2>;
 };
 template <>
 struct Tiles<double> {
-    using wide = Tile<double, 64, 64, 8, 4, 8>;
+    using wide = Tile<double, 64, 64, 8, 4, 4>;
     using middle = Tile<double, 64, 32, 8, 4, 4>;
     using narrow = Tile<double, 64, 8, 8, 4, 1>;
 };
@@ -119,78 +119,86 @@ struct GemmMemory {
 };
 
 // Along what neighbouring lanes read an operand: its rows (or columns), called its lines here, or the steps; one
-// element each or vector_size of them.
-enum class Lanes { lines, steps, line_vectors, step_vectors };
+// element each or Tile::vector of them.
+enum class Lanes { lines = 1, steps = 2, line_vectors = 4, step_vectors = 8 };
+constexpr int operator|(Lanes a, Lanes b) { return int(a) | int(b); }
+constexpr int operator|(int a, Lanes b) { return a | int(b); }
+
+// How an operand is read: by what view, and along what; `possible` are those Lanes that code is made for.
+template <class View_, int possible_>
+struct Source {
+    using View = View_;
+    static constexpr int possible = possible_;
+    View view;
+    Lanes lanes;
+};
 
 // One operand's part of a turn of the main loop, on its way from global to shared memory.
-template <class Tile, int lines>
+template <class Tile, int lines, class Source>
 class Operand {
     using Acc = typename Tile::Acc;
-    static constexpr int stride = lines + Tile::vector, elements = lines * Tile::steps, vector = Tile::vector;
-    static constexpr int singles = (elements + Tile::threads - 1) / Tile::threads;
-    static constexpr int packs = (elements / vector + Tile::threads - 1) / Tile::threads;
+    static constexpr int vector = Tile::vector, stride = lines + vector, elements = lines * Tile::steps;
+    template <int size>
+    static constexpr int count = (elements / size + Tile::threads - 1) / Tile::threads;
 
 public:
-    template <class View>
-    FASTCONV_DEVICE void load(const View& view, Lanes lanes, const Sites& line_sites, const Sites& step_sites,
-                              int first_step) {
-        each(lanes, [&](auto size, int i, int line, int step) {
+    FASTCONV_DEVICE void load(const Source& source, const Sites& line_sites, const Sites& step_sites, int first_step) {
+        each(source.lanes, [&](auto, auto size, int i, int line, int step) {
             const auto pack =
-                view.template get<decltype(size)::value>(line_sites.get(line) + step_sites.get(first_step + step));
+                source.view.template get<size.value>(line_sites.get(line) + step_sites.get(first_step + step));
             FASTCONV_UNROLL
-            for (int v = 0; v < decltype(size)::value; ++v) value_[i + v] = pack[v];
+            for (int v = 0; v < size.value; ++v) value_[i + v] = pack[v];
         });
     }
 
-    FASTCONV_DEVICE void store(Lanes lanes, Acc* to) const {
-        each(lanes, [&](auto size, int i, int line, int step) {
+    FASTCONV_DEVICE void store(const Source& source, Acc* to) const {
+        each(source.lanes, [&](auto lanes, auto size, int i, int line, int step) {
             Acc* const first = to + step * stride + line;
-            if constexpr (decltype(size)::value == 1) {
-                *first = value_[i];
-            } else if (lanes == Lanes::line_vectors) {
+            if constexpr (lanes.value == int(Lanes::line_vectors)) {
                 simt::Pack<Acc, vector> pack;
                 FASTCONV_UNROLL
                 for (int v = 0; v < vector; ++v) pack[v] = value_[i + v];
                 simt::store(first, pack);
             } else {
                 FASTCONV_UNROLL
-                for (int v = 0; v < vector; ++v) first[v * stride] = value_[i + v];
+                for (int v = 0; v < size.value; ++v) first[v * stride] = value_[i + v];
             }
         });
     }
 
 private:
     template <int n>
-    struct Size {
+    struct Constant {
         static constexpr int value = n;
     };
 
-    // Calls visit(size, number of the first value, line, step) for what this thread moves.
+    // Calls visit(lanes, size, number of the first value, line, step) for what this thread moves.
     template <class Visit>
     FASTCONV_DEVICE static void each(Lanes lanes, const Visit& visit) {
-        constexpr int line_packs = lines / vector, step_packs = Tile::steps / vector;
-        const int t = simt::thread();
-        if (lanes == Lanes::lines || lanes == Lanes::steps) {
+        if (lanes == Lanes::lines) each_along<Lanes::lines>(visit);
+        else if (lanes == Lanes::steps) each_along<Lanes::steps>(visit);
+        else if (lanes == Lanes::line_vectors) each_along<Lanes::line_vectors>(visit);
+        else each_along<Lanes::step_vectors>(visit);
+    }
+    template <Lanes lanes, class Visit>
+    FASTCONV_DEVICE static void each_along(const Visit& visit) {
+        if constexpr ((Source::possible & int(lanes)) != 0) {
+            constexpr bool vectors = lanes == Lanes::line_vectors || lanes == Lanes::step_vectors;
+            constexpr bool along_lines = lanes == Lanes::lines || lanes == Lanes::line_vectors;
+            constexpr int size = vectors ? vector : 1, packs = elements / size;
+            constexpr int inner = along_lines ? lines / size : Tile::steps / size;
             FASTCONV_UNROLL
-            for (int i = 0; i < singles; ++i) {
-                const int e = t + i * Tile::threads;
-                if (elements % Tile::threads && e >= elements) continue;
-                if (lanes == Lanes::lines) visit(Size<1>(), i, e % lines, e / lines);
-                else visit(Size<1>(), i, e / Tile::steps, e % Tile::steps);
-            }
-        } else {
-            FASTCONV_UNROLL
-            for (int i = 0; i < packs; ++i) {
-                const int e = t + i * Tile::threads;
-                if (elements / vector % Tile::threads && e >= elements / vector) continue;
-                if (lanes == Lanes::line_vectors)
-                    visit(Size<vector>(), i * vector, e % line_packs * vector, e / line_packs);
-                else visit(Size<vector>(), i * vector, e / step_packs, e % step_packs * vector);
+            for (int i = 0; i < count<size>; ++i) {
+                const int e = simt::thread() + i * Tile::threads;
+                if (packs % Tile::threads && e >= packs) continue;
+                const int first = e % inner * size, other = e / inner;
+                visit(Constant<int(lanes)>(), Constant<size>(), i * size, along_lines ? first : other,
+                      along_lines ? other : first);
             }
         }
     }
 
-    Acc value_[singles > packs* vector ? singles : packs * vector];
+    Acc value_[count<1> > count<vector>* vector ? count<1> : count<vector> * vector];
 };
 
 // A thread's sums and where in the tile they stand.
@@ -267,47 +275,40 @@ private:
 // turn ahead of the loads, which are one turn ahead of the products. The caller has put the sites of rows and columns
 // into shared memory; a barrier follows here. After it has returned, all of `memory` may be written.
 template <class Tile, class A, class B, class StepSites>
-FASTCONV_DEVICE void gemm(Sums<Tile>& sums, const GemmMemory<Tile>& memory, const A& a, Lanes a_lanes, const B& b,
-                          Lanes b_lanes, int first_step, int last_step, const StepSites& step_sites) {
+FASTCONV_DEVICE void gemm(Sums<Tile>& sums, const GemmMemory<Tile>& memory, const A& a, const B& b, int first_step,
+                          int last_step, const StepSites& step_sites) {
     using Acc = typename Tile::Acc;
-    static_assert(2 * Tile::steps <= Tile::threads);
+    constexpr int steps = Tile::steps;
+    static_assert(steps <= Tile::threads);
     const auto describe = [&](int slot, int step) {
         Site a_site = no_site(), b_site = no_site();
         if (step < last_step) step_sites(step, a_site, b_site);
         memory.a_steps.put(slot, a_site);
         memory.b_steps.put(slot, b_site);
     };
-    Operand<Tile, Tile::rows> next_a;
-    Operand<Tile, Tile::columns> next_b;
-    const auto load = [&](int half) {
-        next_a.load(a, a_lanes, memory.rows, memory.a_steps, half * Tile::steps);
-        next_b.load(b, b_lanes, memory.columns, memory.b_steps, half * Tile::steps);
-    };
-    const auto store = [&](int half) {
-        Acc* const to = memory.buffer + half * Tile::half;
-        next_a.store(a_lanes, to);
-        next_b.store(b_lanes, to + Tile::steps * Tile::a_stride);
-    };
-
     sums.clear();
-    if (simt::thread() < 2 * Tile::steps) describe(simt::thread(), first_step + simt::thread());
+    int half = 0;  // of what is described and, the other way round, of what is multiplied
+    if (simt::thread() < steps) describe(simt::thread(), first_step + simt::thread());
     simt::sync();
-    if (first_step < last_step) {
-        load(0);
-        store(0);
-    }
-    simt::sync();
-    int half = 0;
-    for (int step = first_step; step < last_step; step += Tile::steps) {
-        const bool more = step + Tile::steps < last_step;
+    for (int step = first_step - steps; step < last_step; step += steps) {  // of the products; the first has none
+        Operand<Tile, Tile::rows, A> next_a;
+        Operand<Tile, Tile::columns, B> next_b;
+        const bool more = step + steps < last_step;
         if (more) {
-            load(half ^ 1);
-            if (simt::thread() < Tile::steps)
-                describe(half * Tile::steps + simt::thread(), step + 2 * Tile::steps + simt::thread());
+            next_a.load(a, memory.rows, memory.a_steps, half * steps);
+            next_b.load(b, memory.columns, memory.b_steps, half * steps);
+            if (simt::thread() < steps)
+                describe((half ^ 1) * steps + simt::thread(), step + 2 * steps + simt::thread());
         }
-        const Acc* const from = memory.buffer + half * Tile::half;
-        sums.add_products(from, from + Tile::steps * Tile::a_stride);
-        if (more) store(half ^ 1);
+        if (step >= first_step) {
+            const Acc* const from = memory.buffer + (half ^ 1) * Tile::half;
+            sums.add_products(from, from + steps * Tile::a_stride);
+        }
+        if (more) {
+            Acc* const to = memory.buffer + half * Tile::half;
+            next_a.store(a, to);
+            next_b.store(b, to + steps * Tile::a_stride);
+        }
         simt::sync();
         half ^= 1;
     }

@@ -31,8 +31,8 @@ std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* works
     WgradParameters<T> d;
     d.conv = Geometry(problem.conv);
     const Geometry& conv = d.conv;
-    d.x = {static_cast<const T*>(args.x.data), conv.H, conv.W};
-    d.gradient = GradientView<T>(problem, args.dy, args.code);
+    d.x.view = {static_cast<const T*>(args.x.data), conv.H, conv.W};
+    d.gradient.view = GradientView<T>(problem, args.dy, args.code);
     d.partial = static_cast<Acc*>(workspace);
     d.x_strides = Strides(args.x), d.dy_strides = Strides(args.dy);
     d.pixels = Pixels(conv.P, conv.Q);
@@ -44,10 +44,10 @@ std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* works
     d.steps_per_split = split.steps_per_split;
     d.row_tiles = ceil_div(d.rows, Tile::rows);
     d.column_tiles = ceil_div(conv.filters, Tile::columns);
-    d.x_lanes = !channels_last(args.x)                                      ? Lanes::steps
+    d.x.lanes = !channels_last(args.x)                                      ? Lanes::steps
                 : channel_vectors(args.x, conv.channels, vector, sizeof(T)) ? Lanes::line_vectors
                                                                             : Lanes::lines;
-    d.gradient_lanes = !channels_last(args.dy) ? Lanes::steps
+    d.gradient.lanes = !channels_last(args.dy) ? Lanes::steps
                        : gradient_vectors(problem, args.dy, args.code, conv.filters, vector, sizeof(T))
                            ? Lanes::line_vectors
                            : Lanes::lines;

@@ -20,8 +20,8 @@ namespace fastconv::cuda {
 
 template <class T>
 struct WgradParameters {
-    ImageView<T, true> x;
-    GradientView<T> gradient;
+    Source<ImageView<T, true>, Lanes::lines | Lanes::steps | Lanes::line_vectors> x;
+    Source<GradientView<T>, Lanes::lines | Lanes::steps | Lanes::line_vectors> gradient;
     Accumulator<T>* partial;
     Geometry conv;
     Strides x_strides, dy_strides;
@@ -29,7 +29,6 @@ struct WgradParameters {
     Taps taps;
     int weight_rows, rows;  // without and with the bias
     int steps, steps_per_split, row_tiles, column_tiles;
-    Lanes x_lanes, gradient_lanes;
 };
 
 template <class T, class Tile>
@@ -61,8 +60,8 @@ conv2d_wgrad_kernel(const WgradParameters<T> d) {
             i, first_column + i < conv.filters ? Site{filter(i) * d.dy_strides.c, 0, 0, 0, filter(i)} : no_site());
     const int first_step = split * d.steps_per_split;
     Sums<Tile> sums;
-    gemm(sums, memory, d.x, d.x_lanes, d.gradient, d.gradient_lanes, first_step,
-         least(d.steps, first_step + d.steps_per_split), [&](int step, Site& x_site, Site& gradient_site) {
+    gemm(sums, memory, d.x, d.gradient, first_step, least(d.steps, first_step + d.steps_per_split),
+         [&](int step, Site& x_site, Site& gradient_site) {
              const Pixel i = d.pixels.at(step);
              const int h = i.p * conv.stride_h - conv.pad_h, w = i.q * conv.stride_w - conv.pad_w;
              x_site = {d.x_strides.at(i.n, 0, h, w), h, w, 0, 0};
