@@ -1,0 +1,138 @@
+// dx[n, c, h, w] = sum over k, r, s of g[n, k, p, q] * w[k, c, r, s]
+//     for h + pad_h = p * stride_h + r * dilation_h, w + pad_w = q * stride_w + s * dilation_w
+//
+// where g is the gradient of the convolution's output, made from dy and the code while it is loaded (GradientView).
+// Only taps with r * dilation = h + pad (mod stride) take part. So the pixels of dx are cut by h and w modulo the
+// stride into phases, all of whose pixels have the same taps, and a block stays in one phase:
+//
+//     rows     pixels (n, h, w) of dx, h = phase_h + i * stride_h, w = phase_w + j * stride_w
+//     columns  channels c of one group
+//     steps    filters of that group and the phase's taps (k, r, s); (r, s, k) where dy's channels lie together
+//
+// A phase without taps has no steps and so gets zeros.
+#pragma once
+
+#include "conv2d_gemm.cuh"
+#include "conv2d_views.cuh"
+
+namespace fastconv::cuda {
+
+FASTCONV_HOST_DEVICE int greatest_common_divisor(int a, int b) {
+    while (b) {
+        const int rest = a % b;
+        a = b, b = rest;
+    }
+    return a;
+}
+
+// A phase along one axis: taps r = first + i * tap_step for i < taps; the pixel number j of the phase meets
+// output p = start + j - i * output_step.
+struct Phase {
+    int first = 0, taps = 0, start = 0;
+
+    Phase() = default;
+    FASTCONV_DEVICE Phase(int phase, int pad, int dilation, int stride, int size, int tap_step) {
+        while (first < size && first < tap_step && (phase + pad - first * dilation) % stride != 0) ++first;
+        if (first >= size || first >= tap_step) return;
+        taps = ceil_div(size - first, tap_step);
+        start = (phase + pad - first * dilation) / stride;
+    }
+};
+
+// A block's phase, made by one thread for all.
+struct BlockPhase {
+    Phase h, w;
+    Taps taps;  // in which the filters stand where a Taps has channels
+    int steps;
+};
+
+template <class T>
+struct DgradParameters {
+    Source<GradientView<T>, Lanes::lines | Lanes::step_vectors> gradient;
+    Source<WeightView<T>, Lanes::lines | Lanes::steps | Lanes::line_vectors> w;
+    T* dx;
+    Geometry conv;
+    Strides dy_strides, w_strides, dx_strides;
+    Pixels pixels;  // of the largest phase
+    int rows, row_tiles, column_tiles, phases_h, phases_w;
+    int tap_step_h, tap_step_w, output_step_h, output_step_w;
+    bool filters_inside;
+    bool along_columns, vectors;
+};
+
+template <class Tile>
+struct DgradMemory {
+    GemmMemory<Tile> gemm;
+    BlockPhase* phase;
+    FASTCONV_HOST_DEVICE explicit DgradMemory(simt::Shared& shared) : gemm(shared), phase(shared.take<BlockPhase>(1)) {}
+};
+
+template <class T, class Tile>
+FASTCONV_KERNEL_BOUNDS(Tile::threads, 512 / Tile::threads)
+conv2d_dgrad_kernel(const DgradParameters<T> d) {
+    using Acc = typename Tile::Acc;
+    simt::Shared shared = simt::block_shared();
+    const DgradMemory<Tile> all(shared);
+    const GemmMemory<Tile>& memory = all.gemm;
+    const Geometry& conv = d.conv;
+    int rest = simt::block().x;
+    const int first_column = rest % d.column_tiles * Tile::columns;
+    rest /= d.column_tiles;
+    const int first_row = rest % d.row_tiles * Tile::rows;
+    rest /= d.row_tiles;
+    const int phase_w = rest % d.phases_w;
+    rest /= d.phases_w;
+    const int phase_h = rest % d.phases_h, group = rest / d.phases_h;
+
+    if (simt::thread() == 0) {
+        BlockPhase phase;
+        phase.h = Phase(phase_h, conv.pad_h, conv.dilation_h, conv.stride_h, conv.R, d.tap_step_h);
+        phase.w = Phase(phase_w, conv.pad_w, conv.dilation_w, conv.stride_w, conv.S, d.tap_step_w);
+        phase.taps = Taps(conv.filters, phase.h.taps, phase.w.taps, d.filters_inside);
+        phase.steps = conv.filters * phase.h.taps * phase.w.taps;
+        *all.phase = phase;
+    }
+    simt::sync();
+    const auto pixel_of = [&](int row, Pixel& pixel, int& h, int& w) {
+        pixel = d.pixels.at(first_row + row);
+        h = phase_h + pixel.p * conv.stride_h, w = phase_w + pixel.q * conv.stride_w;
+        return first_row + row < d.rows && h < conv.H && w < conv.W;
+    };
+    for (int i = simt::thread(); i < Tile::rows; i += Tile::threads) {
+        Pixel pixel;
+        int h, w;
+        const bool there = pixel_of(i, pixel, h, w);
+        const int p = all.phase->h.start + pixel.p, q = all.phase->w.start + pixel.q;
+        memory.rows.put(i, there ? Site{d.dy_strides.at(pixel.n, 0, p, q), p, q, pixel.n, 0} : no_site());
+    }
+    for (int i = simt::thread(); i < Tile::columns; i += Tile::threads)
+        memory.columns.put(
+            i, first_column + i < conv.channels ? Site{(first_column + i) * d.w_strides.c, 0, 0, 0, 0} : no_site());
+    Sums<Tile> sums;
+    gemm(sums, memory, d.gradient, d.w, 0, all.phase->steps, [&](int step, Site& gradient_site, Site& w_site) {
+        const Tap t = all.phase->taps.at(step);
+        const int k = group * conv.filters + t.c, p = -t.r * d.output_step_h, q = -t.s * d.output_step_w;
+        gradient_site = {d.dy_strides.at(0, k, p, q), p, q, 0, k};
+        w_site = {
+            d.w_strides.at(k, 0, all.phase->h.first + t.r * d.tap_step_h, all.phase->w.first + t.s * d.tap_step_w), 0,
+            0, 0, 0};
+    });
+
+    sums.store(memory.buffer, [](int) { return Acc(0); });
+    for (int i = simt::thread(); i < Tile::rows; i += Tile::threads) {
+        Pixel pixel;
+        int h, w;
+        const bool there = pixel_of(i, pixel, h, w);
+        memory.rows.put(i, there ? Site{d.dx_strides.at(pixel.n, 0, h, w), 0, 0, 0, 0} : no_site());
+    }
+    for (int i = simt::thread(); i < Tile::columns; i += Tile::threads) {
+        const int column = first_column + i;
+        memory.columns.put(i, column < conv.channels
+                                  ? Site{(group * conv.channels + column) * d.dx_strides.c, 0, 0, 0, 0}
+                                  : no_site());
+    }
+    simt::sync();
+    write_tile(d.dx, memory, d.along_columns, d.vectors, [](Acc sum) { return T(sum); });
+}
+
+}  // namespace fastconv::cuda

@@ -1,0 +1,116 @@
+// y[n, k, p, q] = relu(bias[k] + sum over c, r, s of x[n, c, p * stride - pad + r * dilation, ...] * w[k, c, r, s])
+//
+// and, with ReLU, one bit per output: byte [n, p, q / 8, k], bit q % 8 is set where y > 0 or NaN. As a product of
+// matrices (conv2d_gemm.cuh):
+//
+//     rows     pixels (n, p, q) of y; with bits, every image row is filled up to whole bytes
+//     columns  filters k of one group
+//     steps    taps (c, r, s); (r, s, c) where x's channels lie together, else in the order of w
+//
+// A block computes a tile of one group and writes it with bias and ReLU; blocks with the same pixels are neighbours.
+// Of the bits a thread makes whole bytes, from 8 rows of one column.
+#pragma once
+
+#include "conv2d_gemm.cuh"
+#include "conv2d_views.cuh"
+
+namespace fastconv::cuda {
+
+// Also what the kernel with a pool (conv2d_fprop_pool.cuh) reads.
+template <class T>
+struct FpropInput {
+    Source<ImageView<T>, Lanes::lines | Lanes::step_vectors> x;
+    Source<WeightView<T>, Lanes::steps | Lanes::step_vectors> w;
+    const T* bias;  // or null
+    int64_t bias_stride;
+    Geometry conv;
+    Strides x_strides, w_strides;
+    Taps taps;
+    int steps, column_tiles;
+
+    FASTCONV_DEVICE Site pixel(int group, int n, int p, int q) const {
+        const int h = p * conv.stride_h - conv.pad_h, w = q * conv.stride_w - conv.pad_w;
+        return {x_strides.at(n, group * conv.channels, h, w), h, w, 0, 0};
+    }
+    FASTCONV_DEVICE Site filter(int group, int column) const {
+        return column < conv.filters ? Site{(group * conv.filters + column) * w_strides.n, 0, 0, 0, 0} : no_site();
+    }
+    FASTCONV_DEVICE void tap(int step, Site& x_site, Site& w_site) const {
+        const Tap t = taps.at(step);
+        const int h = t.r * conv.dilation_h, w = t.s * conv.dilation_w;
+        x_site = {x_strides.at(0, t.c, h, w), h, w, 0, 0};
+        w_site = {w_strides.at(0, t.c, t.r, t.s), 0, 0, 0, 0};
+    }
+    template <class Acc>
+    FASTCONV_DEVICE Acc bias_of(int group, int column) const {
+        return bias && column < conv.filters ? Acc(bias[(group * conv.filters + column) * bias_stride]) : Acc(0);
+    }
+};
+
+template <class T>
+struct FpropOutput {
+    T* y;
+    uint8_t* code;  // or null
+    Strides strides;
+    Pixels pixels;  // width filled up to bytes where there is a code
+    int rows, row_tiles;
+    bool relu, along_columns, vectors;
+};
+
+template <class T, class Tile>
+FASTCONV_KERNEL_BOUNDS(Tile::threads, 512 / Tile::threads)
+conv2d_fprop_kernel(const FpropInput<T> in, const FpropOutput<T> out) {
+    using Acc = typename Tile::Acc;
+    simt::Shared shared = simt::block_shared();
+    const GemmMemory<Tile> memory(shared);
+    const int tile = simt::block().x / in.column_tiles, group = tile / out.row_tiles;
+    const int first_column = simt::block().x % in.column_tiles * Tile::columns;
+    const int first_row = tile % out.row_tiles * Tile::rows;
+
+    const auto inside = [&](int row, const Pixel& i) { return first_row + row < out.rows && i.q < in.conv.Q; };
+    for (int row = simt::thread(); row < Tile::rows; row += Tile::threads) {
+        const Pixel i = out.pixels.at(first_row + row);
+        memory.rows.put(row, inside(row, i) ? in.pixel(group, i.n, i.p, i.q) : no_site());
+    }
+    for (int i = simt::thread(); i < Tile::columns; i += Tile::threads)
+        memory.columns.put(i, in.filter(group, first_column + i));
+    Sums<Tile> sums;
+    gemm(sums, memory, in.x, in.w, 0, in.steps,
+         [&](int step, Site& x_site, Site& w_site) { in.tap(step, x_site, w_site); });
+
+    sums.store(memory.buffer, [&](int column) { return in.template bias_of<Acc>(group, first_column + column); });
+    for (int row = simt::thread(); row < Tile::rows; row += Tile::threads) {
+        const Pixel i = out.pixels.at(first_row + row);
+        memory.rows.put(row, inside(row, i) ? Site{out.strides.at(i.n, 0, i.p, i.q), 0, 0, 0, 0} : no_site());
+    }
+    for (int i = simt::thread(); i < Tile::columns; i += Tile::threads) {
+        const int column = first_column + i;
+        memory.columns.put(i, column < in.conv.filters
+                                  ? Site{(group * in.conv.filters + column) * out.strides.c, 0, 0, 0, 0}
+                                  : no_site());
+    }
+    simt::sync();
+    const bool relu = out.relu;
+    write_tile(out.y, memory, out.along_columns, out.vectors, [relu](Acc sum) {
+        const T value = T(sum);
+        return relu && Acc(value) < Acc(0) ? T(Acc(0)) : value;
+    });
+
+    if (out.code) {
+        for (int i = simt::thread(); i < Tile::rows / 8 * Tile::columns; i += Tile::threads) {
+            const int column = i % Tile::columns, row = i / Tile::columns * 8;
+            if (first_column + column >= in.conv.filters || first_row + row >= out.rows) continue;
+            const int in_image_row = in.conv.Q - out.pixels.at(first_row + row).q;
+            int bits = 0;
+            FASTCONV_UNROLL
+            for (int bit = 0; bit < 8; ++bit) {
+                const Acc value = Acc(T(memory.buffer[(row + bit) * Tile::sum_stride + column]));
+                if (bit < in_image_row && !(value <= Acc(0))) bits |= 1 << bit;
+            }
+            const int64_t byte = (first_row + row) / 8;
+            out.code[byte * in.conv.K + group * in.conv.filters + first_column + column] = uint8_t(bits);
+        }
+    }
+}
+
+}  // namespace fastconv::cuda

@@ -1,0 +1,174 @@
+// Convolution, bias, ReLU and max-pool in one kernel; the convolution's output stays in shared memory:
+//
+//     best   = max over positions (i, j) of the window inside of the convolution's output of its values;
+//              the first of equal values wins, among NaNs the last
+//     y      = best > 0 or NaN: best; else 0; -inf where nothing is in the window
+//     code   = the winner's position i * window_w + j, or dead where y is neither above 0 nor NaN
+//
+// As conv2d_fprop.cuh, but a block owns a rectangle of pooled pixels of one image, and its rows are the pixels of the
+// convolution's output below it, computed again where windows of neighbouring blocks overlap. Where not even one
+// pooled pixel's rectangle fits into a tile, the block has one pooled pixel, its rows are the window's positions, and
+// it makes several passes, a tile of positions each, with the winner so far in registers. A thread then takes pooled
+// pixel after pooled pixel, neighbouring threads neighbouring columns, as the code lies.
+#pragma once
+
+#include "conv2d_fprop.cuh"
+
+namespace fastconv::cuda {
+
+// How pooled pixels are cut into blocks and what a block's rows are: a rectangle of height x width pixels, `step`
+// apart from each other.
+struct PoolTiling {
+    int pooled_h = 1, pooled_w = 1;  // a block's
+    int tiles_h = 1, tiles_w = 1;    // an image's
+    int height = 1, width = 1, step_h = 1, step_w = 1, passes = 1;
+
+    PoolTiling() = default;
+    // The rectangle with the fewest blocks, the widest of equals.
+    PoolTiling(const PoolGeometry& pool, int rows) {
+        int64_t fewest = 0;
+        for (int w = 1; w <= least(pool.Q, rows); ++w) {
+            const int64_t across = below(w, pool.stride_w, pool.window_w, pool.dilation_w);
+            if (across > rows) break;
+            int h = 0;
+            while (h < pool.P && below(h + 1, pool.stride_h, pool.window_h, pool.dilation_h) * across <= rows) ++h;
+            if (h == 0) continue;
+            const int64_t blocks = int64_t(ceil_div(pool.P, h)) * ceil_div(pool.Q, w);
+            if (fewest && blocks > fewest) continue;
+            fewest = blocks;
+            pooled_h = h, pooled_w = w;
+        }
+        tiles_h = ceil_div(pool.P, pooled_h), tiles_w = ceil_div(pool.Q, pooled_w);
+        if (fewest) {
+            height = int(below(pooled_h, pool.stride_h, pool.window_h, pool.dilation_h));
+            width = int(below(pooled_w, pool.stride_w, pool.window_w, pool.dilation_w));
+        } else {
+            height = pool.window_h, width = pool.window_w;
+            step_h = pool.dilation_h, step_w = pool.dilation_w;
+            passes = ceil_div(height * width, rows);
+        }
+    }
+
+private:
+    // How many pixels in a row `count` neighbouring windows cover.
+    static int64_t below(int64_t count, int64_t stride, int64_t window, int64_t dilation) {
+        return (count - 1) * stride + (window - 1) * dilation + 1;
+    }
+};
+
+template <class T>
+struct FpropPoolOutput {
+    T* y;
+    uint8_t* code;  // or null
+    Strides strides;
+    PoolGeometry pool;
+    PoolTiling tiling;
+    Divider width, pooled_w;  // of the tiling
+};
+
+// What a block computes, made by one thread for all.
+struct PoolBlock {
+    int n, group, first_column, pp, qq;  // of its first pooled pixel
+};
+
+template <class Tile>
+struct FpropPoolMemory {
+    GemmMemory<Tile> gemm;
+    PoolBlock* block;
+    FASTCONV_HOST_DEVICE explicit FpropPoolMemory(simt::Shared& shared)
+        : gemm(shared), block(shared.take<PoolBlock>(1)) {}
+};
+
+// The sites of one pass, whose first row is number `first_row` of the block's.
+template <class T, class Tile>
+FASTCONV_DEVICE void describe_tile(const FpropInput<T>& in, const FpropPoolOutput<T>& out, const PoolBlock& block,
+                                   int first_row, const GemmMemory<Tile>& memory) {
+    const PoolTiling& tiling = out.tiling;
+    for (int i = simt::thread(); i < Tile::rows; i += Tile::threads) {
+        int column = first_row + i;
+        const int row = out.width.split(column);
+        const int p = block.pp * out.pool.stride_h - out.pool.pad_h + row * tiling.step_h;
+        const int q = block.qq * out.pool.stride_w - out.pool.pad_w + column * tiling.step_w;
+        const bool inside =
+            row < tiling.height && unsigned(p) < unsigned(in.conv.P) && unsigned(q) < unsigned(in.conv.Q);
+        memory.rows.put(i, inside ? in.pixel(block.group, block.n, p, q) : no_site());
+    }
+    for (int i = simt::thread(); i < Tile::columns; i += Tile::threads)
+        memory.columns.put(i, in.filter(block.group, block.first_column + i));
+}
+
+// Calls visit(i, j) for the positions of window (pp, qq) that lie inside of the convolution's output, row by row.
+template <class Visit>
+FASTCONV_DEVICE void each_position(const PoolGeometry& pool, const Geometry& conv, int pp, int qq, const Visit& visit) {
+    const int first_p = pp * pool.stride_h - pool.pad_h, first_q = qq * pool.stride_w - pool.pad_w;
+    for (int i = 0; i < pool.window_h; ++i) {
+        if (unsigned(first_p + i * pool.dilation_h) >= unsigned(conv.P)) continue;
+        for (int j = 0; j < pool.window_w; ++j)
+            if (unsigned(first_q + j * pool.dilation_w) < unsigned(conv.Q)) visit(i, j);
+    }
+}
+
+template <class T, class Tile>
+FASTCONV_KERNEL_BOUNDS(Tile::threads, 512 / Tile::threads)
+conv2d_fprop_pool_kernel(const FpropInput<T> in, const FpropPoolOutput<T> out) {
+    using Acc = typename Tile::Acc;
+    static_assert(Tile::columns <= Tile::threads);  // with several passes a thread has one pooled value at most
+    simt::Shared shared = simt::block_shared();
+    const FpropPoolMemory<Tile> all(shared);
+    const GemmMemory<Tile>& memory = all.gemm;
+    const PoolGeometry& pool = out.pool;
+    const PoolTiling& tiling = out.tiling;
+    if (simt::thread() == 0) {
+        PoolBlock block;
+        int rest = simt::block().x;
+        block.first_column = rest % in.column_tiles * Tile::columns;
+        rest /= in.column_tiles;
+        block.qq = rest % tiling.tiles_w * tiling.pooled_w;
+        rest /= tiling.tiles_w;
+        block.pp = rest % tiling.tiles_h * tiling.pooled_h;
+        rest /= tiling.tiles_h;
+        block.n = rest % in.conv.N, block.group = rest / in.conv.N;
+        *all.block = block;
+    }
+    // From one window position to the next in the rectangle.
+    const int position_h = pool.dilation_h / tiling.step_h, position_w = pool.dilation_w / tiling.step_w;
+    simt::sync();
+
+    Acc best = Acc(0);
+    int winner = 0;
+    for (int pass = 0; pass < tiling.passes; ++pass) {
+        describe_tile(in, out, *all.block, pass * Tile::rows, memory);
+        Sums<Tile> sums;
+        gemm(sums, memory, in.x, in.w, 0, in.steps,
+             [&](int step, Site& x_site, Site& w_site) { in.tap(step, x_site, w_site); });
+        const PoolBlock block = *all.block;
+        sums.store(memory.buffer,
+                   [&](int column) { return in.template bias_of<Acc>(block.group, block.first_column + column); });
+        simt::sync();
+        for (int e = simt::thread(); e < tiling.pooled_h * tiling.pooled_w * Tile::columns; e += Tile::threads) {
+            const int column = e % Tile::columns;
+            int v = e / Tile::columns;
+            const int u = out.pooled_w.split(v);
+            const int pp = block.pp + u, qq = block.qq + v;
+            if (block.first_column + column >= in.conv.filters || pp >= pool.P || qq >= pool.Q) continue;
+            if (pass == 0) best = -Acc(INFINITY), winner = -1;
+            each_position(pool, in.conv, pp, qq, [&](int i, int j) {
+                const int row = (u * pool.stride_h + i * position_h) * tiling.width + v * pool.stride_w +
+                                j * position_w - pass * Tile::rows;
+                if (unsigned(row) >= unsigned(Tile::rows)) return;
+                const Acc value = Acc(T(memory.buffer[row * Tile::sum_stride + column]));
+                if (winner < 0 || value > best || value != value) best = value, winner = i * pool.window_w + j;
+            });
+            if (pass != tiling.passes - 1) continue;
+            if (winner >= 0 && best <= Acc(0)) winner = dead, best = Acc(0);
+            const int k = block.group * in.conv.filters + block.first_column + column;
+            out.y[out.strides.at(block.n, k, pp, qq)] = T(best);
+            if (out.code)
+                out.code[((int64_t(block.n) * pool.P + pp) * pool.Q + qq) * in.conv.K + k] =
+                    uint8_t(winner < 0 ? dead : winner);
+        }
+        simt::sync();
+    }
+}
+
+}  // namespace fastconv::cuda

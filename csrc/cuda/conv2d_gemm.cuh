@@ -1,0 +1,346 @@
+// The matrix product behind every direction of the convolution:
+//
+//     sum[row, column] = sum over steps of a(row, step) * b(column, step)
+//
+// in the accumulator's exact arithmetic, no tensor cores. What rows, columns and steps are, and where a and b lie in
+// memory, is the direction's business: it describes each of them by a Site, and two sites added up address an element.
+//
+//   a block   computes Tile::rows x Tile::columns sums and runs over all its steps, Tile::steps at a time
+//   a warp    loads neighbouring elements of memory (Lanes says along what) into registers while the previous steps
+//             are being multiplied, then puts them into the other half of shared memory, as accumulators, a[step][row]
+//   a thread  owns rows_each x columns_each sums in registers: per step it reads rows_each + columns_each numbers from
+//             shared memory, 16 bytes at a time, for rows_each * columns_each multiply-adds; 8 x 8 is where the
+//             arithmetic and not shared memory is the limit, and 64 sums still leave room below 128 registers
+//
+// The sums then go through shared memory once more ([row][column]), so that whatever follows, ReLU bits or pooling
+// windows or plain stores to either memory format, finds the whole tile and can write along the format's inner axis.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "../simt/simt.h"
+#include "conv2d_geometry.cuh"
+
+namespace fastconv::cuda {
+
+template <class T>
+struct AccumulatorOf {
+    using type = float;
+};
+template <>
+struct AccumulatorOf<double> {
+    using type = double;
+};
+template <class T>
+using Accumulator = typename AccumulatorOf<T>::type;
+
+// Elements that are read at once where memory allows: 16 bytes of accumulators.
+template <class T>
+constexpr int vector_size = 16 / int(sizeof(Accumulator<T>));
+
+template <class Accumulator_, int rows_, int columns_, int steps_, int rows_each_, int columns_each_>
+struct Tile {
+    using Acc = Accumulator_;
+    static constexpr int rows = rows_, columns = columns_, steps = steps_;
+    static constexpr int rows_each = rows_each_, columns_each = columns_each_;
+    static constexpr int threads_along_columns = columns / columns_each, threads_along_rows = rows / rows_each;
+    static constexpr int threads = threads_along_columns * threads_along_rows;
+    // A thread's rows come in chunks of 16 bytes, as far apart as all threads' chunks are long; so do its columns.
+    static constexpr int vector = 16 / int(sizeof(Acc));
+    static constexpr int row_chunk = rows_each < vector ? rows_each : vector;
+    static constexpr int column_chunk = columns_each < vector ? columns_each : vector;
+    // Padding by 16 bytes (one chunk for the sums) keeps the stores and loads free of bank conflicts.
+    static constexpr int a_stride = rows + vector, b_stride = columns + vector;
+    static constexpr int sum_stride = columns + column_chunk;
+    static constexpr int half = steps * (a_stride + b_stride);
+    static constexpr int buffer = 2 * half > rows* sum_stride ? 2 * half : rows * sum_stride;
+};
+
+template <class Acc>
+struct Tiles;
+template <>
+struct Tiles<float> {
+    using wide = Tile<float, 128, 64, 8, 8, 4>;
+    using middle = Tile<float, 128, 32, 8, 8, 4>;
+    using narrow = Tile<float, 128, 8, 8, 4, 2>;
+};
+template <>
+struct Tiles<double> {
+    using wide = Tile<double, 64, 64, 8, 4, 4>;
+    using middle = Tile<double, 64, 32, 8, 4, 4>;
+    using narrow = Tile<double, 64, 8, 8, 4, 1>;
+};
+
+// Where an element lies: the sum of a row's (or column's) site and a step's. What a field means is up to the View that
+// reads it; an element with negative h is not there and counts as zero.
+struct Site {
+    int64_t offset = 0;
+    int h = 0, w = 0, n = 0, k = 0;
+    FASTCONV_DEVICE Site operator+(const Site& o) const {
+        return {offset + o.offset, h + o.h, w + o.w, n + o.n, k + o.k};
+    }
+};
+constexpr int outside = -(1 << 30);  // as h: no other site that is added makes it positive
+FASTCONV_DEVICE Site no_site() { return {0, outside, 0, 0, 0}; }
+
+// Sites in shared memory, field by field, so that neighbouring threads meet in no bank.
+class Sites {
+public:
+    FASTCONV_HOST_DEVICE Sites(simt::Shared& shared, int count)
+        : offset_(shared.take<int64_t>(count)), hw_(shared.take<int>(2 * count)), nk_(shared.take<int>(2 * count)) {}
+    FASTCONV_DEVICE void put(int i, const Site& site) const {
+        offset_[i] = site.offset;
+        simt::store(hw_ + 2 * i, simt::Pack<int, 2>{{site.h, site.w}});
+        simt::store(nk_ + 2 * i, simt::Pack<int, 2>{{site.n, site.k}});
+    }
+    FASTCONV_DEVICE Site get(int i) const {
+        const auto hw = simt::load<2>(hw_ + 2 * i), nk = simt::load<2>(nk_ + 2 * i);
+        return {offset_[i], hw[0], hw[1], nk[0], nk[1]};
+    }
+
+private:
+    int64_t* offset_;
+    int *hw_, *nk_;
+};
+
+// A block's shared memory. Steps are those of two turns of the main loop, the operands those of two turns as well.
+template <class Tile>
+struct GemmMemory {
+    using Acc = typename Tile::Acc;
+    Sites rows, columns, a_steps, b_steps;
+    Acc* buffer;  // operands, afterwards the sums
+    FASTCONV_HOST_DEVICE explicit GemmMemory(simt::Shared& shared)
+        : rows(shared, Tile::rows),
+          columns(shared, Tile::columns),
+          a_steps(shared, 2 * Tile::steps),
+          b_steps(shared, 2 * Tile::steps),
+          buffer(shared.take<Acc>(Tile::buffer)) {}
+};
+
+// Along what neighbouring lanes read an operand: its rows (or columns), called its lines here, or the steps; one
+// element each or Tile::vector of them.
+enum class Lanes { lines = 1, steps = 2, line_vectors = 4, step_vectors = 8 };
+constexpr int operator|(Lanes a, Lanes b) { return int(a) | int(b); }
+constexpr int operator|(int a, Lanes b) { return a | int(b); }
+
+// How an operand is read: by what view, and along what; `possible` are those Lanes that code is made for.
+template <class View_, int possible_>
+struct Source {
+    using View = View_;
+    static constexpr int possible = possible_;
+    View view;
+    Lanes lanes;
+};
+
+// One operand's part of a turn of the main loop, on its way from global to shared memory.
+template <class Tile, int lines, class Source>
+class Operand {
+    using Acc = typename Tile::Acc;
+    static constexpr int vector = Tile::vector, stride = lines + vector, elements = lines * Tile::steps;
+    template <int size>
+    static constexpr int count = (elements / size + Tile::threads - 1) / Tile::threads;
+
+public:
+    FASTCONV_DEVICE void load(const Source& source, const Sites& line_sites, const Sites& step_sites, int first_step) {
+        each(source.lanes, [&](auto, auto size, int i, int line, int step) {
+            const auto pack =
+                source.view.template get<size.value>(line_sites.get(line) + step_sites.get(first_step + step));
+            FASTCONV_UNROLL
+            for (int v = 0; v < size.value; ++v) value_[i + v] = pack[v];
+        });
+    }
+
+    FASTCONV_DEVICE void store(const Source& source, Acc* to) const {
+        each(source.lanes, [&](auto lanes, auto size, int i, int line, int step) {
+            Acc* const first = to + step * stride + line;
+            if constexpr (lanes.value == int(Lanes::line_vectors)) {
+                simt::Pack<Acc, vector> pack;
+                FASTCONV_UNROLL
+                for (int v = 0; v < vector; ++v) pack[v] = value_[i + v];
+                simt::store(first, pack);
+            } else {
+                FASTCONV_UNROLL
+                for (int v = 0; v < size.value; ++v) first[v * stride] = value_[i + v];
+            }
+        });
+    }
+
+private:
+    template <int n>
+    struct Constant {
+        static constexpr int value = n;
+    };
+
+    // Calls visit(lanes, size, number of the first value, line, step) for what this thread moves.
+    template <class Visit>
+    FASTCONV_DEVICE static void each(Lanes lanes, const Visit& visit) {
+        if (lanes == Lanes::lines) each_along<Lanes::lines>(visit);
+        else if (lanes == Lanes::steps) each_along<Lanes::steps>(visit);
+        else if (lanes == Lanes::line_vectors) each_along<Lanes::line_vectors>(visit);
+        else each_along<Lanes::step_vectors>(visit);
+    }
+    template <Lanes lanes, class Visit>
+    FASTCONV_DEVICE static void each_along(const Visit& visit) {
+        if constexpr ((Source::possible & int(lanes)) != 0) {
+            constexpr bool vectors = lanes == Lanes::line_vectors || lanes == Lanes::step_vectors;
+            constexpr bool along_lines = lanes == Lanes::lines || lanes == Lanes::line_vectors;
+            constexpr int size = vectors ? vector : 1, packs = elements / size;
+            constexpr int inner = along_lines ? lines / size : Tile::steps / size;
+            FASTCONV_UNROLL
+            for (int i = 0; i < count<size>; ++i) {
+                const int e = simt::thread() + i * Tile::threads;
+                if (packs % Tile::threads && e >= packs) continue;
+                const int first = e % inner * size, other = e / inner;
+                visit(Constant<int(lanes)>(), Constant<size>(), i * size, along_lines ? first : other,
+                      along_lines ? other : first);
+            }
+        }
+    }
+
+    Acc value_[count<1> > count<vector>* vector ? count<1> : count<vector> * vector];
+};
+
+// A thread's sums and where in the tile they stand.
+template <class Tile>
+struct Sums {
+    using Acc = typename Tile::Acc;
+    Acc value[Tile::rows_each][Tile::columns_each];
+
+    FASTCONV_DEVICE void clear() {
+        FASTCONV_UNROLL
+        for (int i = 0; i < Tile::rows_each; ++i) {
+            FASTCONV_UNROLL
+            for (int j = 0; j < Tile::columns_each; ++j) value[i][j] = Acc(0);
+        }
+    }
+    FASTCONV_DEVICE static int row(int i) {
+        constexpr int chunk = Tile::row_chunk;
+        return i / chunk * (Tile::threads_along_rows * chunk) + simt::thread() / Tile::threads_along_columns * chunk +
+               i % chunk;
+    }
+    FASTCONV_DEVICE static int column(int j) {
+        constexpr int chunk = Tile::column_chunk;
+        return j / chunk * (Tile::threads_along_columns * chunk) +
+               simt::thread() % Tile::threads_along_columns * chunk + j % chunk;
+    }
+
+    // One turn of the main loop: `a` and `b` lie in shared memory.
+    FASTCONV_DEVICE void add_products(const Acc* a, const Acc* b) {
+        FASTCONV_UNROLL
+        for (int step = 0; step < Tile::steps; ++step) {
+            Acc left[Tile::rows_each], right[Tile::columns_each];
+            read<Tile::rows_each, Tile::row_chunk>(left, a + step * Tile::a_stride, [](int i) { return row(i); });
+            read<Tile::columns_each, Tile::column_chunk>(right, b + step * Tile::b_stride,
+                                                         [](int j) { return column(j); });
+            FASTCONV_UNROLL
+            for (int i = 0; i < Tile::rows_each; ++i) {
+                FASTCONV_UNROLL
+                for (int j = 0; j < Tile::columns_each; ++j) value[i][j] += left[i] * right[j];
+            }
+        }
+    }
+
+    // Puts value + bias[column] into shared memory, [row][column].
+    template <class Bias>
+    FASTCONV_DEVICE void store(Acc* to, const Bias& bias) const {
+        FASTCONV_UNROLL
+        for (int j = 0; j < Tile::columns_each; j += Tile::column_chunk) {
+            Acc add[Tile::column_chunk];
+            FASTCONV_UNROLL
+            for (int v = 0; v < Tile::column_chunk; ++v) add[v] = bias(column(j + v));
+            FASTCONV_UNROLL
+            for (int i = 0; i < Tile::rows_each; ++i) {
+                simt::Pack<Acc, Tile::column_chunk> pack;
+                FASTCONV_UNROLL
+                for (int v = 0; v < Tile::column_chunk; ++v) pack[v] = value[i][j + v] + add[v];
+                simt::store(to + row(i) * Tile::sum_stride + column(j), pack);
+            }
+        }
+    }
+
+private:
+    template <int count, int chunk, class Place>
+    FASTCONV_DEVICE static void read(Acc (&to)[count], const Acc* from, const Place& place) {
+        FASTCONV_UNROLL
+        for (int i = 0; i < count; i += chunk) {
+            const auto pack = simt::load<chunk>(from + place(i));
+            FASTCONV_UNROLL
+            for (int v = 0; v < chunk; ++v) to[i + v] = pack[v];
+        }
+    }
+};
+
+// The main loop over steps first_step to last_step. `step_sites(i, a_site, b_site)` describes step i; it is asked one
+// turn ahead of the loads, which are one turn ahead of the products. The caller has put the sites of rows and columns
+// into shared memory; a barrier follows here. After it has returned, all of `memory` may be written.
+template <class Tile, class A, class B, class StepSites>
+FASTCONV_DEVICE void gemm(Sums<Tile>& sums, const GemmMemory<Tile>& memory, const A& a, const B& b, int first_step,
+                          int last_step, const StepSites& step_sites) {
+    using Acc = typename Tile::Acc;
+    constexpr int steps = Tile::steps;
+    static_assert(steps <= Tile::threads);
+    const auto describe = [&](int slot, int step) {
+        Site a_site = no_site(), b_site = no_site();
+        if (step < last_step) step_sites(step, a_site, b_site);
+        memory.a_steps.put(slot, a_site);
+        memory.b_steps.put(slot, b_site);
+    };
+    sums.clear();
+    int half = 0;  // of what is described and, the other way round, of what is multiplied
+    if (simt::thread() < steps) describe(simt::thread(), first_step + simt::thread());
+    simt::sync();
+    for (int step = first_step - steps; step < last_step; step += steps) {  // of the products; the first has none
+        Operand<Tile, Tile::rows, A> next_a;
+        Operand<Tile, Tile::columns, B> next_b;
+        const bool more = step + steps < last_step;
+        if (more) {
+            next_a.load(a, memory.rows, memory.a_steps, half * steps);
+            next_b.load(b, memory.columns, memory.b_steps, half * steps);
+            if (simt::thread() < steps)
+                describe((half ^ 1) * steps + simt::thread(), step + 2 * steps + simt::thread());
+        }
+        if (step >= first_step) {
+            const Acc* const from = memory.buffer + (half ^ 1) * Tile::half;
+            sums.add_products(from, from + steps * Tile::a_stride);
+        }
+        if (more) {
+            Acc* const to = memory.buffer + half * Tile::half;
+            next_a.store(a, to);
+            next_b.store(b, to + steps * Tile::a_stride);
+        }
+        simt::sync();
+        half ^= 1;
+    }
+}
+
+// Writes the tile that lies in shared memory: element (row, column) goes to `to` at the sum of their sites' offsets,
+// which the caller has put there for this. Lanes run along rows or columns, whichever is the inner axis of `to`;
+// `vectors`: whole chunks of columns lie together there and are aligned. finish(sum) is what is written.
+template <class Tile, class T, class Finish>
+FASTCONV_DEVICE void write_tile(T* to, const GemmMemory<Tile>& memory, bool along_columns, bool vectors,
+                                const Finish& finish) {
+    constexpr int chunk = Tile::column_chunk, chunks = Tile::columns / chunk;
+    for (int i = simt::thread(); i < Tile::rows * chunks; i += Tile::threads) {
+        const int row = along_columns ? i / chunks : i % Tile::rows;
+        const int column = (along_columns ? i % chunks : i / Tile::rows) * chunk;
+        const Site row_site = memory.rows.get(row);
+        if (row_site.h < 0) continue;
+        const auto sums = simt::load<chunk>(memory.buffer + row * Tile::sum_stride + column);
+        simt::Pack<T, chunk> pack;
+        FASTCONV_UNROLL
+        for (int v = 0; v < chunk; ++v) pack[v] = finish(sums[v]);
+        if (vectors) {
+            const Site site = memory.columns.get(column) + row_site;
+            if (site.h >= 0) simt::store(to + site.offset, pack);
+        } else {
+            FASTCONV_UNROLL
+            for (int v = 0; v < chunk; ++v) {
+                const Site site = memory.columns.get(column + v) + row_site;
+                if (site.h >= 0) to[site.offset] = pack[v];
+            }
+        }
+    }
+}
+
+}  // namespace fastconv::cuda

@@ -1,0 +1,128 @@
+// How the kernels read a tensor at the sum of two sites (conv2d_gemm.cuh): N elements from there on, as accumulators.
+// N > 1 runs along the channels, where the launcher found that they lie together and are aligned.
+#pragma once
+
+#include "conv2d_gemm.cuh"
+
+namespace fastconv::cuda {
+
+template <int N, class T>
+FASTCONV_DEVICE simt::Pack<Accumulator<T>, N> load_as_accumulators(const T* from) {
+    const auto pack = simt::load<N>(from);
+    simt::Pack<Accumulator<T>, N> result;
+    FASTCONV_UNROLL
+    for (int v = 0; v < N; ++v) result[v] = Accumulator<T>(pack[v]);
+    return result;
+}
+
+template <int N, class Acc>
+FASTCONV_DEVICE simt::Pack<Acc, N> zeros() {
+    simt::Pack<Acc, N> result;
+    FASTCONV_UNROLL
+    for (int v = 0; v < N; ++v) result[v] = Acc(0);
+    return result;
+}
+
+// An image with zeros around it. Site: offset in elements; (h, w) the place in the image. A site with k != 0 stands
+// for the constant 1 if `with_ones`: its row of wgrad's product is the gradient of the bias.
+template <class T, bool with_ones = false>
+struct ImageView {
+    const T* data;
+    int H, W;
+
+    template <int N>
+    FASTCONV_DEVICE simt::Pack<Accumulator<T>, N> get(const Site& site) const {
+        auto result = zeros<N, Accumulator<T>>();
+        if (with_ones && site.k != 0) result[0] = Accumulator<T>(1);
+        else if (unsigned(site.h) < unsigned(H) && unsigned(site.w) < unsigned(W))
+            result = load_as_accumulators<N>(data + site.offset);
+        return result;
+    }
+};
+
+// A weight. Site: offset in elements.
+template <class T>
+struct WeightView {
+    const T* data;
+
+    template <int N>
+    FASTCONV_DEVICE simt::Pack<Accumulator<T>, N> get(const Site& site) const {
+        return site.h >= 0 ? load_as_accumulators<N>(data + site.offset) : zeros<N, Accumulator<T>>();
+    }
+};
+
+// The gradient of the convolution's output, made from the gradient dy of what followed it and the code:
+//     none            dy[n, k, p, q]
+//     relu            the same where the bit is set, else 0
+//     relu_max_pool   the sum of dy over the windows whose winner (p, q) is
+// Site: offset of dy[n, k, p, q] (none and relu); (h, w) is (p, q); n and k.
+template <class T>
+struct GradientView {
+    const T* dy;
+    const uint8_t* code;
+    Epilogue epilogue;
+    int P, Q;
+    int64_t code_n, code_p, code_q;  // strides of the code; of relu's: q / 8
+    Strides strides;                 // the rest is for a pool
+    PoolGeometry pool;
+    Divider stride_h, stride_w, dilation_h, dilation_w;
+
+    GradientView() = default;
+    GradientView(const Conv2dProblem& problem, const Tensor& dy_tensor, const Tensor& code_tensor)
+        : dy(static_cast<const T*>(dy_tensor.data)),
+          code(static_cast<const uint8_t*>(code_tensor.data)),
+          epilogue(problem.epilogue),
+          P(int(problem.conv.P)),
+          Q(int(problem.conv.Q)),
+          strides(dy_tensor),
+          pool(problem.pool),
+          stride_h(pool.stride_h),
+          stride_w(pool.stride_w),
+          dilation_h(pool.dilation_h),
+          dilation_w(pool.dilation_w) {
+        code_q = problem.conv.K;
+        code_p = (epilogue == Epilogue::relu ? (problem.conv.Q + 7) / 8 : problem.pool.Q) * code_q;
+        code_n = problem.pool.P * code_p;
+    }
+
+    template <int N>
+    FASTCONV_DEVICE simt::Pack<Accumulator<T>, N> get(const Site& site) const {
+        auto result = zeros<N, Accumulator<T>>();
+        if (unsigned(site.h) >= unsigned(P) || unsigned(site.w) >= unsigned(Q)) return result;
+        if (epilogue == Epilogue::none) {
+            result = load_as_accumulators<N>(dy + site.offset);
+        } else if (epilogue == Epilogue::relu) {
+            const auto gradient = load_as_accumulators<N>(dy + site.offset);
+            const auto bits = simt::load<N>(code + site.n * code_n + site.h * code_p + (site.w >> 3) * code_q + site.k);
+            FASTCONV_UNROLL
+            for (int v = 0; v < N; ++v)
+                if (bits[v] >> (site.w & 7) & 1) result[v] = gradient[v];
+        } else {
+            each_window(stride_h, dilation_h, site.h + pool.pad_h, pool.P, pool.window_h, [&](int p, int i) {
+                each_window(stride_w, dilation_w, site.w + pool.pad_w, pool.Q, pool.window_w, [&](int q, int j) {
+                    const auto gradient = load_as_accumulators<N>(dy + strides.at(site.n, site.k, p, q));
+                    const auto winner = simt::load<N>(code + site.n * code_n + p * code_p + q * code_q + site.k);
+                    FASTCONV_UNROLL
+                    for (int v = 0; v < N; ++v)
+                        if (winner[v] == i * pool.window_w + j) result[v] += gradient[v];
+                });
+            });
+        }
+        return result;
+    }
+
+private:
+    // Calls visit(window, position in it) for the windows that hold `place` (counted from the padding's edge).
+    template <class Visit>
+    FASTCONV_DEVICE static void each_window(const Divider& stride, const Divider& dilation, int place, int windows,
+                                            int size, const Visit& visit) {
+        for (int window = least(stride.divide(place), windows - 1); window >= 0; --window) {
+            int distance = place - window * stride.divisor;
+            const int position = dilation.split(distance);
+            if (position >= size) return;
+            if (distance == 0) visit(window, position);
+        }
+    }
+};
+
+}  // namespace fastconv::cuda

@@ -1,0 +1,129 @@
+// dw[k, c, r, s] = sum over n, p, q of g[n, k, p, q] * x[n, c, p * stride - pad + r * dilation, ...]
+// dbias[k]       = sum over n, p, q of g[n, k, p, q]
+//
+// where g is the gradient of the convolution's output, made from dy and the code while it is loaded (GradientView).
+//
+//     rows     taps (c, r, s) of one group, (r, s, c) where x's channels lie together; and, if dbias is wanted, one
+//              more for which x is replaced by 1
+//     columns  filters k of that group
+//     steps    pixels (n, p, q) of g
+//
+// There are few rows and columns and many steps, so the steps are cut into splits. A block sums one split and writes
+// its sums, in accumulators, to the workspace, [split][k][row]. A second kernel adds the splits up in a fixed order;
+// how many there are depends on the geometry alone, so that the bits do, too.
+#pragma once
+
+#include "conv2d_gemm.cuh"
+#include "conv2d_views.cuh"
+
+namespace fastconv::cuda {
+
+template <class T>
+struct WgradParameters {
+    Source<ImageView<T, true>, Lanes::lines | Lanes::steps | Lanes::line_vectors> x;
+    Source<GradientView<T>, Lanes::lines | Lanes::steps | Lanes::line_vectors> gradient;
+    Accumulator<T>* partial;
+    Geometry conv;
+    Strides x_strides, dy_strides;
+    Pixels pixels;
+    Taps taps;
+    int weight_rows, rows;  // without and with the bias
+    int steps, steps_per_split, row_tiles, column_tiles;
+};
+
+template <class T, class Tile>
+FASTCONV_KERNEL_BOUNDS(Tile::threads, 512 / Tile::threads)
+conv2d_wgrad_kernel(const WgradParameters<T> d) {
+    using Acc = typename Tile::Acc;
+    simt::Shared shared = simt::block_shared();
+    const GemmMemory<Tile> memory(shared);
+    const Geometry& conv = d.conv;
+    int rest = simt::block().x;
+    const int first_column = rest % d.column_tiles * Tile::columns;
+    rest /= d.column_tiles;
+    const int first_row = rest % d.row_tiles * Tile::rows;
+    rest /= d.row_tiles;
+    const int group = rest % conv.groups, split = rest / conv.groups;
+
+    for (int i = simt::thread(); i < Tile::rows; i += Tile::threads) {
+        const int row = first_row + i;
+        const Tap t = d.taps.at(row);
+        const int h = t.r * conv.dilation_h, w = t.s * conv.dilation_w;
+        Site site = no_site();
+        if (row < d.weight_rows) site = {d.x_strides.at(0, group * conv.channels + t.c, h, w), h, w, 0, 0};
+        else if (row < d.rows) site.k = 1;
+        memory.rows.put(i, site);
+    }
+    const auto filter = [&](int i) { return group * conv.filters + first_column + i; };
+    for (int i = simt::thread(); i < Tile::columns; i += Tile::threads)
+        memory.columns.put(
+            i, first_column + i < conv.filters ? Site{filter(i) * d.dy_strides.c, 0, 0, 0, filter(i)} : no_site());
+    const int first_step = split * d.steps_per_split;
+    Sums<Tile> sums;
+    gemm(sums, memory, d.x, d.gradient, first_step, least(d.steps, first_step + d.steps_per_split),
+         [&](int step, Site& x_site, Site& gradient_site) {
+             const Pixel i = d.pixels.at(step);
+             const int h = i.p * conv.stride_h - conv.pad_h, w = i.q * conv.stride_w - conv.pad_w;
+             x_site = {d.x_strides.at(i.n, 0, h, w), h, w, 0, 0};
+             gradient_site = {d.dy_strides.at(i.n, 0, i.p, i.q), i.p, i.q, i.n, 0};
+         });
+
+    sums.store(memory.buffer, [](int) { return Acc(0); });
+    for (int i = simt::thread(); i < Tile::rows; i += Tile::threads)
+        memory.rows.put(i, first_row + i < d.rows ? Site{first_row + i, 0, 0, 0, 0} : no_site());
+    for (int i = simt::thread(); i < Tile::columns; i += Tile::threads)
+        memory.columns.put(i, first_column + i < conv.filters
+                                  ? Site{(int64_t(split) * conv.K + filter(i)) * d.rows, 0, 0, 0, 0}
+                                  : no_site());
+    simt::sync();
+    write_tile(d.partial, memory, false, false, [](Acc sum) { return sum; });
+}
+
+template <class T>
+struct WgradSumParameters {
+    const Accumulator<T>* partial;
+    T *dw, *dbias;  // or null
+    Strides strides;
+    int64_t dbias_stride;
+    Divider rows;
+    Taps taps;
+    int weight_rows, splits, count;  // count: sums of one split
+};
+
+constexpr int wgrad_sum_threads = 256;
+
+template <class T>
+struct WgradSumMemory {
+    Accumulator<T>* of_warps;
+    FASTCONV_HOST_DEVICE explicit WgradSumMemory(simt::Shared& shared)
+        : of_warps(shared.take<Accumulator<T>>(wgrad_sum_threads)) {}
+};
+
+// A warp takes 32 neighbouring sums and every 8th split of them; then the block's 8 warps are added up in order.
+template <class T>
+FASTCONV_KERNEL_BOUNDS(wgrad_sum_threads, 1)
+conv2d_wgrad_sum_kernel(const WgradSumParameters<T> d) {
+    using Acc = Accumulator<T>;
+    constexpr int warps = wgrad_sum_threads / 32;
+    simt::Shared shared = simt::block_shared();
+    Acc* const of_warps = WgradSumMemory<T>(shared).of_warps;
+    const int first = simt::block().x * 32, i = first + simt::lane();
+    Acc sum = Acc(0);
+    if (i < d.count)
+        for (int split = simt::warp(); split < d.splits; split += warps) sum += d.partial[int64_t(split) * d.count + i];
+    of_warps[simt::thread()] = sum;
+    simt::sync();
+    if (simt::warp() == 0 && i < d.count) {
+        for (int warp = 1; warp < warps; ++warp) sum += of_warps[warp * 32 + simt::lane()];
+        int row = i;
+        const int k = d.rows.split(row);
+        if (row < d.weight_rows) {
+            const Tap t = d.taps.at(row);
+            d.dw[d.strides.at(k, t.c, t.r, t.s)] = T(sum);
+        } else {
+            d.dbias[k * d.dbias_stride] = T(sum);
+        }
+    }
+}
+
+}  // namespace fastconv::cuda
