@@ -37,6 +37,14 @@ def one_thread(threads_as_before):
     torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(config, items):
+    """`-m quick` leaves out what needs the emulated builds: these alone take minutes."""
+    if config.option.markexpr == "quick":
+        slow = [item for item in items if "emulat" in item.nodeid]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if "emulat" not in item.nodeid]
+
+
 @pytest.fixture(scope="session")
 def emulated_kernels():
     """The CUDA kernels for a CPU: kernels.modules["emulated"]. Built where anything has changed.

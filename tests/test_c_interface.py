@@ -167,10 +167,7 @@ def call(name, args):
 
 
 for name, arguments in calls.items():
-    try:
-        getattr(module, name)(*arguments)  # right as it is
-    except RuntimeError as error:  # until the convolution kernels are merged
-        assert str(error).endswith("not built"), error
+    getattr(module, name)(*arguments)  # right as it is
     call(name, (*arguments, 1, 2, 3))
     call(name, arguments[:-1])
     wrong = [list(variants(value, rng)) for value in arguments]

@@ -43,30 +43,32 @@ PROBLEMS = {
 @pytest.mark.parametrize("kind", ["normal", "positive", "integers"])
 @pytest.mark.parametrize("direction", ["fprop", "dgrad", "wgrad"])
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_named_problem(name, direction, kind):
-    problem = Problem.parse(PROBLEMS[name])
-    if direction == "fprop":
-        checks.check_fprop(problem, kind=kind)
-    else:
-        checks.check_backward(problem, direction, kind=kind)
+def test_named_problem(name, direction, kind, device):
+    checks.check(direction, Problem.parse(PROBLEMS[name]), device, kind)
 
 
-@given(conv_problems())
-def test_any_problem_forward(problem):
-    checks.check_fprop(problem)
+@pytest.mark.parametrize("device, dtype", kernels.SHORT_DTYPES, indirect=["device"])
+@pytest.mark.parametrize("direction", ["fprop", "dgrad", "wgrad"])
+@pytest.mark.parametrize("name", ["uneven same", "dilation", "groups", "depthwise", "B", "D", "F"])
+def test_named_problem_in_short_dtypes(name, direction, device, dtype):
+    checks.check(direction, Problem.parse(PROBLEMS[name]).replace(dtype=dtype), device)
+
+
+@given(problem=conv_problems())
+def test_any_problem_forward(problem, device):
+    checks.check("fprop", problem, device)
 
 
 @pytest.mark.parametrize("direction", ["dgrad", "wgrad"])
 @given(problem=conv_problems())
-def test_any_problem_backward(problem, direction):
-    checks.check_backward(problem, direction)
+def test_any_problem_backward(problem, direction, device):
+    checks.check(direction, problem, device)
 
 
-@given(conv_problems())
-def test_small_integers_are_exact(problem):
-    checks.check_fprop(problem, kind="integers")
-    checks.check_backward(problem, "dgrad", kind="integers")
-    checks.check_backward(problem, "wgrad", kind="integers")
+@given(problem=conv_problems())
+def test_small_integers_are_exact(problem, device):
+    for direction in ("fprop", "dgrad", "wgrad"):
+        checks.check(direction, problem, device, "integers")
 
 
 @given(conv_problems(for_functional=True))

@@ -50,33 +50,40 @@ DEAD = [0.0, 0.4, 0.95, 1.0]
 
 @pytest.mark.parametrize("kind", ["normal", "positive", "integers"])
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_named_problem_forward(name, kind):
-    checks.check_fprop(Problem.parse(PROBLEMS[name]), kind=kind)
+def test_named_problem_forward(name, kind, device):
+    checks.check("fprop", Problem.parse(PROBLEMS[name]), device, kind)
+
+
+@pytest.mark.parametrize("device, dtype", kernels.SHORT_DTYPES, indirect=["device"])
+@pytest.mark.parametrize("direction", ["fprop", "dgrad", "wgrad"])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_named_problem_in_short_dtypes(name, direction, device, dtype):
+    checks.check(direction, Problem.parse(PROBLEMS[name]).replace(dtype=dtype), device)
 
 
 @pytest.mark.parametrize("dead", DEAD)
 @pytest.mark.parametrize("direction", ["dgrad", "wgrad"])
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_named_problem_backward(name, direction, dead):
-    checks.check_backward(Problem.parse(PROBLEMS[name]), direction, dead=dead)
-    checks.check_backward(Problem.parse(PROBLEMS[name]), direction, dead=dead, kind="integers")
+def test_named_problem_backward(name, direction, dead, device):
+    for kind in ("normal", "integers"):
+        checks.check(direction, Problem.parse(PROBLEMS[name]), device, kind, dead)
 
 
 @pytest.mark.parametrize("after", ["relu", "pool"])
 @given(data=st.data())
-def test_any_problem_forward(after, data):
+def test_any_problem_forward(after, data, device):
     problem = data.draw(conv_problems(after))
-    checks.check_fprop(problem)
-    checks.check_fprop(problem, kind="integers")
+    for kind in ("normal", "integers"):
+        checks.check("fprop", problem, device, kind)
 
 
 @pytest.mark.parametrize("direction", ["dgrad", "wgrad"])
 @pytest.mark.parametrize("after", ["relu", "pool"])
 @given(data=st.data(), dead=st.sampled_from(DEAD))
-def test_any_problem_backward(after, direction, data, dead):
+def test_any_problem_backward(after, direction, data, dead, device):
     problem = data.draw(conv_problems(after))
-    checks.check_backward(problem, direction, dead=dead)
-    checks.check_backward(problem, direction, dead=dead, kind="integers")
+    for kind in ("normal", "integers"):
+        checks.check(direction, problem, device, kind, dead)
 
 
 @pytest.mark.parametrize("after", ["relu", "pool"])

@@ -19,21 +19,10 @@
 #include <cmath>
 #include <cstdint>
 
-#include "../simt/simt.h"
 #include "conv2d_geometry.cuh"
+#include "dtypes.h"
 
 namespace fastconv::cuda {
-
-template <class T>
-struct AccumulatorOf {
-    using type = float;
-};
-template <>
-struct AccumulatorOf<double> {
-    using type = double;
-};
-template <class T>
-using Accumulator = typename AccumulatorOf<T>::type;
 
 // Elements that are read at once where memory allows: 16 bytes of accumulators.
 template <class T>

@@ -14,7 +14,7 @@ FASTCONV_HOST_DEVICE int least(int a, int b) { return a < b ? a : b; }
 FASTCONV_HOST_DEVICE int most(int a, int b) { return a > b ? a : b; }
 
 // n / divisor for 0 <= n < 2^31 by one multiplication: multiplier = 2^(31 + l) / divisor, rounded up, where
-// 2^l >= divisor. It is too large by less than divisor / divisor, which n < 2^31 cannot make visible.
+// 2^l >= divisor. Rounded up it is too large by less than 2^-31 of itself, which no n < 2^31 makes visible.
 struct Divider {
     uint32_t multiplier = 1u << 31;
     int shift = 31, divisor = 1;

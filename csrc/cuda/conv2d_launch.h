@@ -30,8 +30,6 @@ inline std::string refuse(std::initializer_list<Count> counts, int64_t most) {
 inline std::string refuse(const Conv2dProblem& problem) {
     const Conv2d& c = problem.conv;
     const Pool2d& pool = problem.pool;
-    if (problem.dtype == DType::uint8 || problem.dtype == DType::int32)
-        return "conv2d on CUDA: integers are not supported: float32, float64, float16 and bfloat16 are";
     // One after the other, so that no product overflows.
     const std::string places =
         refuse({{"the height with padding", c.H + 2 * c.pad_h + (c.P - 1) * c.stride_h + c.R * c.dilation_h},
@@ -86,17 +84,6 @@ inline bool in_order_of_taps(const Tensor& w, bool channels_inside) {
         dense *= w.size[d];
     }
     return true;
-}
-
-// Calls run(a value of the storage type).
-template <class Run>
-std::string with_type(DType dtype, const Run& run) {
-    switch (dtype) {
-        case DType::float32: return run(float());
-        case DType::float64: return run(double());
-        case DType::float16: return run(simt::half());
-        default: return run(simt::bfloat16());
-    }
 }
 
 // Calls run(a value of the tile's type): a tile that this many columns fill best.

@@ -2,7 +2,7 @@
 // GPU a few times over, and a step of the whole grid from one item to a thread's next.
 #pragma once
 
-#include "../simt/simt.h"
+#include "dtypes.h"
 
 namespace fastconv::cuda {
 
@@ -32,15 +32,5 @@ FASTCONV_DEVICE Division divide(int64_t a, int64_t b) {
 }
 
 inline bool is_aligned(const void* p, int bytes) { return reinterpret_cast<uintptr_t>(p) % unsigned(bytes) == 0; }
-
-// The type that values of T are compared and added in.
-template <class T>
-struct Wide {
-    using Type = float;
-};
-template <>
-struct Wide<double> {
-    using Type = double;
-};
 
 }  // namespace fastconv::cuda

@@ -1,6 +1,5 @@
 #include "max_pool2d.cuh"
 
-#include "dtypes.h"
 #include "kernels.h"
 
 namespace fastconv::cuda {
@@ -80,7 +79,7 @@ std::string max_pool2d_fprop(const Tensor& x, const Tensor& y, const Tensor& cod
                              simt::Stream stream) {
     if (count(y) == 0) return "";
     return with_type(x.dtype, [&](auto type) {
-        using T = typename decltype(type)::type;
+        using T = decltype(type);
         constexpr int V = 16 / int(sizeof(T));
         if (!byte_codes(pool)) return fprop<T, int32_t, 1>(x, y, code, pool, stream);
         if (is_planes_2x2<T>(x, y, code, pool)) {
@@ -99,7 +98,7 @@ std::string max_pool2d_bprop(const Tensor& dy, const Tensor& code, const Tensor&
                              simt::Stream stream) {
     if (count(dx) == 0) return "";
     return with_type(dy.dtype, [&](auto type) {
-        using T = typename decltype(type)::type;
+        using T = decltype(type);
         constexpr int V = 16 / int(sizeof(T));
         if (!byte_codes(pool)) return bprop<T, int32_t, 1>(dy, code, dx, pool, stream);
         if (is_planes_2x2<T>(dx, dy, code, pool)) {

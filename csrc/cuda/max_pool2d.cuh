@@ -61,7 +61,7 @@ FASTCONV_DEVICE Range inside(int64_t start, int64_t dilation, int64_t window, in
 
 template <class T, class Code, int V>
 FASTCONV_KERNEL max_pool2d_fprop_kernel(MaxPool2d<T, Code> t, Code* codes, int64_t items) {
-    using F = typename Wide<T>::Type;
+    using F = Accumulator<T>;
     const Pool2d& pool = t.pool;
     const int64_t row_step = pool.dilation_h * t.in_stride[2], column_step = pool.dilation_w * t.in_stride[3];
     const int window_w = int(pool.window_w);
@@ -128,7 +128,7 @@ FASTCONV_DEVICE void advance(Cover& c, const Division& step, int64_t dilation) {
 
 template <class T, class Code, int V>
 FASTCONV_KERNEL max_pool2d_bprop_kernel(MaxPool2d<T, Code> t, int64_t P, int64_t Q, int64_t items) {
-    using F = typename Wide<T>::Type;
+    using F = Accumulator<T>;
     const Pool2d& pool = t.pool;
     const Division step_h = divide(pool.stride_h, pool.dilation_h), step_w = divide(pool.stride_w, pool.dilation_w);
     for (int64_t item = first_item(); item < items; item += item_step()) {
@@ -175,7 +175,7 @@ struct Planes2x2 {
 
 template <class T>
 FASTCONV_KERNEL max_pool2d_fprop_2x2_kernel(const T* x, T* y, uint8_t* codes, Planes2x2 t) {
-    using F = typename Wide<T>::Type;
+    using F = Accumulator<T>;
     constexpr int V = 16 / int(sizeof(T)), windows = V / 2;
     for (int64_t item = first_item(); item < t.items; item += item_step()) {
         const Division chunk = divide(item, t.chunks), row = divide(chunk.quotient, t.P);

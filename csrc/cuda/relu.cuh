@@ -10,7 +10,7 @@ namespace fastconv::cuda {
 
 template <class T, int V>
 FASTCONV_KERNEL relu_fprop_kernel(const T* x, T* y, uint8_t* mask, int64_t count) {
-    using W = typename Wide<T>::Type;
+    using W = Accumulator<T>;
     const int64_t step = item_step() * V;
     // All threads of a block go round equally often: a byte of the mask needs its lanes together.
     int64_t i = first_item() * V;

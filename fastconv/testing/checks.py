@@ -155,6 +155,20 @@ def check_gradients(
             )
 
 
+def check(
+    direction: str,
+    problem: Problem,
+    device: str = "cpu",
+    kind: str = "normal",
+    dead: float = 0.5,
+) -> None:
+    """Checks all implementations of a direction on a device; `dead` is for the gradients."""
+    if direction == "fprop":
+        check_fprop(problem, kind=kind, device=device)
+    else:
+        check_backward(problem, direction, kind=kind, dead=dead, device=device)
+
+
 def check_fprop(
     problem: Problem,
     names: list[str] | None = None,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import _C
 from . import inputs
-from .problem import ALL_DTYPES, DTYPES, Problem
+from .problem import ALL_DTYPES, DTYPES, HALF_DTYPES, Problem
 
 # Whose entries are called, by device. The test suite puts the emulated module here.
 modules: dict[str, ModuleType] = {"cpu": _C, "cuda": _C}
@@ -38,6 +38,9 @@ def dtypes(device: str) -> dict[str, torch.dtype]:
 
 # What tests of all kernels are parametrised with.
 DEVICES_AND_DTYPES = [(device, dtype) for device in DEVICES for dtype in dtypes(device).values()]
+SHORT_DTYPES = [
+    (device, dtype) for device, dtype in DEVICES_AND_DTYPES if dtype in HALF_DTYPES.values()
+]
 
 
 def _entry(name: str, device: str) -> Callable:
