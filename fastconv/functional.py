@@ -1,8 +1,9 @@
 """The operations as functions, argument for argument as in torch.nn.functional.
 
 Here arguments are checked and the call goes to fastconv's operator, or to torch's own:
-    dtypes and devices without a kernel (float32 and float64 on CPUs have one; float16 and bfloat16,
-    and so autocast, do not yet), layouts other than strided, empty tensors;
+    dtypes and devices without a kernel (float32 and float64 have one, on GPUs also float16 and
+    bfloat16), layouts other than strided, empty tensors;
+    GPUs that the build has no code for, with one warning;
     forward AD, and torch.func's transforms inside torch.compile;
     a lone ReLU inside torch.compile, which makes one loop of it and its neighbours.
 """
@@ -21,7 +22,7 @@ __all__ = ["conv2d", "conv2d_relu", "conv2d_relu_max_pool2d", "max_pool2d", "rel
 
 Ints = int | tuple[int, int]
 
-_DTYPES = operators.KERNEL_DTYPES
+_CPU_DTYPES, _CUDA_DTYPES = operators.KERNEL_DTYPES["cpu"], operators.KERNEL_DTYPES["cuda"]
 
 
 def _expect_tensor(operation: str, name: str, value: object) -> None:
@@ -30,7 +31,14 @@ def _expect_tensor(operation: str, name: str, value: object) -> None:
 
 
 def _has_kernel(x: Tensor) -> bool:
-    return x.dtype in _DTYPES and (x.is_cpu or x.is_meta) and x.layout == torch.strided
+    if x.is_cpu or x.is_meta:
+        return x.dtype in _CPU_DTYPES and x.layout == torch.strided
+    return (
+        x.is_cuda
+        and x.dtype in _CUDA_DTYPES
+        and x.layout == torch.strided
+        and operators.usable(x.get_device())
+    )
 
 
 def _same_kind(operation: str, x: Tensor, name: str, other: Tensor) -> None:
@@ -51,7 +59,7 @@ def _autocast(
     dtype = operators.autocast_dtype(x)
     if dtype is None:
         return x, weight, bias
-    if dtype not in _DTYPES:
+    if dtype not in (_CUDA_DTYPES if x.is_cuda else _CPU_DTYPES):
         return None  # torch casts, and remembers what it cast
     return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from . import _C
+from . import _C, operators
 from .precision import get_precision
 
 # The instruction sets that fastconv's tests ever ran on. Kept honest by hand.
@@ -54,13 +54,9 @@ def _isa(name: str) -> str:
 
 def _gpu(built: bool) -> str:
     """The GPU as torch and the build see it."""
-    count, error = _C.cuda_device_count() if built else (0, "")
     if not torch.cuda.is_available():
+        count = _C.cuda_device_count()[0] if built else 0
         return "there is one, but not for this torch" if count else "none"
     name = torch.cuda.get_device_name()
-    if not built:
-        return f"{name}, on torch's operators: fastconv was built without CUDA"
-    # With torch's CUDA at work, a driver that the build's runtime refuses is too old for it.
-    if not count:
-        return f"{name}, on torch's operators: driver too old for fastconv ({error})"
-    return f"{name}, on torch's operators: fastconv has no kernels for GPUs yet"
+    why = operators.why_not_on(torch.cuda.current_device())
+    return f"{name}, on torch's operators: {why}" if why else name

@@ -8,6 +8,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+import emulated
+from fastconv.testing import kernels
+
 # The same examples every time; `HYPOTHESIS_PROFILE=thorough pytest` looks for new ones.
 _common = dict(
     deadline=None,
@@ -32,6 +35,28 @@ def threads_as_before():
 def one_thread(threads_as_before):
     """For many small operations: threads would mostly wait for each other there."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def emulated_kernels():
+    """The CUDA kernels for a CPU: kernels.modules["emulated"]. Built where anything has changed.
+
+    FASTCONV_EMULATED_BUILD chooses among the builds that find faults: plain, race or asan.
+    """
+    missing = emulated.missing()
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}")
+    name = os.environ.get("FASTCONV_EMULATED_BUILD", "plain")
+    kernels.modules["emulated"] = emulated.load_kernels(name)
+    return kernels.modules["emulated"]
+
+
+@pytest.fixture(scope="session", params=kernels.DEVICES)
+def device(request):
+    """Whose kernels a test runs: the CPU's, or CUDA's in the emulator and, if any, on a GPU."""
+    if request.param == "emulated":
+        request.getfixturevalue("emulated_kernels")
+    return request.param
 
 
 @pytest.fixture

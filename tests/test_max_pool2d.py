@@ -3,10 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastconv import functional
-from fastconv.testing import DTYPES, Pool, Problem, checks, inputs, reference
+from fastconv.testing import Pool, Problem, checks, inputs, kernels, reference
 from fastconv.testing.strategies import pool_problems
 
 pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("one_thread")]
@@ -28,6 +29,8 @@ PROBLEMS = {
     "254 positions": "mb1ic18ih3iw130_pool2x127s1x1p1x2d1x1c0_f32_nhwc",
     "255 positions": "mb1ic18ih20iw20_pool15x17s1x1p7x8d1x1c0_f32_nhwc",
     "400 positions": "mb1ic3ih25iw25_pool20x20s3x2p10x10d1x1c1_f64_nchw",
+    "2x2 planes, odd height": "mb1ic3ih9iw16_pool2x2s2x2p0x0d1x1c0_f32_nchw",
+    "2x2 planes, ceil_mode": "mb2ic3ih9iw16_pool2x2s2x2p0x0d1x1c1_f32_nchw",
     "large": "mb2ic40ih30iw34_pool3x3s2x2p1x1d1x1c0_f32_nchw",
 }
 
@@ -42,62 +45,109 @@ def winners(problem, x):
     return picked.squeeze(-1).masked_fill(winner < 0, -1).long()
 
 
-def check(problem, x, dy):
+def assert_same(found, expected, name):
+    """Equal; any NaN for a NaN."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True, msg=str(name))
+
+
+def check(problem, x, dy, device="cpu"):
     """Compares values, winners and gradient with the reference, exactly."""
     y, winner = reference.max_pool2d(x, problem.pool)
-    leaf = x.detach().requires_grad_()
+    # Sums in float64: rounded once, as kernels do.
+    expected_dx = reference.scatter(problem, dy.double(), winner).to(dy.dtype)
+    check_kernels(problem, x, dy, y, winner, expected_dx, device)
+    if device == "emulated":  # torch has no such device
+        return
+    leaf = x.detach().to(device).requires_grad_()
     found = functional.max_pool2d(leaf, *problem.pool.arguments)
-    plain, indices = functional.max_pool2d(x, *problem.pool.arguments, return_indices=True)
-    for result in (found.detach(), plain):
-        torch.testing.assert_close(result, y, rtol=0, atol=0, equal_nan=True, msg=str(problem))
+    plain, indices = functional.max_pool2d(
+        leaf.detach(), *problem.pool.arguments, return_indices=True
+    )
+    plain, indices = plain.cpu(), indices.cpu()
+    for result in (found.detach().cpu(), plain):
+        assert_same(result, y, problem)
     assert torch.equal(indices, winners(problem, x)), problem
-    (dx,) = torch.autograd.grad(found, leaf, dy)
-    assert torch.equal(dx, reference.scatter(problem, dy, winner)), problem
+    (dx,) = torch.autograd.grad(found, leaf, dy.to(device))
+    assert torch.equal(dx.cpu(), expected_dx), problem
     if not (winner < 0).any():  # else torch must not see it
         expected, flat = F.max_pool2d(x.contiguous(), *problem.pool.arguments, return_indices=True)
-        torch.testing.assert_close(plain, expected, rtol=0, atol=0, equal_nan=True)
+        assert_same(plain, expected, problem)
         assert torch.equal(indices, flat), problem
-    return found
 
 
-def check_kinds(problem):
+def check_kernels(problem, x, dy, y, winner, dx, device):
+    """The same for the kernels alone: in buffers of both kinds of alignment, and with y and its
+    code in another memory format than x, which is the general way.
+    """
+    mixed = {"nchw": "nhwc", "nhwc": "nchw"}.get(problem.layout, "nhwc")
+    for aligned, layout in ((True, problem.layout), (False, problem.layout), (True, mixed)):
+        if layout not in ("nchw", "nhwc"):
+            layout = "nchw"
+        options = {"device": device, "aligned": aligned}
+        found, code = kernels.max_pool2d_fprop(problem, x, layout=layout, **options)
+        name = f"{problem} on {device}, {options}, {layout}"
+        assert_same(found, y, name)
+        codes = torch.where(code == 255, -1, code.long()) if code.dtype == torch.uint8 else code
+        assert torch.equal(codes.long(), winner), name
+        again, _ = kernels.max_pool2d_fprop(problem, x, save=False, layout=layout, **options)
+        assert_same(again, y, name)
+        back = kernels.max_pool2d_bprop(problem, dy, code, layout, **options)
+        assert torch.equal(back, dx), name
+
+
+def check_kinds(problem, device):
     # Gradients of small integers: their sums are exact in any order.
     dy = inputs.make(problem, kind="integers").dy
     for kind in ("normal", "integers"):
-        check(problem, inputs.make(problem, kind=kind).x, dy)
+        check(problem, inputs.make(problem, kind=kind).x, dy, device)
 
 
+everywhere = pytest.mark.parametrize(
+    "device, dtype", kernels.DEVICES_AND_DTYPES, indirect=["device"], ids=str
+)
+
+
+@everywhere
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_named_problem(name):
-    check_kinds(Problem.parse(PROBLEMS[name]))
+def test_named_problem(name, device, dtype):
+    check_kinds(Problem.parse(PROBLEMS[name]).replace(dtype=dtype), device)
 
 
 @given(pool_problems())
 def test_any_problem(problem):
-    check_kinds(problem)
+    check_kinds(problem, "cpu")
 
 
-@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize("device", kernels.DEVICES[1:], indirect=True)
+@given(data=st.data())
+@settings(max_examples=30)
+def test_any_problem_on_gpus(device, data):
+    dtypes = kernels.dtypes(device)
+    problem = data.draw(pool_problems(max_work=20_000, dtypes=list(dtypes.values())))
+    check_kinds(problem, device)
+
+
+@everywhere
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("name", ["2x2", "overlap", "dilation", "255 positions", "empty windows"])
-def test_special_values(name, layout, dtype):
+def test_special_values(name, layout, device, dtype):
     problem = Problem.parse(PROBLEMS[name]).replace(layout=layout, dtype=dtype)
     data = inputs.make(problem, kind="integers")
     special = torch.tensor([torch.nan, torch.inf, -torch.inf, 0.0, -0.0], dtype=dtype)
     chosen = torch.arange(data.x.numel()).view(data.x.shape) * 7 % 11
     data.x.copy_(torch.where(chosen < 5, special[chosen.clamp(max=4)], data.x))
-    check(problem, data.x, data.dy)
+    check(problem, data.x, data.dy, device)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, -0.0, 3.0])
-def test_plane_of_one_value(value):
+def test_plane_of_one_value(value, device):
     # All equal: the first wins; all NaN: the last.
     problem = Problem.parse("mb1ic9ih6iw6_pool3x3s3x3p0x0d1x1c0_f32_nhwc")
     data = inputs.make(problem)
     x = data.x.fill_(value)
     _, indices = functional.max_pool2d(x, 3, return_indices=True)
     assert indices[0, 0, 0, 0] == (14 if value != value else 0)
-    check(problem, x, torch.ones_like(data.dy))
+    check(problem, x, torch.ones_like(data.dy), device)
 
 
 def test_window_without_input_has_no_gradient():

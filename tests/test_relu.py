@@ -8,58 +8,88 @@ from hypothesis import strategies as st
 
 import fastconv
 from fastconv import functional
-from fastconv.testing import DTYPES, LAYOUTS, inputs
+from fastconv.testing import DTYPES, LAYOUTS, inputs, kernels
 
 pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("one_thread")]
 
 INF, NAN = float("inf"), float("nan")
 SPECIAL = [NAN, INF, -INF, 0.0, -0.0, 1.0, -1.0, 5e-324, -5e-324, 1e-40, -1e-40, 3e38, -3e38]
+INTS = {8: torch.int64, 4: torch.int32, 2: torch.int16}
 
 
 def same_bits(a, b):
     """Equal in every bit; any NaN for a NaN."""
     assert a.dtype == b.dtype and a.shape == b.shape
     nan = b.isnan()
-    as_int = torch.int32 if a.dtype == torch.float32 else torch.int64
+    as_int = INTS[a.element_size()]
     a, b = (t.detach().masked_fill(nan, 7.0).contiguous().view(as_int) for t in (a, b))
     return bool((a == b).all())
 
 
-def check(x, dy=None):
+def check(x, dy=None, device="cpu"):
     """Compares relu of x, forward and backward, with torch's."""
-    found, expected = (x.detach().requires_grad_() for _ in range(2))
-    y, y_torch = functional.relu(found), F.relu(expected)
-    assert same_bits(y, y_torch)
+    expected = x.detach().requires_grad_()
+    y_torch = F.relu(expected)
+    dy = torch.randn(x.shape, dtype=x.dtype) if dy is None else dy
+    # torch gives dy where y > 0 or NaN, as we do, and 0 elsewhere; also for dy of inf and NaN.
+    y_torch.backward(dy)
+    if device != "cpu":
+        check_kernels(x, dy, y_torch, expected.grad, device)
+    if device == "emulated":  # torch has no such device
+        return
+    found = x.detach().to(device).requires_grad_()
+    y = functional.relu(found)
+    assert same_bits(y.cpu(), y_torch)
     for size, ours, theirs in zip(x.shape, y.stride(), y_torch.stride(), strict=True):
         assert ours == theirs or size == 1 or not x.numel()
-    assert same_bits(functional.relu(x.detach()), y_torch)
-    dy = torch.randn(x.shape, dtype=x.dtype) if dy is None else dy
-    y.backward(dy)
-    y_torch.backward(dy)
-    # torch gives dy where y > 0 or NaN, as we do, and 0 elsewhere; also for dy of inf and NaN.
-    assert same_bits(found.grad, expected.grad)
+    assert same_bits(functional.relu(found.detach()).cpu(), y_torch)
+    y.backward(dy.to(device))
+    assert same_bits(found.grad.cpu(), expected.grad)
 
 
-@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+def check_kernels(x, dy, y, dx, device):
+    """The same without torch's memory and autograd, in buffers of both kinds of alignment."""
+    x, dy, y, dx = (t.detach().flatten() for t in (x, dy, y, dx))
+    for aligned in (True, False):
+        found, mask = kernels.relu_fprop(x, device=device, aligned=aligned)
+        assert same_bits(found, y)
+        assert same_bits(kernels.relu_fprop(x, False, device, aligned)[0], y)
+        assert same_bits(kernels.relu_bprop(dy, mask, device, aligned), dx)
+
+
+everywhere = pytest.mark.parametrize(
+    "device, dtype", kernels.DEVICES_AND_DTYPES, indirect=["device"], ids=str
+)
+
+
+@everywhere
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 1000, 70001])
-def test_sizes(count, dtype):
-    check(torch.randn(count, dtype=dtype))
+def test_sizes(count, device, dtype):
+    check(torch.randn(count, dtype=dtype), device=device)
 
 
-@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@everywhere
 @pytest.mark.parametrize("value", SPECIAL)
-def test_special_values(value, dtype):
+def test_special_values(value, device, dtype):
+    # At many places at once: the emulator takes its time.
+    value = torch.tensor(value, dtype=torch.float64).to(dtype)  # perhaps inf there
+    x = torch.randn(37, 37, dtype=dtype)
+    x.diagonal().copy_(value)
+    check(x, device=device)
+    check(torch.randn(37, 37, dtype=dtype), x, device)
+    if device == "emulated":
+        return
     # At each place of a vector and of the tail behind it.
     for place in range(37):
         x = torch.randn(37, dtype=dtype)
         x[place] = value
-        check(x)
-        check(torch.randn(37, dtype=dtype), x)
+        check(x, device=device)
+        check(torch.randn(37, dtype=dtype), x, device)
 
 
-def test_zero_dimensions():
-    check(torch.tensor(-1.5))
-    check(torch.tensor(2.5, dtype=torch.float64))
+def test_zero_dimensions(device):
+    check(torch.tensor(-1.5), device=device)
+    check(torch.tensor(2.5, dtype=torch.float64), device=device)
 
 
 @given(
@@ -105,3 +135,11 @@ def test_gradcheck():
     x = torch.linspace(-2, 2, 24, dtype=torch.float64).view(2, 3, 4, 1).requires_grad_()
     assert torch.autograd.gradcheck(functional.relu, x)
     assert torch.autograd.gradgradcheck(functional.relu, x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_belongs_to_torch_on_cpus(dtype):
+    x = torch.randn(20, dtype=dtype)
+    assert same_bits(functional.relu(x), F.relu(x))
+    with pytest.raises(ValueError, match=r"float32 or float64 on CPUs, got b?float16"):
+        kernels.relu_fprop(x)

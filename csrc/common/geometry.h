@@ -7,7 +7,7 @@
 
 namespace fastconv {
 
-enum class DType { float32 = 0, float64 = 1, uint8 = 2, int32 = 3 };
+enum class DType { float32 = 0, float64 = 1, uint8 = 2, int32 = 3, float16 = 4, bfloat16 = 5 };
 
 // A 4-D array in any memory format. Sizes and strides in elements, always in the order N, C, H, W.
 struct Tensor {
@@ -51,6 +51,17 @@ struct Conv2dProblem {
     Epilogue epilogue;
     Pool2d pool;  // for none and relu: 1x1 windows, so that (pool.P, pool.Q) is (conv.P, conv.Q)
     int threads;
+};
+
+// What a kernel of a convolution is called with. Null data: not given (bias, code) or not wanted (code, dw, dbias).
+struct FpropArgs {
+    Tensor x, w, bias, y, code;
+};
+struct DgradArgs {
+    Tensor dy, code, w, dx;
+};
+struct WgradArgs {
+    Tensor x, dy, code, dw, dbias;
 };
 
 }  // namespace fastconv

@@ -5,17 +5,6 @@
 
 namespace fastconv::cpu {
 
-// Null data: not given (bias, code) or not wanted (code, dw, dbias).
-struct FpropArgs {
-    Tensor x, w, bias, y, code;
-};
-struct DgradArgs {
-    Tensor dy, code, w, dx;
-};
-struct WgradArgs {
-    Tensor x, dy, code, dw, dbias;
-};
-
 // One way of computing one direction of a convolution. `workspace` is in bytes; `run` gets that much,
 // aligned to 64 bytes, with undefined content.
 template <class Args>

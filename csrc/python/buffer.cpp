@@ -18,23 +18,27 @@ size_t size_of(DType dtype) {
         case DType::float64: return 8;
         case DType::uint8: return 1;
         case DType::int32: return 4;
+        case DType::float16: return 2;
+        case DType::bfloat16: return 2;
     }
     return 0;
 }
 
-static const char* name_of(DType dtype) {
+const char* name_of(DType dtype) {
     switch (dtype) {
         case DType::float32: return "float32";
         case DType::float64: return "float64";
         case DType::uint8: return "uint8";
         case DType::int32: return "int32";
+        case DType::float16: return "float16";
+        case DType::bfloat16: return "bfloat16";
     }
     return "?";
 }
 
 DType checked_dtype(int64_t code, const char* name) {
-    if (code < 0 || code > 3)
-        throw std::invalid_argument(std::string(name) + ": dtype must be 0 to 3, got " + std::to_string(code));
+    if (code < 0 || code > 5)
+        throw std::invalid_argument(std::string(name) + ": dtype must be 0 to 5, got " + std::to_string(code));
     return DType(code);
 }
 

@@ -30,6 +30,7 @@ using OptionalBuffer = std::optional<pybind11::tuple>;
 
 std::string text(const std::vector<int64_t>& values);
 size_t size_of(DType dtype);
+const char* name_of(DType dtype);
 DType checked_dtype(int64_t code, const char* name);
 std::vector<int64_t> integers(const pybind11::handle& sequence, const char* name, size_t length);
 

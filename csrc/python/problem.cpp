@@ -35,6 +35,8 @@ Pool2d make_pool(const py::tuple& spec, const std::vector<int64_t>& x_size, cons
     Pool2d pool{v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], y_size[2], y_size[3]};
     if (2 * pool.pad_h > pool.window_h || 2 * pool.pad_w > pool.window_w)
         throw std::invalid_argument("pool padding must be at most half the window");
+    if (pool.window_h * pool.window_w >= int64_t(1) << 31)
+        throw std::invalid_argument("pool windows have fewer than 2^31 positions, got " + text({v[0], v[1]}));
     for (int i = 0; i < 2; ++i) {
         if (y_size[size_t(i)] != x_size[size_t(i)])
             throw std::invalid_argument("pool: x and y must agree in their first two sizes, got " + text(x_size) +
@@ -53,8 +55,6 @@ Pool2d make_pool(const py::tuple& spec, const std::vector<int64_t>& x_size, cons
 Conv2dProblem make_problem(DType dtype, const std::vector<int64_t>& x_size, const std::vector<int64_t>& w_size,
                            const std::vector<int64_t>& y_size, const py::tuple& conv_spec,
                            const std::optional<py::tuple>& pool, bool relu, int threads) {
-    if (dtype != DType::float32 && dtype != DType::float64)
-        throw std::invalid_argument("conv2d takes float32 and float64");
     if (x_size.size() != 4 || w_size.size() != 4 || y_size.size() != 4)
         throw std::invalid_argument("x, w and y must have 4 dimensions, got " + text(x_size) + ", " + text(w_size) +
                                     " and " + text(y_size));

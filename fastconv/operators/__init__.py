@@ -3,6 +3,7 @@
 Arguments are taken as right here; `fastconv.functional` checks them.
 """
 
+from ._cuda import usable, why_not_on
 from ._eager import autocast_dtype, needs_torch
 from ._marshal import KERNEL_DTYPES
 from .conv2d import conv2d, conv2d_dgrad, conv2d_wgrad
@@ -23,4 +24,6 @@ __all__ = [
     "needs_torch",
     "relu",
     "relu_",
+    "usable",
+    "why_not_on",
 ]

@@ -62,6 +62,13 @@ def define(
     kept, unkept = ((True,), (False,)) if code else ((), ())
 
     def kernel(*args: Any) -> Any:
+        device = args[0].device
+        for tensor in args[1:tensors]:
+            if tensor is not None and tensor.device != device:
+                raise RuntimeError(
+                    f"{qualified}: all tensors must be on one device, got {device} and "
+                    f"{tensor.device}"
+                )
         output = forward(*args)
         if not isinstance(output, tuple):
             return output
@@ -70,6 +77,7 @@ def define(
 
     _library.define(schema)
     _library.impl(name, kernel, "CPU")
+    _library.impl(name, kernel, "CUDA")
     torch.library.register_fake(qualified, fake, lib=_library)
     op = getattr(torch.ops.fastconv, name).default
     others = len(op._schema.arguments) - tensors - len(kept)
@@ -142,7 +150,11 @@ def define(
         wanted = False
         for tensor in args[:tensors]:
             if tensor is not None:
-                if type(tensor) not in plain_types or not tensor.is_cpu or tensor.is_neg():
+                if (
+                    type(tensor) not in plain_types
+                    or not (tensor.is_cpu or tensor.is_cuda)
+                    or tensor.is_neg()
+                ):
                     return call_general(*args)
                 wanted = wanted or tensor.requires_grad
         try:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import _C, precision
 from . import _geometry as geometry
+from ._cuda import place
 from ._marshal import DTYPES, NO_WORKSPACE, dense, empty, is_dense, pack, workspace, workspace_bytes
 
 Ints = tuple[int, ...]
@@ -49,7 +50,7 @@ def _tail(size: Ints, stride: Ints, dtype: torch.dtype) -> tuple:
 
 
 @lru_cache(maxsize=4096)
-def _plan(x_size, x_stride, w_size, w_stride, dtype, conv, pool, relu, threads, which) -> _Plan:
+def _plan(x_size, x_stride, w_size, w_stride, dtype, conv, pool, relu, how) -> _Plan:
     x_format, x = _input(x_size, x_stride, dtype)
     w_format, w = _input(w_size, w_stride, dtype)
     channels_last = geometry.is_channels_last(x_size, x_stride) or geometry.is_channels_last(
@@ -68,16 +69,7 @@ def _plan(x_size, x_stride, w_size, w_stride, dtype, conv, pool, relu, threads, 
         _tail(y_size, geometry.strides(y_size, channels_last), dtype),
         _tail(code_size, code_stride, torch.uint8),
         workspace_bytes(
-            "fprop",
-            dtype,
-            tuple(x_size),
-            tuple(w_size),
-            y_size,
-            conv,
-            c_pool,
-            relu,
-            threads,
-            which,
+            "fprop", dtype, tuple(x_size), tuple(w_size), y_size, conv, c_pool, relu, how
         ),
         c_pool,
     )
@@ -93,11 +85,9 @@ def fprop(
     save: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """The convolution, or with `relu` the fused block: its output and, if asked for, its code."""
-    threads, which = torch.get_num_threads(), precision.implementation
+    how = (torch.get_num_threads(), precision.implementation) if x.is_cpu else None
     dtype, device = x.dtype, x.device
-    plan = _plan(
-        x.shape, x.stride(), weight.shape, weight.stride(), dtype, conv, pool, relu, threads, which
-    )
+    plan = _plan(x.shape, x.stride(), weight.shape, weight.stride(), dtype, conv, pool, relu, how)
     if plan.x_format is not None:
         x = x.contiguous(memory_format=plan.x_format)
     if plan.w_format is not None:
@@ -111,7 +101,8 @@ def fprop(
     space, memory = NO_WORKSPACE, None
     if plan.workspace_bytes:
         space, memory = workspace(plan.workspace_bytes, x)
-    _C.conv2d_fprop(
+    entry = _C.cuda_conv2d_fprop if how is None else _C.conv2d_fprop
+    entry(
         (x.data_ptr(), *plan.x),
         (weight.data_ptr(), *plan.w),
         None if bias is None else (bias.data_ptr(), *plan.bias),
@@ -121,8 +112,7 @@ def fprop(
         plan.pool,
         relu,
         space,
-        threads,
-        which,
+        *(how or place(x)),
     )
     del memory
     return y, code
@@ -145,7 +135,7 @@ def dgrad(
     pool: Ints = (),
 ) -> Tensor:
     """The gradient of x, in the memory format asked for."""
-    threads, which = torch.get_num_threads(), precision.implementation
+    how = (torch.get_num_threads(), precision.implementation) if dy.is_cpu else None
     dy, weight, code = dense(dy), dense(weight), _code(code, pool)
     x_size = (dy.shape[0], weight.shape[1] * conv[8], *x_hw)
     dx = empty(x_size, channels_last, dy)
@@ -160,14 +150,12 @@ def dgrad(
             conv,
             c_pool,
             code is not None,
-            threads,
-            which,
+            how,
         ),
         dy,
     )
-    _C.conv2d_dgrad(
-        pack(dy), pack(code), pack(weight), pack(dx), conv, c_pool, space, threads, which
-    )
+    entry = _C.cuda_conv2d_dgrad if how is None else _C.conv2d_dgrad
+    entry(pack(dy), pack(code), pack(weight), pack(dx), conv, c_pool, space, *(how or place(dy)))
     del memory
     return dx
 
@@ -184,7 +172,7 @@ def wgrad(
     pool: Ints = (),
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of weight and bias, None where not wanted."""
-    threads, which = torch.get_num_threads(), precision.implementation
+    how = (torch.get_num_threads(), precision.implementation) if dy.is_cpu else None
     x, dy, code = dense(x), dense(dy), _code(code, pool)
     dw = empty(w_size, channels_last, dy) if want_weight else None
     dbias = torch.empty((w_size[0],), dtype=dy.dtype, device=dy.device) if want_bias else None
@@ -199,12 +187,12 @@ def wgrad(
             conv,
             c_pool,
             code is not None,
-            threads,
-            which,
+            how,
         ),
         dy,
     )
-    _C.conv2d_wgrad(
+    entry = _C.cuda_conv2d_wgrad if how is None else _C.conv2d_wgrad
+    entry(
         pack(x),
         pack(dy),
         pack(code),
@@ -214,8 +202,7 @@ def wgrad(
         conv,
         c_pool,
         space,
-        threads,
-        which,
+        *(how or place(dy)),
     )
     del memory
     return dw, dbias

@@ -12,8 +12,19 @@ from torch import Tensor
 from .. import _C
 from . import _geometry as geometry
 
-DTYPES = {torch.float32: 0, torch.float64: 1, torch.uint8: 2, torch.int32: 3}
-KERNEL_DTYPES = frozenset((torch.float32, torch.float64))
+DTYPES = {
+    torch.float32: 0,
+    torch.float64: 1,
+    torch.uint8: 2,
+    torch.int32: 3,
+    torch.float16: 4,
+    torch.bfloat16: 5,
+}
+# Of the kernels, by torch's name of the device.
+KERNEL_DTYPES = {
+    "cpu": frozenset((torch.float32, torch.float64)),
+    "cuda": frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16)),
+}
 
 Buffer = tuple[int, int, int, Sequence[int], Sequence[int]]
 NO_WORKSPACE: Buffer = (0, 0, 2, (0,), (1,))
@@ -64,11 +75,15 @@ def empty(size: Sequence[int], channels_last: bool, like: Tensor, dtype=None) ->
 
 
 @lru_cache(maxsize=4096)
-def workspace_bytes(direction, dtype, x_size, w_size, y_size, conv, pool, relu, threads, which):
-    """What a kernel needs for itself. Depends on the geometry alone, so it is asked once."""
-    return _C.conv2d_workspace(
-        direction, DTYPES[dtype], x_size, w_size, y_size, conv, pool, relu, threads, which
-    )
+def workspace_bytes(direction, dtype, x_size, w_size, y_size, conv, pool, relu, how):
+    """What a kernel needs for itself. Depends on the geometry alone, so it is asked once.
+
+    `how` is the number of threads and the implementation on CPUs, None on GPUs.
+    """
+    arguments = (direction, DTYPES[dtype], x_size, w_size, y_size, conv, pool, relu)
+    if how is None:
+        return _C.cuda_conv2d_workspace(*arguments)
+    return _C.conv2d_workspace(*arguments, *how)
 
 
 # One thread's kernels run one after another, so they can share memory; and memory that was just

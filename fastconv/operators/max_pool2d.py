@@ -12,6 +12,7 @@ from torch import Tensor
 from .. import _C
 from . import _codes, _fallback
 from . import _geometry as geometry
+from ._cuda import place
 from ._define import define
 from ._marshal import dense, empty, pack
 from .conv2d import _channels_last
@@ -40,7 +41,10 @@ def _fprop(x: Tensor, pool: Any, save: bool) -> tuple[Tensor, Tensor | None]:
     y = torch.empty_strided(size, stride, dtype=x.dtype, device=x.device)
     if save:
         code = torch.empty_strided(size, stride, dtype=_code_dtype(pool), device=x.device)
-    _C.max_pool2d_fprop(pack(x), pack(y), pack(code), pool[:8], torch.get_num_threads())
+    if x.is_cpu:
+        _C.max_pool2d_fprop(pack(x), pack(y), pack(code), pool[:8], torch.get_num_threads())
+    else:
+        _C.cuda_max_pool2d_fprop(pack(x), pack(y), pack(code), pool[:8], *place(x))
     return y, code
 
 
@@ -66,7 +70,11 @@ def _fprop_backward(ctx: Any, dy: Tensor) -> tuple[Tensor]:
 def _bprop(dy: Tensor, code: Tensor, x_hw: Any, channels_last: bool, pool: Any) -> Tensor:
     dy, code = dense(dy), dense(code)
     dx = empty((*dy.shape[:2], *x_hw), channels_last, dy)
-    _C.max_pool2d_bprop(pack(dy), pack(code), pack(dx), tuple(pool)[:8], torch.get_num_threads())
+    pool = tuple(pool)[:8]
+    if dy.is_cpu:
+        _C.max_pool2d_bprop(pack(dy), pack(code), pack(dx), pool, torch.get_num_threads())
+    else:
+        _C.cuda_max_pool2d_bprop(pack(dy), pack(code), pack(dx), pool, *place(dy))
     return dx
 
 

@@ -11,8 +11,16 @@ from torch.autograd import Function
 
 from .. import _C
 from . import _eager, _fallback
+from ._cuda import place
 from ._define import define
 from ._marshal import flat
+
+
+def _run(x: Tensor, y: Tensor, mask: Tensor | None) -> None:
+    if x.is_cpu:
+        _C.relu_fprop(flat(x), flat(y), flat(mask), torch.get_num_threads())
+    else:
+        _C.cuda_relu_fprop(flat(x), flat(y), flat(mask), *place(x))
 
 
 def _mask(x: Tensor) -> Tensor:
@@ -24,7 +32,7 @@ def _fprop(x: Tensor, save: bool) -> tuple[Tensor, Tensor | None]:
     if y.stride() != x.stride():
         x = y.copy_(x)
     mask = _mask(y) if save else None
-    _C.relu_fprop(flat(x), flat(y), flat(mask), torch.get_num_threads())
+    _run(x, y, mask)
     return y, mask
 
 
@@ -47,7 +55,10 @@ def _bprop(dy: Tensor, mask: Tensor, stride: Sequence[int]) -> Tensor:
     dx = torch.empty_strided(dy.shape, stride, dtype=dy.dtype, device=dy.device)
     if dy.stride() != stride:
         dy = dx.copy_(dy)
-    _C.relu_bprop(flat(dy), flat(mask), flat(dx), torch.get_num_threads())
+    if dy.is_cpu:
+        _C.relu_bprop(flat(dy), flat(mask), flat(dx), torch.get_num_threads())
+    else:
+        _C.cuda_relu_bprop(flat(dy), flat(mask), flat(dx), *place(dy))
     return dx
 
 
@@ -83,7 +94,7 @@ class _InPlace(Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.mark_dirty(x)
         mask = _mask(x)
-        _C.relu_fprop(flat(x), flat(x), flat(mask), torch.get_num_threads())
+        _run(x, x, mask)
         ctx.stride = x.stride()
         ctx.save_for_backward(mask)
         return x
@@ -98,7 +109,7 @@ def relu_(x: Tensor) -> Tensor:
     plain = (
         _eager.quiet()
         and type(x) in _eager.PLAIN_TYPES
-        and x.is_cpu
+        and (x.is_cpu or x.is_cuda)
         and not x.is_neg()
         and not _eager.is_wrapper(x)
     )
@@ -111,7 +122,7 @@ def relu_(x: Tensor) -> Tensor:
                 "a leaf Variable that requires grad is being used in an in-place operation."
             )
         return _InPlace.apply(x)
-    _C.relu_fprop(flat(x), flat(x), None, torch.get_num_threads())
+    _run(x, x, None)
     torch.autograd.graph.increment_version(x)
     return x
 

@@ -156,17 +156,23 @@ def check_gradients(
 
 
 def check_fprop(
-    problem: Problem, names: list[str] | None = None, kind: str = "normal", threads: int = 1
+    problem: Problem,
+    names: list[str] | None = None,
+    kind: str = "normal",
+    threads: int = 1,
+    device: str = "cpu",
 ) -> None:
     """Checks implementations of the forward pass: those named, or all that apply."""
     data = inputs.make(problem, kind=kind)
     expected = expected_conv(problem, data)
-    for name in kernels.applicable("fprop", problem) if names is None else names:
+    options = {"threads": threads, "device": device}
+    for name in kernels.applicable("fprop", problem, device) if names is None else names:
         for layout in ("nchw", "nhwc"):
-            y, code = kernels.fprop(problem, *data[:3], name, threads, layout=layout)
-            check_output(problem, data, y, code, f"fprop {name} into {layout}", kind, expected)
+            y, code = kernels.fprop(problem, *data[:3], name, layout=layout, **options)
+            label = f"fprop {device} {name} into {layout}"
+            check_output(problem, data, y, code, label, kind, expected)
         if problem.relu:  # and where nobody wants a code
-            again, _ = kernels.fprop(problem, *data[:3], name, threads, save=False)
+            again, _ = kernels.fprop(problem, *data[:3], name, save=False, **options)
             assert torch.equal(again, y), f"fprop {name} differs without code: {problem}"
 
 
@@ -177,21 +183,23 @@ def check_backward(
     kind: str = "normal",
     dead: float = 0.5,
     threads: int = 1,
+    device: str = "cpu",
 ) -> None:
     """Checks implementations of dgrad or wgrad for a random code."""
     data, code = inputs.make(problem, kind=kind), kernels.make_code(problem, dead)
     x, w, _, dy = data
     assert w is not None
     expected = expected_gradients(problem, data, code)
-    for name in kernels.applicable(direction, problem) if names is None else names:
+    for name in kernels.applicable(direction, problem, device) if names is None else names:
         for layout in ("nchw", "nhwc"):
             found: dict[str, Tensor | None]
+            options = {"threads": threads, "layout": layout, "device": device}
             if direction == "dgrad":
-                found = {"dx": kernels.dgrad(problem, dy, code, w, name, threads, layout)}
+                found = {"dx": kernels.dgrad(problem, dy, code, w, name, **options)}
             else:
-                dw, dbias = kernels.wgrad(problem, x, dy, code, name, threads, layout)
+                dw, dbias = kernels.wgrad(problem, x, dy, code, name, **options)
                 found = {"dw": dw, "dbias": dbias}
-            label = f"{direction} {name} into {layout} with {dead} dead"
+            label = f"{direction} {device} {name} into {layout} with {dead} dead"
             check_gradients(problem, expected, found, label, kind)
 
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from . import reference
 from .problem import Problem
 
-# Elements before and behind a guarded tensor. Odd, so that its address is aligned to nothing more.
-GUARD = 67
+# Elements before and behind a guarded tensor. Odd, so that its address is aligned to nothing more;
+# or so many that it keeps the alignment of its memory.
+GUARD, ALIGNED = 67, 512
 
 
 class Inputs(NamedTuple):
@@ -35,19 +36,25 @@ def strides(size: Sequence[int], layout: str) -> tuple[int, ...]:
     return tuple(result)
 
 
-def guarded(size: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Tensor:
+def guarded(
+    size: Sequence[int],
+    stride: Sequence[int],
+    dtype: torch.dtype,
+    guard: int = GUARD,
+    device: str = "cpu",
+) -> Tensor:
     """A tensor of NaNs (255 for bytes) in the midst of more of them; see `intact`."""
     extent = 1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     fill = torch.nan if dtype.is_floating_point else -1 if dtype.is_signed else 255
-    memory = torch.full((max(extent, 0) + 2 * GUARD,), fill, dtype=dtype)
-    return memory.as_strided(tuple(size), tuple(stride), GUARD)
+    memory = torch.full((max(extent, 0) + 2 * guard,), fill, dtype=dtype, device=device)
+    return memory.as_strided(tuple(size), tuple(stride), guard)
 
 
 def intact(tensor: Tensor) -> bool:
     """Whether what surrounds a guarded dense tensor is as it was."""
-    memory = tensor.untyped_storage()
-    memory = torch.empty(0, dtype=tensor.dtype).set_(memory)
-    edges = torch.cat([memory[:GUARD], memory[-GUARD:]])
+    memory, guard = tensor.untyped_storage(), tensor.storage_offset()
+    memory = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(memory)
+    edges = torch.cat([memory[:guard], memory[-guard:]]).cpu()
     same = edges.isnan() if tensor.is_floating_point() else edges == guarded((), (), tensor.dtype)
     return bool(same.all())
 

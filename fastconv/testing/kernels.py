@@ -1,20 +1,97 @@
 """The entries of `fastconv._C` called for a problem, each implementation by its name.
 
-Outputs start as NaN within guards: what a kernel leaves out or writes elsewhere shows.
+Outputs start as NaN within guards: what a kernel leaves out or writes elsewhere shows. Every
+function takes a `device`: "cpu", "cuda" (torch's current GPU) or "emulated" (the CUDA kernels run
+on the CPU, see tests/emulated). Tensors come from the CPU and results go there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from .. import _C
 from . import inputs
-from .problem import Problem
+from .problem import ALL_DTYPES, DTYPES, Problem
 
-_CODES = {torch.float32: 0, torch.float64: 1, torch.uint8: 2, torch.int32: 3}
+# Whose entries are called, by device. The test suite puts the emulated module here.
+modules: dict[str, ModuleType] = {"cpu": _C, "cuda": _C}
+DEVICES = ("cpu", "emulated", "cuda") if torch.cuda.is_available() else ("cpu", "emulated")
+
+_CODES = {
+    torch.float32: 0,
+    torch.float64: 1,
+    torch.uint8: 2,
+    torch.int32: 3,
+    torch.float16: 4,
+    torch.bfloat16: 5,
+}
+
+
+def dtypes(device: str) -> dict[str, torch.dtype]:
+    """What the kernels of a device take."""
+    return DTYPES if device == "cpu" else ALL_DTYPES
+
+
+# What tests of all kernels are parametrised with.
+DEVICES_AND_DTYPES = [(device, dtype) for device in DEVICES for dtype in dtypes(device).values()]
+
+
+def _entry(name: str, device: str) -> Callable:
+    return getattr(modules[device], name if device == "cpu" else f"cuda_{name}")
+
+
+def _where(device: str, *on_cpu: object) -> tuple:
+    """The last arguments of an entry."""
+    if device == "cpu":
+        return on_cpu
+    if device == "emulated":
+        return 0, 0
+    return torch.cuda.current_device(), torch.cuda.current_stream().cuda_stream
+
+
+def _guard(device: str, aligned: bool) -> int:
+    # CPU kernels ask for no alignment; CUDA kernels have two ways.
+    return inputs.ALIGNED if aligned and device != "cpu" else inputs.GUARD
+
+
+def _input(tensor: Tensor | None, device: str, aligned: bool = True) -> Tensor | None:
+    """A tensor as a kernel of the device takes it."""
+    if tensor is None or device == "cpu":
+        return tensor
+    if not _is_dense(tensor):
+        tensor = tensor.contiguous()
+    memory = torch.device("cuda" if device == "cuda" else "cpu")
+    guard = _guard(device, aligned)
+    there = inputs.guarded(tensor.shape, tensor.stride(), tensor.dtype, guard, memory)
+    return there.copy_(tensor)
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Contiguous or channels_last."""
+    formats = [torch.contiguous_format] + [torch.channels_last] * (tensor.dim() == 4)
+    return any(tensor.is_contiguous(memory_format=f) for f in formats)
+
+
+def _output(
+    size: Sequence[int],
+    layout: str,
+    dtype: torch.dtype,
+    device: str,
+    aligned: bool = True,
+) -> Tensor:
+    memory = torch.device("cuda" if device == "cuda" else "cpu")
+    guard = _guard(device, aligned)
+    return inputs.guarded(size, inputs.strides(size, layout), dtype, guard, memory)
+
+
+def _result(tensor: Tensor | None, name: str) -> Tensor | None:
+    """An output on the CPU, once what surrounds it was looked at."""
+    assert tensor is None or inputs.intact(tensor), f"{name} wrote outside of its buffers"
+    return None if tensor is None else tensor.cpu()
 
 
 def pack(tensor: Tensor | None) -> tuple | None:
@@ -33,9 +110,12 @@ def code_size(problem: Problem) -> tuple[int, int, int, int]:
     return problem.y_size if problem.pool is not None else (n, p, (q + 7) // 8, k)
 
 
-def workspace_bytes(direction: str, problem: Problem, implementation: str, threads: int = 1) -> int:
+def workspace_bytes(
+    direction: str, problem: Problem, implementation: str, threads: int = 1, device: str = "cpu"
+) -> int:
     """The workspace it wants. ValueError: no such implementation or not for this problem."""
-    return _C.conv2d_workspace(
+    how = (threads, implementation) if device == "cpu" else ()
+    return _entry("conv2d_workspace", device)(
         direction,
         _CODES[problem.dtype],
         problem.x_size,
@@ -44,13 +124,14 @@ def workspace_bytes(direction: str, problem: Problem, implementation: str, threa
         problem.conv_spec,
         problem.pool and problem.pool.spec,
         problem.relu,
-        threads,
-        implementation,
+        *how,
     )
 
 
-def applicable(direction: str, problem: Problem) -> list[str]:
-    """Names of the implementations that take this problem."""
+def applicable(direction: str, problem: Problem, device: str = "cpu") -> list[str]:
+    """Names of the implementations that take this problem; GPUs have one, without a name."""
+    if device != "cpu":
+        return [""]
     found = []
     for name in _C.implementations(direction):
         try:
@@ -62,17 +143,26 @@ def applicable(direction: str, problem: Problem) -> list[str]:
     return found
 
 
-def _call(direction: str, problem: Problem, name: str, threads: int, outputs: Sequence, *args):
-    entry = getattr(_C, f"conv2d_{direction}")
-    nbytes = workspace_bytes(direction, problem, name, threads)
-    space = inputs.guarded((nbytes,), (1,), torch.uint8)
+def _call(
+    direction: str,
+    problem: Problem,
+    name: str,
+    threads: int,
+    device: str,
+    outputs: Sequence[Tensor | None],
+    *args: object,
+) -> tuple[Tensor | None, ...]:
+    nbytes = workspace_bytes(direction, problem, name, threads, device)
+    space = _output((nbytes,), "nchw", torch.uint8, device)
     pool = problem.pool and problem.pool.spec
     relu = (problem.relu,) if direction == "fprop" else ()
-    entry(*args, problem.conv_spec, pool, *relu, pack(space), threads, name)
-    for tensor in (space, *outputs):
-        assert tensor is None or inputs.intact(tensor), (
-            f"{direction} {name!r} wrote outside of its buffers: {problem}"
-        )
+    packed = [pack(arg) if isinstance(arg, Tensor) else arg for arg in args]
+    where = _where(device, threads, name)
+    entry = _entry(f"conv2d_{direction}", device)
+    entry(*packed, problem.conv_spec, pool, *relu, pack(space), *where)
+    label = f"{direction} {name!r} on {device}, {problem}:"
+    _result(space, label)
+    return tuple(_result(tensor, label) for tensor in outputs)
 
 
 def fprop(
@@ -84,17 +174,16 @@ def fprop(
     threads: int = 1,
     save: bool = True,
     layout: str = "nhwc",
+    device: str = "cpu",
 ) -> tuple[Tensor, Tensor | None]:
     """The output, in the layout asked for, and the code (None where there is none)."""
-    y = inputs.guarded(problem.y_size, inputs.strides(problem.y_size, layout), problem.dtype)
+    y = _output(problem.y_size, layout, problem.dtype, device)
     code = None
     if save and problem.relu:
-        size = code_size(problem)
-        stride = inputs.strides(size, "nhwc" if problem.pool is not None else "nchw")
-        code = inputs.guarded(size, stride, torch.uint8)
-    args = (pack(x), pack(w), pack(bias), pack(y), pack(code))
-    _call("fprop", problem, implementation, threads, (y, code), *args)
-    return y, code
+        code_layout = "nhwc" if problem.pool is not None else "nchw"
+        code = _output(code_size(problem), code_layout, torch.uint8, device)
+    args = (*(_input(t, device) for t in (x, w, bias)), y, code)
+    return _call("fprop", problem, implementation, threads, device, (y, code), *args)
 
 
 def dgrad(
@@ -105,12 +194,12 @@ def dgrad(
     implementation: str = "",
     threads: int = 1,
     layout: str = "nhwc",
+    device: str = "cpu",
 ) -> Tensor:
     """The gradient of x in the layout asked for."""
-    dx = inputs.guarded(problem.x_size, inputs.strides(problem.x_size, layout), problem.dtype)
-    args = (pack(dy), pack(code), pack(w), pack(dx))
-    _call("dgrad", problem, implementation, threads, (dx,), *args)
-    return dx
+    dx = _output(problem.x_size, layout, problem.dtype, device)
+    args = (*(_input(t, device) for t in (dy, code, w)), dx)
+    return _call("dgrad", problem, implementation, threads, device, (dx,), *args)[0]
 
 
 def wgrad(
@@ -123,17 +212,75 @@ def wgrad(
     layout: str = "nchw",
     want_weight: bool = True,
     want_bias: bool = True,
+    device: str = "cpu",
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of the weight, in the layout asked for, and of the bias; None: not wanted."""
     dw = dbias = None
     if want_weight:
-        stride = inputs.strides(problem.w_size, layout)
-        dw = inputs.guarded(problem.w_size, stride, problem.dtype)
+        dw = _output(problem.w_size, layout, problem.dtype, device)
     if want_bias:
-        dbias = inputs.guarded((problem.k,), (1,), problem.dtype)
-    args = (pack(x), pack(dy), pack(code), pack(dw), pack(dbias), problem.w_size)
-    _call("wgrad", problem, implementation, threads, (dw, dbias), *args)
-    return dw, dbias
+        dbias = _output((problem.k,), "nchw", problem.dtype, device)
+    args = (*(_input(t, device) for t in (x, dy, code)), dw, dbias, problem.w_size)
+    return _call("wgrad", problem, implementation, threads, device, (dw, dbias), *args)
+
+
+def relu_fprop(
+    x: Tensor, save: bool = True, device: str = "cpu", aligned: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """relu of a tensor with one dimension, and the mask if asked for."""
+    y = _output(x.shape, "nchw", x.dtype, device, aligned)
+    mask = _output(((x.numel() + 7) // 8,), "nchw", torch.uint8, device) if save else None
+    there = _input(x, device, aligned)
+    _entry("relu_fprop", device)(pack(there), pack(y), pack(mask), *_where(device, 1))
+    name = f"relu_fprop on {device}, {x.numel()} of {x.dtype},"
+    return _result(y, name), _result(mask, name)
+
+
+def relu_bprop(dy: Tensor, mask: Tensor, device: str = "cpu", aligned: bool = True) -> Tensor:
+    """dy where the mask has a bit, else 0."""
+    dx = _output(dy.shape, "nchw", dy.dtype, device, aligned)
+    there = [_input(t, device, aligned) for t in (dy, mask)]
+    _entry("relu_bprop", device)(*map(pack, there), pack(dx), *_where(device, 1))
+    return _result(dx, f"relu_bprop on {device}, {dy.numel()} of {dy.dtype},")
+
+
+def max_pool2d_fprop(
+    problem: Problem,
+    x: Tensor,
+    save: bool = True,
+    layout: str | None = None,
+    device: str = "cpu",
+    aligned: bool = True,
+) -> tuple[Tensor, Tensor | None]:
+    """Pooled values and, if asked for, the winners' code; `layout` None: the input's."""
+    layout = layout or problem.layout
+    y = _output(problem.y_size, layout, problem.dtype, device, aligned)
+    code = None
+    if save:
+        small = problem.pool.window[0] * problem.pool.window[1] <= 254
+        dtype = torch.uint8 if small else torch.int32
+        code = _output(problem.y_size, layout, dtype, device, aligned)
+    there = _input(x, device, aligned)
+    entry = _entry("max_pool2d_fprop", device)
+    entry(pack(there), pack(y), pack(code), problem.pool.spec, *_where(device, 1))
+    name = f"max_pool2d_fprop on {device}, {problem}:"
+    return _result(y, name), _result(code, name)
+
+
+def max_pool2d_bprop(
+    problem: Problem,
+    dy: Tensor,
+    code: Tensor,
+    layout: str | None = None,
+    device: str = "cpu",
+    aligned: bool = True,
+) -> Tensor:
+    """The gradient of x."""
+    dx = _output(problem.x_size, layout or problem.layout, problem.dtype, device, aligned)
+    there = [_input(t, device, aligned) for t in (dy, code)]
+    entry = _entry("max_pool2d_bprop", device)
+    entry(*map(pack, there), pack(dx), problem.pool.spec, *_where(device, 1))
+    return _result(dx, f"max_pool2d_bprop on {device}, {problem}:")
 
 
 def make_code(problem: Problem, dead: float, seed: int = 0) -> Tensor | None:

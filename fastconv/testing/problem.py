@@ -16,7 +16,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-DTYPES = {"f32": torch.float32, "f64": torch.float64}
+DTYPES = {"f32": torch.float32, "f64": torch.float64}  # of all kernels
+HALF_DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16}  # of CUDA kernels
+ALL_DTYPES = DTYPES | HALF_DTYPES
 LAYOUTS = ("nchw", "nhwc", "sliced", "transposed")
 
 # Names of numbers in a problem's text: needed, and with a default.
@@ -121,7 +123,7 @@ class Problem:
             text += "_relu"
         if self.k and not self.bias:
             text += "_nobias"
-        name = next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
+        name = next(name for name, dtype in ALL_DTYPES.items() if dtype == self.dtype)
         return f"{text}_{name}_{self.layout}"
 
     def __repr__(self) -> str:
@@ -149,8 +151,8 @@ class Problem:
                 fields["relu"] = True
             elif part == "nobias":
                 fields["bias"] = False
-            elif part in DTYPES:
-                fields["dtype"] = DTYPES[part]
+            elif part in ALL_DTYPES:
+                fields["dtype"] = ALL_DTYPES[part]
             elif part in LAYOUTS:
                 fields["layout"] = part
             else:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from hypothesis import assume
 from hypothesis import strategies as st
 
@@ -35,7 +38,12 @@ def _room(draw: st.DrawFn, pool: Pool | None, i: int) -> int:
 
 
 @st.composite
-def pool_problems(draw: st.DrawFn, max_positions: int = 400) -> Problem:
+def pool_problems(
+    draw: st.DrawFn,
+    max_positions: int = 400,
+    max_work: int = MAX_WORK,
+    dtypes: Sequence[torch.dtype] = tuple(DTYPES.values()),
+) -> Problem:
     """A max-pool alone."""
     pool = draw(pools(max_positions))
     problem = Problem(
@@ -44,11 +52,11 @@ def pool_problems(draw: st.DrawFn, max_positions: int = 400) -> Problem:
         _room(draw, pool, 0),
         _room(draw, pool, 1),
         pool=pool,
-        dtype=draw(st.sampled_from(list(DTYPES.values()))),
+        dtype=draw(st.sampled_from(dtypes)),
         layout=draw(st.sampled_from(LAYOUTS)),
     )
     n, c, p, q = problem.y_size
-    assume(n * c * p * q * pool.window[0] * pool.window[1] <= MAX_WORK)
+    assume(n * c * p * q * pool.window[0] * pool.window[1] <= max_work)
     return problem
 
 

@@ -11,6 +11,7 @@ writeable only goes. A report raises KernelError. `load_cuda` offers the same ca
 import ctypes
 import dataclasses
 import functools
+import importlib.util
 import json
 import os
 import pickle
@@ -174,10 +175,24 @@ def build_folder():
 @functools.cache
 def build():
     """Compiles what has changed; all three builds at once."""
+    import pybind11
+
     source = Path(__file__).parent
     folder = build_folder()
+    settings = [
+        f"-DPython_EXECUTABLE={sys.executable}",
+        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+    ]
     for command in (
-        ["cmake", "-S", source, "-B", folder, *(["-G", "Ninja"] if shutil.which("ninja") else [])],
+        [
+            "cmake",
+            "-S",
+            source,
+            "-B",
+            folder,
+            *settings,
+            *(["-G", "Ninja"] if shutil.which("ninja") else []),
+        ],
         ["cmake", "--build", folder, "--parallel", str(os.cpu_count())],
     ):
         done = subprocess.run(command, capture_output=True, text=True)
@@ -190,6 +205,32 @@ def build():
 def load(name):
     path = build() / f"libemulated_{name}.so"
     return ChildLibrary(path) if name == "asan" else Library(path)
+
+
+def missing():
+    """What it takes to build and is not there."""
+    tools = [tool for tool in ("g++", "cmake") if shutil.which(tool) is None]
+    return tools if importlib.util.find_spec("pybind11") else [*tools, "pybind11"]
+
+
+@functools.cache
+def load_kernels(name):
+    """The module whose entries are `fastconv._C`'s for CUDA.
+
+    The asan build needs AddressSanitizer in the process from its start:
+    LD_PRELOAD=$(g++ -print-file-name=libasan.so).
+    """
+    module = f"kernels_{name}"
+    [path] = build().glob(f"{module}.*.so")
+    spec = importlib.util.spec_from_file_location(module, path)
+    kernels = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(kernels)
+    return kernels
+
+
+def configure(kernels, run=Run(), count=False):
+    """How the module's kernels run from now on."""
+    kernels.configure(SCHEDULES.index(run.schedule), run.seed, run.late_copies, count)
 
 
 @functools.cache

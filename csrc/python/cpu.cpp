@@ -1,0 +1,144 @@
+// The entries of the CPU kernels. The last arguments are the number of threads and, for convolutions, the name of an
+// implementation ("": the first that applies).
+#include <pthread.h>
+#include <pybind11/stl.h>
+
+#include <atomic>
+#include <stdexcept>
+
+#include "../cpu/dispatch.h"
+#include "arguments.h"
+#include "entries.h"
+
+namespace py = pybind11;
+
+namespace fastconv::python {
+namespace {
+
+constexpr Kernels here = Kernels::cpu;
+constexpr size_t alignment = 64;  // of a workspace
+
+// libgomp's threads do not survive fork, and starting new ones in the child hangs: one thread there.
+std::atomic<bool> in_forked_child{false};
+
+int usable_threads(int64_t threads) {
+    if (threads < 1) throw std::invalid_argument("threads must be at least 1, got " + std::to_string(threads));
+    return in_forked_child ? 1 : int(std::min<int64_t>(threads, 1024));
+}
+
+template <class Args, class Call>
+void run(const std::vector<cpu::Implementation<Args>>& list, const Call& call, const py::tuple& workspace,
+         const std::string& name) {
+    const auto implementation = cpu::choose(list, call.problem, name);
+    void* aligned = aligned_workspace(workspace, implementation.workspace(call.problem), alignment);
+    py::gil_scoped_release release;
+    implementation.run(call.problem, call.args, aligned);
+}
+
+void conv2d_fprop(const py::tuple& x, const py::tuple& w, const OptionalBuffer& bias, const py::tuple& y,
+                  const OptionalBuffer& code, const py::tuple& conv, const OptionalTuple& pool, bool relu,
+                  const py::tuple& workspace, int64_t threads, const std::string& implementation) {
+    run(cpu::fprop_implementations(), fprop_call(here, usable_threads(threads), x, w, bias, y, code, conv, pool, relu),
+        workspace, implementation);
+}
+
+void conv2d_dgrad(const py::tuple& dy, const OptionalBuffer& code, const py::tuple& w, const py::tuple& dx,
+                  const py::tuple& conv, const OptionalTuple& pool, const py::tuple& workspace, int64_t threads,
+                  const std::string& implementation) {
+    run(cpu::dgrad_implementations(), dgrad_call(here, usable_threads(threads), dy, code, w, dx, conv, pool), workspace,
+        implementation);
+}
+
+void conv2d_wgrad(const py::tuple& x, const py::tuple& dy, const OptionalBuffer& code, const OptionalBuffer& dw,
+                  const OptionalBuffer& dbias, const py::tuple& w_sizes, const py::tuple& conv,
+                  const OptionalTuple& pool, const py::tuple& workspace, int64_t threads,
+                  const std::string& implementation) {
+    run(cpu::wgrad_implementations(),
+        wgrad_call(here, usable_threads(threads), x, dy, code, dw, dbias, w_sizes, conv, pool), workspace,
+        implementation);
+}
+
+// function(the list of implementations of a direction)
+template <class Function>
+auto with_list(const std::string& direction, const Function& function) {
+    if (direction == "fprop") return function(cpu::fprop_implementations());
+    if (direction == "dgrad") return function(cpu::dgrad_implementations());
+    if (direction == "wgrad") return function(cpu::wgrad_implementations());
+    throw std::invalid_argument("direction must be fprop, dgrad or wgrad, got " + direction);
+}
+
+size_t conv2d_workspace(const std::string& direction, int64_t dtype, const py::tuple& x_sizes, const py::tuple& w_sizes,
+                        const py::tuple& y_sizes, const py::tuple& conv, const OptionalTuple& pool, bool relu,
+                        int64_t threads, const std::string& name) {
+    const auto problem =
+        workspace_call(here, usable_threads(threads), dtype, x_sizes, w_sizes, y_sizes, conv, pool, relu);
+    return with_list(direction, [&](const auto& list) {
+        return padded_workspace(cpu::choose(list, problem, name).workspace(problem), alignment);
+    });
+}
+
+std::vector<std::string> implementations(const std::string& direction) {
+    return with_list(direction, [](const auto& list) {
+        std::vector<std::string> names;
+        for (const auto& implementation : list) names.push_back(implementation.name);
+        return names;
+    });
+}
+
+void relu_fprop(const py::tuple& x, const py::tuple& y, const OptionalBuffer& mask, int64_t threads) {
+    const ReluCall call = relu_fprop_call(here, x, y, mask);
+    const int usable = usable_threads(threads);
+    py::gil_scoped_release release;
+    cpu::kernels().relu_fprop(call.dtype, call.from, call.to, call.mask, call.count, usable);
+}
+
+void relu_bprop(const py::tuple& dy, const py::tuple& mask, const py::tuple& dx, int64_t threads) {
+    const ReluCall call = relu_bprop_call(here, dy, mask, dx);
+    const int usable = usable_threads(threads);
+    py::gil_scoped_release release;
+    cpu::kernels().relu_bprop(call.dtype, call.from, call.mask, call.to, call.count, usable);
+}
+
+void max_pool2d_fprop(const py::tuple& x, const py::tuple& y, const OptionalBuffer& code, const py::tuple& pool,
+                      int64_t threads) {
+    const MaxPool2dCall call = max_pool2d_fprop_call(here, x, y, code, pool);
+    const int usable = usable_threads(threads);
+    py::gil_scoped_release release;
+    cpu::kernels().max_pool2d_fprop(call.from, call.to, call.code, call.pool, usable);
+}
+
+void max_pool2d_bprop(const py::tuple& dy, const py::tuple& code, const py::tuple& dx, const py::tuple& pool,
+                      int64_t threads) {
+    const MaxPool2dCall call = max_pool2d_bprop_call(here, dy, code, dx, pool);
+    const int usable = usable_threads(threads);
+    py::gil_scoped_release release;
+    cpu::kernels().max_pool2d_bprop(call.from, call.code, call.to, call.pool, usable);
+}
+
+}  // namespace
+
+void add_cpu_entries(py::module_& m) {
+    pthread_atfork(nullptr, nullptr, [] { in_forked_child = true; });
+    cpu::kernels();  // a wrong FASTCONV_ISA fails the import, not some later call
+
+    m.def("conv2d_workspace", conv2d_workspace, py::arg("direction"), py::arg("dtype"), py::arg("x_sizes"),
+          py::arg("w_sizes"), py::arg("y_sizes"), py::arg("conv"), py::arg("pool"), py::arg("relu"), py::arg("threads"),
+          py::arg("implementation") = "");
+    m.def("conv2d_fprop", conv2d_fprop, py::arg("x"), py::arg("w"), py::arg("bias"), py::arg("y"), py::arg("code"),
+          py::arg("conv"), py::arg("pool"), py::arg("relu"), py::arg("workspace"), py::arg("threads"),
+          py::arg("implementation") = "");
+    m.def("conv2d_dgrad", conv2d_dgrad, py::arg("dy"), py::arg("code"), py::arg("w"), py::arg("dx"), py::arg("conv"),
+          py::arg("pool"), py::arg("workspace"), py::arg("threads"), py::arg("implementation") = "");
+    m.def("conv2d_wgrad", conv2d_wgrad, py::arg("x"), py::arg("dy"), py::arg("code"), py::arg("dw"), py::arg("dbias"),
+          py::arg("w_sizes"), py::arg("conv"), py::arg("pool"), py::arg("workspace"), py::arg("threads"),
+          py::arg("implementation") = "");
+    m.def("relu_fprop", relu_fprop, py::arg("x"), py::arg("y"), py::arg("mask"), py::arg("threads"));
+    m.def("relu_bprop", relu_bprop, py::arg("dy"), py::arg("mask"), py::arg("dx"), py::arg("threads"));
+    m.def("max_pool2d_fprop", max_pool2d_fprop, py::arg("x"), py::arg("y"), py::arg("code"), py::arg("pool"),
+          py::arg("threads"));
+    m.def("max_pool2d_bprop", max_pool2d_bprop, py::arg("dy"), py::arg("code"), py::arg("dx"), py::arg("pool"),
+          py::arg("threads"));
+    m.def("implementations", implementations, py::arg("direction"));
+}
+
+}  // namespace fastconv::python

@@ -1,0 +1,131 @@
+// The entries of the CUDA kernels: the CPU's arguments, but for the last two, which are the tensors' device and that
+// device's current stream. The same source makes the module in which tests call emulated kernels.
+#include <pybind11/stl.h>
+
+#include <climits>
+#include <stdexcept>
+
+#include "../cuda/kernels.h"
+#include "../simt/device.h"
+#include "arguments.h"
+#include "entries.h"
+
+namespace py = pybind11;
+
+namespace fastconv::python {
+namespace {
+
+constexpr Kernels here = Kernels::cuda;
+constexpr size_t alignment = 256;  // of a workspace
+
+int checked_device(int64_t device) {
+    if (device < 0 || device > INT_MAX)
+        throw std::invalid_argument("device must not be negative, got " + std::to_string(device));
+    return int(device);
+}
+
+// Calls launch(stream) with the device made current.
+template <class Launch>
+void on_device(const char* entry, int64_t device, uintptr_t stream, const Launch& launch) {
+    const int index = checked_device(device);
+    py::gil_scoped_release release;
+    const simt::OnDevice on(index);
+    const std::string error = on.error().empty() ? launch(reinterpret_cast<simt::Stream>(stream)) : on.error();
+    if (!error.empty()) throw std::runtime_error(std::string(entry) + ": " + error);
+}
+
+void conv2d_fprop(const py::tuple& x, const py::tuple& w, const OptionalBuffer& bias, const py::tuple& y,
+                  const OptionalBuffer& code, const py::tuple& conv, const OptionalTuple& pool, bool relu,
+                  const py::tuple& workspace, int64_t device, uintptr_t stream) {
+    const FpropCall call = fprop_call(here, 1, x, w, bias, y, code, conv, pool, relu);
+    void* const space = aligned_workspace(workspace, cuda::conv2d_fprop_workspace(call.problem), alignment);
+    on_device("cuda_conv2d_fprop", device, stream,
+              [&](simt::Stream s) { return cuda::conv2d_fprop(call.problem, call.args, space, s); });
+}
+
+void conv2d_dgrad(const py::tuple& dy, const OptionalBuffer& code, const py::tuple& w, const py::tuple& dx,
+                  const py::tuple& conv, const OptionalTuple& pool, const py::tuple& workspace, int64_t device,
+                  uintptr_t stream) {
+    const DgradCall call = dgrad_call(here, 1, dy, code, w, dx, conv, pool);
+    void* const space = aligned_workspace(workspace, cuda::conv2d_dgrad_workspace(call.problem), alignment);
+    on_device("cuda_conv2d_dgrad", device, stream,
+              [&](simt::Stream s) { return cuda::conv2d_dgrad(call.problem, call.args, space, s); });
+}
+
+void conv2d_wgrad(const py::tuple& x, const py::tuple& dy, const OptionalBuffer& code, const OptionalBuffer& dw,
+                  const OptionalBuffer& dbias, const py::tuple& w_sizes, const py::tuple& conv,
+                  const OptionalTuple& pool, const py::tuple& workspace, int64_t device, uintptr_t stream) {
+    const WgradCall call = wgrad_call(here, 1, x, dy, code, dw, dbias, w_sizes, conv, pool);
+    void* const space = aligned_workspace(workspace, cuda::conv2d_wgrad_workspace(call.problem), alignment);
+    on_device("cuda_conv2d_wgrad", device, stream,
+              [&](simt::Stream s) { return cuda::conv2d_wgrad(call.problem, call.args, space, s); });
+}
+
+size_t conv2d_workspace(const std::string& direction, int64_t dtype, const py::tuple& x_sizes, const py::tuple& w_sizes,
+                        const py::tuple& y_sizes, const py::tuple& conv, const OptionalTuple& pool, bool relu) {
+    const auto problem = workspace_call(here, 1, dtype, x_sizes, w_sizes, y_sizes, conv, pool, relu);
+    if (direction == "fprop") return padded_workspace(cuda::conv2d_fprop_workspace(problem), alignment);
+    if (direction == "dgrad") return padded_workspace(cuda::conv2d_dgrad_workspace(problem), alignment);
+    if (direction == "wgrad") return padded_workspace(cuda::conv2d_wgrad_workspace(problem), alignment);
+    throw std::invalid_argument("direction must be fprop, dgrad or wgrad, got " + direction);
+}
+
+void relu_fprop(const py::tuple& x, const py::tuple& y, const OptionalBuffer& mask, int64_t device, uintptr_t stream) {
+    const ReluCall call = relu_fprop_call(here, x, y, mask);
+    on_device("cuda_relu_fprop", device, stream, [&](simt::Stream s) {
+        return cuda::relu_fprop(call.dtype, call.from, call.to, call.mask, call.count, s);
+    });
+}
+
+void relu_bprop(const py::tuple& dy, const py::tuple& mask, const py::tuple& dx, int64_t device, uintptr_t stream) {
+    const ReluCall call = relu_bprop_call(here, dy, mask, dx);
+    on_device("cuda_relu_bprop", device, stream, [&](simt::Stream s) {
+        return cuda::relu_bprop(call.dtype, call.from, call.mask, call.to, call.count, s);
+    });
+}
+
+void max_pool2d_fprop(const py::tuple& x, const py::tuple& y, const OptionalBuffer& code, const py::tuple& pool,
+                      int64_t device, uintptr_t stream) {
+    const MaxPool2dCall call = max_pool2d_fprop_call(here, x, y, code, pool);
+    on_device("cuda_max_pool2d_fprop", device, stream,
+              [&](simt::Stream s) { return cuda::max_pool2d_fprop(call.from, call.to, call.code, call.pool, s); });
+}
+
+void max_pool2d_bprop(const py::tuple& dy, const py::tuple& code, const py::tuple& dx, const py::tuple& pool,
+                      int64_t device, uintptr_t stream) {
+    const MaxPool2dCall call = max_pool2d_bprop_call(here, dy, code, dx, pool);
+    on_device("cuda_max_pool2d_bprop", device, stream,
+              [&](simt::Stream s) { return cuda::max_pool2d_bprop(call.from, call.code, call.to, call.pool, s); });
+}
+
+}  // namespace
+
+void add_cuda_entries(py::module_& m) {
+    m.def("cuda_conv2d_workspace", conv2d_workspace, py::arg("direction"), py::arg("dtype"), py::arg("x_sizes"),
+          py::arg("w_sizes"), py::arg("y_sizes"), py::arg("conv"), py::arg("pool"), py::arg("relu"));
+    m.def("cuda_conv2d_fprop", conv2d_fprop, py::arg("x"), py::arg("w"), py::arg("bias"), py::arg("y"), py::arg("code"),
+          py::arg("conv"), py::arg("pool"), py::arg("relu"), py::arg("workspace"), py::arg("device"),
+          py::arg("stream"));
+    m.def("cuda_conv2d_dgrad", conv2d_dgrad, py::arg("dy"), py::arg("code"), py::arg("w"), py::arg("dx"),
+          py::arg("conv"), py::arg("pool"), py::arg("workspace"), py::arg("device"), py::arg("stream"));
+    m.def("cuda_conv2d_wgrad", conv2d_wgrad, py::arg("x"), py::arg("dy"), py::arg("code"), py::arg("dw"),
+          py::arg("dbias"), py::arg("w_sizes"), py::arg("conv"), py::arg("pool"), py::arg("workspace"),
+          py::arg("device"), py::arg("stream"));
+    m.def("cuda_relu_fprop", relu_fprop, py::arg("x"), py::arg("y"), py::arg("mask"), py::arg("device"),
+          py::arg("stream"));
+    m.def("cuda_relu_bprop", relu_bprop, py::arg("dy"), py::arg("mask"), py::arg("dx"), py::arg("device"),
+          py::arg("stream"));
+    m.def("cuda_max_pool2d_fprop", max_pool2d_fprop, py::arg("x"), py::arg("y"), py::arg("code"), py::arg("pool"),
+          py::arg("device"), py::arg("stream"));
+    m.def("cuda_max_pool2d_bprop", max_pool2d_bprop, py::arg("dy"), py::arg("code"), py::arg("dx"), py::arg("pool"),
+          py::arg("device"), py::arg("stream"));
+    m.def("cuda_device_count", [] {
+        const simt::DeviceCount found = simt::device_count();
+        return py::make_tuple(found.count, found.error);
+    });
+    // "" where the kernels run on that device, else why not.
+    m.def(
+        "cuda_why_not_on", [](int64_t device) { return simt::why_not_on(checked_device(device)); }, py::arg("device"));
+}
+
+}  // namespace fastconv::python

@@ -1,0 +1,53 @@
+"""Where a CUDA tensor's kernels run: its own device, that device's current stream."""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from .. import _C
+
+# A torch without CUDA has neither; nor is there a CUDA tensor then.
+_raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)
+_said = False
+
+
+def place(tensor: Tensor) -> tuple[int, int]:
+    """Device and stream, the last arguments of the CUDA entries of `_C`."""
+    device = tensor.get_device()
+    if _raw_stream is not None:
+        return device, _raw_stream(device)
+    return device, torch.cuda.current_stream(device).cuda_stream
+
+
+@lru_cache
+def why_not_on(device: int) -> str:
+    """Why this build has no kernels for a GPU, "" where it has."""
+    build = _C.build_info()
+    if not build["cuda"]:
+        return f"fastconv was built without CUDA ({build['cuda_why']})"
+    if torch.version.cuda is None:
+        return "fastconv's kernels are CUDA's, torch's are not"
+    count, error = _C.cuda_device_count()
+    if count == 0:
+        # With torch's CUDA at work, a driver that the build's runtime refuses is too old for it.
+        return f"driver too old for fastconv ({error})"
+    error = _C.cuda_why_not_on(device)
+    return error and f"fastconv was built for {' '.join(build['cuda_targets'])} ({error})"
+
+
+def usable(device: int) -> bool:
+    """Whether fastconv's kernels run on that GPU. Says once per process why they do not."""
+    global _said
+    why = why_not_on(device)
+    if why and not _said:
+        _said = True
+        warnings.warn(f"GPUs are left to torch's own operators: {why}", stacklevel=3)
+    return not why
+
+
+# torch.compile takes the answer for a constant: it cannot look into `_C`.
+usable._dynamo_marked_constant = True  # type: ignore[attr-defined]

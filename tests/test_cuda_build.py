@@ -1,0 +1,89 @@
+"""What is built of csrc/cuda, and of the way there from Python what shows without a GPU."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastconv import _C, operators
+
+pytestmark = pytest.mark.quick
+
+ROOT = Path(__file__).parents[1]
+CUDA = ROOT / "csrc" / "cuda"
+
+
+def kernel_entries():
+    """The functions that csrc/cuda/kernels.h declares."""
+    text = (CUDA / "kernels.h").read_text()
+    return set(re.findall(r"^(?:std::string|size_t) (\w+)\(", text, re.MULTILINE))
+
+
+def test_one_table_of_kernels_feeds_both_builds():
+    table = re.search(
+        r"set\(cuda_kernel_sources(.*?)\)", (CUDA / "kernels.cmake").read_text(), re.S
+    )
+    assert sorted(table[1].split()) == sorted(path.name for path in CUDA.glob("*.cu"))
+    for build in (ROOT / "CMakeLists.txt", ROOT / "tests" / "emulated" / "CMakeLists.txt"):
+        text = build.read_text()
+        assert re.search(r"include\(\S*csrc/cuda/kernels.cmake\)", text), build
+        assert "${cuda_kernel_sources}" in text, build
+        assert not re.search(r"csrc/cuda/\w+\.cu", text), f"{build} has a list of its own"
+
+
+def test_every_kernel_entry_is_called_by_the_binding_and_missing_without_nvcc():
+    entries = kernel_entries()
+    assert len(entries) == 10
+    binding = (ROOT / "csrc" / "python" / "cuda.cpp").read_text()
+    without = (CUDA / "none.cpp").read_text()
+    for entry in entries:
+        assert f"cuda::{entry}(" in binding, entry
+        assert f" {entry}(" in without, entry
+        assert hasattr(_C, f"cuda_{entry}") or entry.endswith("_workspace"), entry
+
+
+def test_only_simt_knows_cuda():
+    # What else a kernel uses the emulator does not know.
+    banned = (
+        r"cuda_runtime|<<<|\basm\b|__syncthreads|threadIdx|blockIdx|__shared__|\bfloat4\b|__half"
+    )
+    for path in [*CUDA.iterdir(), *(ROOT / "csrc" / "python").iterdir()]:
+        found = re.search(banned, path.read_text())
+        assert found is None, f"{path}: {found[0]}"
+
+
+def test_entry_without_a_gpu_is_one_clear_error():
+    if _C.cuda_device_count()[0]:
+        pytest.skip("there is a GPU")
+    x = torch.ones(4)
+    buffer = (x.data_ptr(), x.nbytes, 0, (4,), (1,))
+    with pytest.raises(RuntimeError, match=r"^cuda_relu_fprop: .*(driver|device|no CUDA kernels)"):
+        _C.cuda_relu_fprop(buffer, buffer, None, 0, 0)
+
+
+def test_why_not_is_said_once_and_a_compiler_takes_it_for_a_constant(run_python):
+    if _C.cuda_device_count()[0]:
+        pytest.skip("there is a GPU")
+    done = run_python(
+        "import warnings, torch\n"
+        "from fastconv import operators\n"
+        "warnings.simplefilter('always')\n"
+        "def f(x): return x + 1 if operators.usable(0) else x - 1\n"
+        "y = torch.compile(f, fullgraph=True, backend='eager')(torch.zeros(1))\n"
+        "print(y.item(), operators.usable(1), operators.usable(0))"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["-1.0", "False", "False"]
+    assert done.stderr.count("GPUs are left to torch's own operators: ") == 1
+
+
+@pytest.mark.parametrize("operation", ["relu", "max_pool2d", "conv2d", "conv2d_relu"])
+def test_operators_are_registered_for_cuda(operation):
+    for name in (f"fastconv::{operation}", f"fastconv::{operation}_dgrad"):
+        if hasattr(torch.ops.fastconv, name.split("::")[1]):
+            assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA"), name
+
+
+def test_kernel_dtypes():
+    assert operators.KERNEL_DTYPES["cpu"] < operators.KERNEL_DTYPES["cuda"]
