@@ -77,7 +77,7 @@ def test_main_loops_divide_no_integers(kernels):
     wrong = []
     for kernel in kernels:
         entry = declaration(kernel.name)
-        found = loops.divisions(entry and loops.main_loop(kernel, entry.holds) or [])
+        found = loops.divisions((entry and loops.main_loop(kernel, entry.holds)) or [])
         if bool(found) != bool(entry and entry.divides):
             first = f"divides at {found[0].address:#x}" if found else "no longer divides"
             wrong.append(f"{kernel}: {first}")
