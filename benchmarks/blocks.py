@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
+import gpu_timing
 import timing
 import torch
 from environment import environment
@@ -77,37 +79,70 @@ def run(
     return {"environment": environment(), "batch": batch, "repeat": repeat, "blocks": results}
 
 
-def run_block(block: Block, batch: int, repeat: int, compiled: bool) -> dict[str, object]:
-    """Times of one block in all modes, in milliseconds."""
+def run_block(
+    block: Block, batch: int, repeat: int, compiled: bool, device: str = "cpu"
+) -> dict[str, object]:
+    """Times of one block in all modes, in milliseconds; on a GPU the device's, and `wall` beside.
+
+    A variant that computes something else is an error on a CPU; on a GPU, where each measurement
+    may be the last for long, it is left out and named in `wrong`.
+    """
     problem = block.problem.replace(n=batch)
-    data = _plain(inputs.make(problem))
+    data = _plain(inputs.make(problem), device)
     _log(f"{block.letter} {block.name}: float64 reference")
-    truth = _Truth(problem, data)
+    truth = _Truth(problem, data, device)
     modes: dict[str, dict] = {}
+    wall: dict[str, dict] = {}
+    wrong: list[str] = []
     for mode, want_dx in MODES.items():
         _log(f"{block.letter} {block.name}, {mode}: compiling and checking")
         torch.compiler.reset()
         functions = {}
         for name, (layer, channels_last) in _variants(problem, data, compiled).items():
-            functions[name] = _call(layer, data, want_dx, channels_last)
-            truth.check(name, *(t.detach() for t in functions[name]()))
+            function = _call(layer, data, want_dx, channels_last)
+            try:
+                truth.check(name, *(t.detach() for t in function()))
+            except AssertionError as error:
+                if device == "cpu":
+                    raise
+                wrong.append(f"{mode}, {name}: {error}")
+            else:
+                functions[name] = function
         _log(f"{block.letter} {block.name}, {mode}: timing")
-        modes[mode] = {
-            name: dict(zip(("q1", "median", "q3"), (1e3 * t for t in times), strict=True))
-            for name, samples in timing.alternate(functions, repeat).items()
-            for times in [timing.quartiles(samples)]
-        }
-    return {
+        if device == "cpu":
+            modes[mode] = _milliseconds(timing.alternate(functions, repeat))
+        elif functions:
+            replayed = {name: gpu_timing.replay(f) for name, f in functions.items()}
+            wrong += [
+                f"{mode}, {name}: timed without a graph, launches included"
+                for name, (_, captured) in replayed.items()
+                if not captured
+            ]
+            device_functions = {name: f for name, (f, _) in replayed.items()}
+            modes[mode] = _milliseconds(gpu_timing.alternate(device_functions, repeat))
+            finish = torch.cuda.synchronize
+            wall[mode] = _milliseconds(timing.alternate(functions, min(repeat, 5), finish))
+    result = {
         "letter": block.letter,
         "name": block.name,
         "problem": str(problem),
         "milliseconds": modes,
     }
+    return result if device == "cpu" else {**result, "wall": wall, "wrong": wrong}
 
 
-def _plain(data: inputs.Inputs) -> inputs.Inputs:
-    """The same values in memory as torch allocates it."""
-    return inputs.Inputs(*(None if t is None else t.clone() for t in data))
+def _milliseconds(samples: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Quartiles of samples in seconds."""
+    return {
+        name: dict(zip(("q1", "median", "q3"), (1e3 * t for t in times), strict=True))
+        for name, taken in samples.items()
+        for times in [timing.quartiles(taken)]
+    }
+
+
+def _plain(data: inputs.Inputs, device: str) -> inputs.Inputs:
+    """The same values on the device, in memory as torch allocates it."""
+    return inputs.Inputs(*(None if t is None else t.clone().to(device) for t in data))
 
 
 def _variants(
@@ -143,18 +178,17 @@ def _torch_layer(problem: Problem, data: inputs.Inputs, channels_last: bool) -> 
     conv = _filled(nn.Conv2d(*_conv_arguments(problem)), data)
     window, stride, *_ = problem.pool.arguments
     layer = nn.Sequential(conv, nn.ReLU(), nn.MaxPool2d(window, stride))
+    layer = layer.to(data.x.device)
     return layer.to(memory_format=torch.channels_last) if channels_last else layer
 
 
 def _fastconv_layer(problem: Problem, data: inputs.Inputs) -> nn.Module:
     assert problem.pool is not None
     window, stride, *_ = problem.pool.arguments
-    return _filled(
-        fastconv.ConvReLUMaxPool2d(
-            *_conv_arguments(problem), pool_kernel_size=window, pool_stride=stride
-        ),
-        data,
+    layer = fastconv.ConvReLUMaxPool2d(
+        *_conv_arguments(problem), pool_kernel_size=window, pool_stride=stride
     )
+    return _filled(layer, data).to(data.x.device)
 
 
 def _call(
@@ -186,15 +220,20 @@ def _call(
 class _Truth:
     """A block's results in float64, for the winners that fastconv picks."""
 
-    def __init__(self, problem: Problem, data: inputs.Inputs) -> None:
+    def __init__(self, problem: Problem, data: inputs.Inputs, device: str = "cpu") -> None:
         assert data.w is not None
-        self.problem, self.data = problem, data
+        self.problem, self.data, self.device = problem, data, device
         self.code = checks.chosen_code(problem, data.x, data.w, data.bias)
-        self.output = checks.expected_conv(problem, data)
-        self.gradients = checks.expected_gradients(problem, data, self.code)
+        with self._here():
+            self.output = checks.expected_conv(problem, data)
+            self.gradients = checks.expected_gradients(problem, data, self.code)
         # What fastconv uses: Winograd's algorithm has an error rule of its own.
         directions = ("fprop", "dgrad", "wgrad")
-        self.used = [kernels.applicable(direction, problem)[0] for direction in directions]
+        self.used = [kernels.applicable(direction, problem, device)[0] for direction in directions]
+
+    def _here(self) -> AbstractContextManager:
+        """On a GPU the truth is computed there; what it makes by itself must be there as well."""
+        return nullcontext() if self.device == "cpu" else torch.device(self.device)
 
     def check(self, name: str, y: Tensor, *gradients: Tensor) -> None:
         """Raises AssertionError where a variant computes something else.
@@ -204,7 +243,8 @@ class _Truth:
         ours = name.startswith("fastconv")
         label = f"{name} {self.used if ours else ''}"
         code = self.code if ours else None
-        checks.check_output(self.problem, self.data, y, code, label, expected=self.output)
-        if ours:
-            found = dict(zip(("dw", "dbias", "dx"), gradients, strict=False))
-            checks.check_gradients(self.problem, self.gradients, found, label)
+        with self._here():
+            checks.check_output(self.problem, self.data, y, code, label, expected=self.output)
+            if ours:
+                found = dict(zip(("dw", "dbias", "dx"), gradients, strict=False))
+                checks.check_gradients(self.problem, self.gradients, found, label)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from pathlib import Path
 
 import torch
 
-import fastconv
 
+def environment(device: str = "cpu") -> dict[str, object]:
+    """Processor, cores, threads, versions and fastconv's build; and the GPU where that is meant."""
+    import fastconv  # here: gpu_check.py asks for the GPU before fastconv is built
 
-def environment() -> dict[str, object]:
-    """Processor, cores, threads, versions and fastconv's build."""
     return {
+        **(gpu() if device == "cuda" else {}),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "threads": torch.get_num_threads(),
@@ -23,6 +25,36 @@ def environment() -> dict[str, object]:
         "torch cpu capability": torch.backends.cpu.get_cpu_capability(),
         "fastconv": dict(fastconv.info()),
     }
+
+
+def gpu() -> dict[str, object]:
+    """The GPU, its driver, the versions of what runs on it, and torch's precision."""
+    properties = torch.cuda.get_device_properties()
+    return {
+        "gpu": properties.name,
+        "compute capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,
+        "memory": properties.total_memory,
+        "L2 cache": properties.L2_cache_size,
+        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "convolutions use tf32": torch.backends.cudnn.conv.fp32_precision == "tf32",
+    }
+
+
+def lscpu() -> str:
+    """What the processor can do."""
+    return _output("lscpu")
+
+
+def _output(*command: str) -> str:
+    """What a command prints, "unknown" where there is no such command."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+    except OSError:
+        return "unknown"
 
 
 def _processor() -> str:

@@ -5,7 +5,8 @@
 
 blocks.json comes from `python benchmarks blocks --json`, train-fastconv.json and train-torch.json
 are the metrics.json of `fastconv train` and of `fastconv train --layers torch`. A table whose files
-are not there is left alone.
+are not there is left alone; that of GPUs, from a gpu-<name>.json each (the gpu.json of
+gpu_check.py), says then that nothing was measured.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 def tables() -> dict[str, str]:
     """The tables of those results that are there, by the name of their place."""
     found = {}
+    found["gpu"] = gpu([json.loads(p.read_text()) for p in sorted(RESULTS.glob("gpu-*.json"))])
     if (RESULTS / "blocks.json").exists():
         found["blocks"] = table.summary(json.loads((RESULTS / "blocks.json").read_text()))
     files = {"fastconv": "train-fastconv.json", "torch.nn": "train-torch.json"}
@@ -32,6 +34,12 @@ def tables() -> dict[str, str]:
         runs = {name: json.loads((RESULTS / file).read_text()) for name, file in files.items()}
         found["train"] = table.training(runs)
     return found
+
+
+def gpu(reports: list[dict]) -> str:
+    """The blocks' table of each GPU that was measured."""
+    results = [report["parts"].get("blocks", {}).get("result", {}) for report in reports]
+    return "\n\n".join(table.summary(r) for r in results if r.get("blocks")) or "Not measured."
 
 
 def fill(text: str, name: str, content: str) -> str:

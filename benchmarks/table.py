@@ -5,12 +5,9 @@ from __future__ import annotations
 from statistics import median
 
 
-def _best(times: dict[str, dict[str, float]], side: str) -> tuple[str, dict[str, float]]:
-    """The fastest variant of "torch" or "fastconv"."""
-    return min(
-        ((name, t) for name, t in times.items() if name.startswith(side)),
-        key=lambda item: item[1]["median"],
-    )
+def _best(times: dict[str, dict[str, float]], side: str) -> float | None:
+    """Median of the fastest variant of "torch" or "fastconv", None where none was right."""
+    return min((t["median"] for name, t in times.items() if name.startswith(side)), default=None)
 
 
 def _number(value: float) -> str:
@@ -26,25 +23,32 @@ def _head(titles: list[str], numbers_from: int) -> list[str]:
     return [_row(titles), _row(["---" if i < numbers_from else "---:" for i in range(len(titles))])]
 
 
+def _scale(result: dict) -> tuple[str, float]:
+    """The unit that results are shown in, and how many of it are a millisecond."""
+    return ("us", 1e3) if result.get("unit") == "us" else ("ms", 1.0)
+
+
 def details(result: dict) -> str:
-    """Every variant: median and quartiles in ms, ratio of torch's fastest to it."""
-    lines = _head(["block", "mode", "variant", "ms", "quartiles", "torch's fastest / it"], 3)
+    """Every variant: median, quartiles, ratio of torch's fastest to it; on GPUs also wall time."""
+    unit, scale = _scale(result)
+    wall = any("wall" in block for block in result["blocks"])
+    titles = ["block", "mode", "variant", unit, "quartiles", "torch's fastest / it"]
+    lines = _head(titles + [f"wall {unit}"] * wall, 3)
     for block in result["blocks"]:
         for mode, times in block["milliseconds"].items():
-            fastest = _best(times, "torch")[1]["median"]
+            fastest = _best(times, "torch")
             for name, t in times.items():
-                lines.append(
-                    _row(
-                        [
-                            f"{block['letter']} {block['name']}",
-                            mode,
-                            name,
-                            _number(t["median"]),
-                            f"{_number(t['q1'])}-{_number(t['q3'])}",
-                            f"{fastest / t['median']:.2f}x",
-                        ]
-                    )
-                )
+                cells = [
+                    f"{block['letter']} {block['name']}",
+                    mode,
+                    name,
+                    _number(scale * t["median"]),
+                    f"{_number(scale * t['q1'])}-{_number(scale * t['q3'])}",
+                    f"{fastest / t['median']:.2f}x" if fastest else "",
+                ]
+                if wall:
+                    cells.append(_number(scale * block["wall"][mode][name]["median"]))
+                lines.append(_row(cells))
     return "\n".join(lines)
 
 
@@ -63,28 +67,52 @@ def _shape(problem: str) -> str:
 
 def summary(result: dict) -> str:
     """One line a block: the fastest of torch, the faster of fastconv, and their ratio."""
-    modes = list(result["blocks"][0]["milliseconds"])
+    unit, scale = _scale(result)
+    modes = list(dict.fromkeys(m for block in result["blocks"] for m in block["milliseconds"]))
     lines = _head(["block", *modes], 1)
     for block in result["blocks"]:
         cells = [f"{block['name']}: {_shape(block['problem'])}"]
         for mode in modes:
-            times = block["milliseconds"][mode]
-            torch_ms = _best(times, "torch")[1]["median"]
-            our_ms = _best(times, "fastconv")[1]["median"]
-            ratio = torch_ms / our_ms
-            shown = f"{ratio:.1f}" if ratio >= 2 else f"{ratio:.2f}"  # 0.96 is not 1.0
-            cells.append(f"{_number(torch_ms)} -> {_number(our_ms)} (**{shown}x**)")
+            times = block["milliseconds"].get(mode, {})
+            torch_ms, our_ms = _best(times, "torch"), _best(times, "fastconv")
+            shown = [_number(scale * ms) if ms else "none" for ms in (torch_ms, our_ms)]
+            cells.append(" -> ".join(shown))
+            if torch_ms and our_ms:
+                ratio = torch_ms / our_ms
+                digits = 1 if ratio >= 2 else 2  # 0.96 is not 1.0
+                cells[-1] += f" (**{ratio:.{digits}f}x**)"
         lines.append(_row(cells))
-    where = result["environment"]
-    isa = where["fastconv"]["in use"].split()[0]
+    what = "device time, L2 cache flushed, " if unit == "us" else ""
     lines += [
         "",
-        f"ms, batch {result['batch']}, float32, medians of {result['repeat']}: the fastest of "
-        "torch (eager and torch.compile, NCHW and channels_last) -> fastconv (the faster of NCHW "
-        f"and channels_last). {where['processor']}, {where['threads']} threads, {isa}, torch "
-        f"{where['torch']}.",
+        f"{unit}, {what}batch {result['batch']}, float32, medians of {result['repeat']}: the "
+        f"fastest of torch ({_competitors(result)}, NCHW and channels_last) -> fastconv (the "
+        f"faster of NCHW and channels_last). {_machine(result['environment'])}.",
     ]
     return "\n".join(lines)
+
+
+def _competitors(result: dict) -> str:
+    """Whose layers of torch were measured: in all blocks, or in some."""
+    compiled = [
+        any(name.startswith("torch.compile") for name in times)
+        for block in result["blocks"]
+        for times in block["milliseconds"].values()
+    ]
+    if not any(compiled):
+        return "eager"
+    return "eager and torch.compile" if all(compiled) else "eager, some blocks torch.compile"
+
+
+def _machine(where: dict) -> str:
+    if "gpu" in where:
+        tf32 = "with" if where["convolutions use tf32"] else "without"
+        return (
+            f"{where['gpu']}, driver {where['driver']}, torch {where['torch']} {tf32} TF32, "
+            f"cuDNN {where['cudnn']}"
+        )
+    isa = where["fastconv"]["in use"].split()[0]
+    return f"{where['processor']}, {where['threads']} threads, {isa}, torch {where['torch']}"
 
 
 def training(runs: dict[str, dict]) -> str:

@@ -10,29 +10,37 @@ from collections.abc import Callable, Sequence
 SAMPLE_SECONDS = 0.03
 
 
-def _seconds(function: Callable[[], object], calls: int) -> float:
+def _seconds(
+    function: Callable[[], object], calls: int, finish: Callable[[], object] | None = None
+) -> float:
     start = time.perf_counter()
     for _ in range(calls):
         function()
+    if finish is not None:
+        finish()
     return (time.perf_counter() - start) / calls
 
 
-def alternate(functions: dict[str, Callable[[], object]], repeat: int) -> dict[str, list[float]]:
-    """`repeat` samples of each function, in seconds a call.
+def alternate(
+    functions: dict[str, Callable[[], object]],
+    repeat: int,
+    finish: Callable[[], object] | None = None,
+) -> dict[str, list[float]]:
+    """`repeat` samples of each function, in seconds a call; `finish` waits for what calls began.
 
     All functions take their turn before any has its next one, and who begins changes, so that a
     machine that becomes slower or faster meanwhile does so for all of them.
     """
     calls = {}
     for name, function in functions.items():
-        _seconds(function, 2)
-        calls[name] = max(1, round(SAMPLE_SECONDS / max(_seconds(function, 1), 1e-9)))
+        _seconds(function, 2, finish)
+        calls[name] = max(1, round(SAMPLE_SECONDS / max(_seconds(function, 1, finish), 1e-9)))
     samples: dict[str, list[float]] = {name: [] for name in functions}
     names = list(functions)
     for turn in range(repeat):
         start = turn % len(names)
         for name in names[start:] + names[:start]:
-            samples[name].append(_seconds(functions[name], calls[name]))
+            samples[name].append(_seconds(functions[name], calls[name], finish))
     return samples
 
 

@@ -1,6 +1,7 @@
 """What is built of csrc/cuda, and of the way there from Python what shows without a GPU."""
 
 import re
+import zlib
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,12 @@ def test_every_kernel_entry_is_called_by_the_binding_and_missing_without_nvcc():
         assert f"cuda::{entry}(" in binding, entry
         assert f" {entry}(" in without, entry
         assert hasattr(_C, f"cuda_{entry}") or entry.endswith("_workspace"), entry
+
+
+def test_wheel_is_small():
+    package = [p for p in (ROOT / "fastconv").rglob("*") if p.is_file() and p.suffix != ".pyc"]
+    compressed = [len(zlib.compress(p.read_bytes(), 1)) for p in {*package, Path(_C.__file__)}]
+    assert sum(compressed) < 30e6
 
 
 def test_only_simt_knows_cuda():

@@ -1,0 +1,152 @@
+"""All that a machine with a GPU can tell about fastconv, in one command and eight minutes.
+
+    python benchmarks/gpu_check.py --out DIR                        everything
+    python benchmarks/gpu_check.py --out DIR --parts build,blocks   some of it
+
+The parts, in this order (the most important first):
+    build      installs fastconv if it is missing or has no CUDA kernels; what this machine is
+    wrappers   every wrapper of csrc/simt against its definition
+    tests      the CUDA tests of the suite
+    sanitizer  small problems under compute-sanitizer, where it is installed
+    cpu        the CPU kernels' tests on this machine's instruction sets
+    blocks     conv + bias + ReLU + max-pool against torch.nn, forward and backward
+
+DIR gets gpu.json, gpu.md (the same, readable) and a log for each part, up to date after each step.
+Each part is a process of its own: an illegal access ends all CUDA work of its process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from budget import Budget
+from report import Report
+
+
+class Part(NamedTuple):
+    """A part, the seconds without which it is not started, and those after which it is ended."""
+
+    name: str
+    least: float
+    most: float
+
+
+PARTS = [
+    Part("build", 20, 150),
+    Part("wrappers", 20, 50),
+    Part("tests", 20, 100),
+    Part("sanitizer", 30, 45),
+    Part("cpu", 20, 35),
+    Part("blocks", 30, 480),
+]
+
+
+def choose(text: str | None) -> list[Part]:
+    """Parts by name, all by default, always in their own order.
+
+    Raises:
+        ValueError: there is no such part.
+    """
+    if text is None:
+        return PARTS
+    wanted = [name.strip() for name in text.split(",") if name.strip()]
+    names = [part.name for part in PARTS]
+    for name in wanted:
+        if name not in names:
+            raise ValueError(f"no part {name!r}; there are {', '.join(names)}")
+    if not wanted:
+        raise ValueError(f"no part is named; there are {', '.join(names)}")
+    return [part for part in PARTS if part.name in wanted]
+
+
+def why_no_gpu() -> str:
+    """Why nothing can be done here, "" where there is a GPU."""
+    try:
+        import torch
+    except ImportError:
+        return "torch is not installed"
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is a build without CUDA"
+    return "" if torch.cuda.is_available() else f"torch {torch.__version__} finds none"
+
+
+def _run(part: Part, folder: Path, seconds: float) -> str:
+    """Runs a part in a process of its own; how it ended badly, "" if it did not."""
+    command = [sys.executable, str(Path(__file__).with_name("gpu_parts.py"))]
+    with (folder / f"{part.name}.log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, part.name, str(folder), str(seconds)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # so that all it started can be ended with it
+        )
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return f"ended after {seconds:.0f} s"
+    return "" if code == 0 else f"exit code {code}, see {part.name}.log"
+
+
+def run(parts: Sequence[Part], folder: Path, budget: Budget, run_part=_run) -> int:
+    """Runs the parts while there is time, and writes the report; 0 if all is well."""
+    report = Report(folder, fresh=True)
+    for part in parts:
+        if not budget.allows(part.least):
+            why = f"{budget.left():.0f} s are left, it takes {part.least:.0f}"
+            report.write(part.name, status="left out", summary=why)
+            print(f"{part.name}: left out: {why}", flush=True)
+            continue
+        print(f"{part.name}: started, {budget.left():.0f} s left", flush=True)
+        report.write(part.name, status="started")
+        start = time.perf_counter()
+        bad = run_part(part, folder, min(part.most, budget.left()))
+        report = Report(folder)
+        found = report.parts[part.name]
+        status = "failed" if bad and not bad.startswith("ended") else found["status"]
+        if bad.startswith("ended"):
+            status = "out of time"
+        summary = "; ".join(filter(None, (found.get("summary", ""), bad)))
+        seconds = time.perf_counter() - start
+        report.write(part.name, status=status, summary=summary, seconds=round(seconds, 1))
+        print(f"{part.name}: {status}: {summary}", flush=True)
+    statuses = [found["status"] for found in report.parts.values()]
+    return int(not all(status in ("ok", "not here") for status in statuses))
+
+
+def main() -> int:
+    """Reads the command line and runs what it names."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the results")
+    names = ",".join(part.name for part in PARTS)
+    parser.add_argument("--parts", metavar="NAMES", help=f"only these: {names}")
+    parser.add_argument("--minutes", type=float, default=8, help="at most (8)")
+    arguments = parser.parse_args()
+    try:
+        parts = choose(arguments.parts)
+    except ValueError as error:
+        parser.error(str(error))
+    if why := why_no_gpu():
+        print(f"gpu_check needs a GPU: {why}", file=sys.stderr)
+        return 2
+    folder = arguments.out.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    budget = Budget(60 * arguments.minutes - 5)  # to end what still runs, and to write
+    code = run(parts, folder, budget)
+    print((folder / "gpu.md").read_text())
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+"""The parts of gpu_check.py, each in a process of its own: gpu_parts.py NAME FOLDER SECONDS.
+
+What a part prints goes to its log; what it finds, step by step, into the report.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import outcomes
+from budget import Budget
+from report import Report
+
+ROOT = Path(__file__).resolve().parents[1]
+
+Write = Callable[..., None]  # Report.write for one part
+
+
+def _say(*command: str | Path, cwd: Path, **environment: str) -> tuple[int, str]:
+    """Runs a command; its exit code and its output, which also goes to the log."""
+    print("$", *command, flush=True)
+    process = subprocess.Popen(
+        list(map(str, command)),
+        cwd=cwd,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        lines.append(line)
+    return process.wait(), "".join(lines)
+
+
+# --- build ----------------------------------------------------------------------------------------
+
+PROBE = """
+import torch
+from fastconv import operators
+print("why not:", operators.why_not_on(torch.cuda.current_device()))
+"""
+
+
+def _why_no_kernels(folder: Path) -> str:
+    """Why the installed fastconv has no kernels for this GPU; asked of a process of its own."""
+    code, output = _say(sys.executable, "-c", PROBE, cwd=folder)
+    lines = output.strip().splitlines() or ["nothing was printed"]
+    return lines[-1].removeprefix("why not:").strip() if code == 0 else lines[-1]
+
+
+def build(write: Write, folder: Path, budget: Budget) -> None:
+    """Installs fastconv where it has no kernels for this GPU, and says what this machine is."""
+    import environment
+
+    write(machine=environment.gpu(), lscpu=environment.lscpu())
+    why = _why_no_kernels(folder)
+    seconds = 0.0
+    if why:
+        start = time.perf_counter()
+        pip = (sys.executable, "-m", "pip", "install")
+        options = ("--no-build-isolation", "--no-deps", "--no-index", "--force-reinstall")
+        code, output = _say(*pip, *options, ROOT, cwd=folder)
+        seconds = time.perf_counter() - start
+        why = _why_no_kernels(folder) if code == 0 else output.strip()[-300:]
+    if why:
+        write(status="failed", summary=why)
+        return
+    found = json.loads(_say(sys.executable, "-c", INFO, cwd=folder)[1].splitlines()[-1])
+    how = f"installed in {seconds:.0f} s" if seconds else "was installed"
+    where = environment.gpu()
+    write(
+        status="ok",
+        summary=f"{how}; {where['gpu']}, driver {where['driver']}, torch {where['torch']}",
+        environment=found,
+    )
+
+
+INFO = "import fastconv, json; print(json.dumps(dict(fastconv.info())))"
+
+
+# --- wrappers -------------------------------------------------------------------------------------
+
+
+def wrappers(write: Write, folder: Path, budget: Budget) -> None:
+    """Every wrapper of csrc/simt on the GPU against its definition."""
+    if shutil.which("nvcc") is None:
+        write(status="not here", summary="needs nvcc")
+        return
+    os.environ.setdefault("FASTCONV_EMULATED_DIR", str(ROOT / "build" / "gpu_check"))
+    sys.path.insert(0, str(ROOT / "tests"))
+    import emulated
+    from emulated import wrappers as table
+
+    library, cases = emulated.load_cuda(), table.cases()
+    problems = []
+    for case in cases:
+        try:
+            case.check(library.call)
+        except (AssertionError, RuntimeError) as error:
+            problems.append(f"{case.name}: {' '.join(str(error).split())[:300]}")
+            print(problems[-1], flush=True)
+            write(problems=problems)
+    write(
+        status="failed" if problems else "ok",
+        summary=f"{len(cases) - len(problems)} of {len(cases)} wrappers' cases are right",
+    )
+
+
+# --- tests ----------------------------------------------------------------------------------------
+
+
+def _pytest(folder: Path, *arguments: str | Path, **environment: str) -> dict[str, object]:
+    """Runs tests as the installed package has to run them: not from the repository's root."""
+    command = (sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--tb=short")
+    config = ("-c", ROOT / "pyproject.toml", "--rootdir", ROOT)
+    _, output = _say(*command, *config, *arguments, cwd=folder, **environment)
+    return outcomes.read(output)
+
+
+def _told(found: dict) -> str:
+    counts = ", ".join(f"{n} {outcome.lower()}" for outcome, n in sorted(found["counts"].items()))
+    return counts or "no test ran"
+
+
+def tests(write: Write, folder: Path, budget: Budget) -> None:
+    """The CUDA half of the suite. The rest of it needs no GPU."""
+    chosen = "cuda and not emulated and not test_cuda_gates and not test_cuda_schedules"
+    found = _pytest(folder, "-k", chosen, ROOT / "tests")
+    failed = [*found["failed"], *filter(None, [found["unfinished"]])]
+    status = "ok" if found["ok"] else "failed"
+    write(status=status, summary=_told(found), problems=failed)
+
+
+def cpu(write: Write, folder: Path, budget: Budget) -> None:
+    """The CPU kernels' quick tests, on each instruction set that this machine runs."""
+    import fastconv
+
+    files = [f"test_{name}.py" for name in ("conv2d", "fused", "relu", "max_pool2d")]
+    results, problems = {}, []
+    for isa in fastconv._C.build_info()["isas_supported"]:
+        if results and not budget.allows(15):
+            write(problems=[*problems, f"{isa}: left out, {budget.left():.0f} s are left"])
+            break
+        chosen = ("-m", "quick", "-k", "not emulated and not cuda")
+        found = _pytest(folder, *chosen, *(ROOT / "tests" / f for f in files), FASTCONV_ISA=isa)
+        results[isa] = found
+        problems += [f"{isa}: {name}" for name in found["failed"]]
+        write(
+            status="ok" if all(r["ok"] for r in results.values()) else "failed",
+            summary="; ".join(f"{isa}: {_told(r)}" for isa, r in results.items()),
+            problems=problems,
+        )
+
+
+# --- sanitizer ------------------------------------------------------------------------------------
+
+
+def sanitizer(write: Write, folder: Path, budget: Budget) -> None:
+    """Every operation once, on small odd shapes, under compute-sanitizer."""
+    program = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    if not Path(program).exists():
+        write(status="not here", summary="compute-sanitizer is not installed")
+        return
+    done: dict[str, str] = {}
+    problems = []
+    for tool in ("memcheck", "racecheck"):
+        if done and not budget.allows(20):
+            done[tool] = "left out"
+            continue
+        command = (program, "--tool", tool, "--error-exitcode", "9", sys.executable)
+        script = Path(__file__).with_name("gpu_small_set.py")
+        # Each tensor in memory of its own, so that what lies beyond it is nobody's.
+        code, output = _say(*command, script, cwd=folder, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+        done[tool] = "clean" if code == 0 else f"exit code {code}"
+        if code:
+            lines = [line for line in output.splitlines() if line.startswith("=========")]
+            problems += [f"{tool}: {line.strip('= ')}" for line in lines[1:6] or ["see the log"]]
+        write(
+            status="failed" if problems else "ok",
+            summary=", ".join(f"{name}: {what}" for name, what in done.items()),
+            problems=problems,
+        )
+
+
+# --- blocks ---------------------------------------------------------------------------------------
+
+
+def blocks(write: Write, folder: Path, budget: Budget) -> None:
+    """All blocks without torch.compile, then again with it, as far as the time reaches."""
+    import environment
+    import gpu_blocks
+    import torch
+
+    torch.backends.cudnn.benchmark = True
+    gpu_blocks.run(write, budget, environment.environment("cuda"))
+
+
+PARTS = {f.__name__: f for f in (build, wrappers, tests, sanitizer, cpu, blocks)}
+
+
+def main() -> None:
+    """Runs the part that the command line names."""
+    name, folder, seconds = sys.argv[1:]
+    report = Report(Path(folder))
+    budget = Budget(float(seconds))
+    PARTS[name](lambda **result: report.write(name, **result), Path(folder), budget)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Device times of several functions that do the same, taken in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+Function = Callable[[], object]
+
+
+def replay(function: Function) -> tuple[Function, bool]:
+    """The function as a captured graph, and True; itself and False where it cannot be captured.
+
+    A replay costs the CPU one launch, so that its time is the device's alone.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            function()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            function()
+    except RuntimeError as error:
+        print(f"timed without a graph: {error}", flush=True)
+        torch.cuda.synchronize()
+        return function, False
+    return graph.replay, True
+
+
+def alternate(functions: dict[str, Function], repeat: int) -> dict[str, list[float]]:
+    """`repeat` samples of each function, in seconds, each from a cold L2 cache.
+
+    All functions take their turn before any has its next one, and who begins changes, so that a
+    GPU whose clock changes meanwhile does so for all of them.
+    """
+    size = 4 * torch.cuda.get_device_properties().L2_cache_size
+    flush = torch.empty(size, dtype=torch.uint8, device="cuda")
+    for function in functions.values():
+        function()
+    samples: dict[str, list[float]] = {name: [] for name in functions}
+    names = list(functions)
+    for turn in range(repeat):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            flush.zero_()  # the GPU is busy with it while the CPU launches what is timed
+            start.record()
+            functions[name]()
+            end.record()
+            torch.cuda.synchronize()
+            samples[name].append(start.elapsed_time(end) / 1e3)
+    return samples

@@ -1,0 +1,216 @@
+"""benchmarks/gpu_check.py, as far as it goes without a GPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import gpu_blocks
+import gpu_check
+import gpu_parts
+import outcomes
+import pytest
+import readme_table
+import report
+import table
+import torch
+from budget import Budget
+
+pytestmark = pytest.mark.quick
+
+SCRIPT = Path(gpu_check.__file__)
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_budget():
+    clock = Clock()
+    budget = Budget(60, clock)
+    assert budget.left() == 60 and budget.allows(60) and not budget.allows(61)
+    clock.now += 59
+    assert budget.left() == 1 and not budget.allows(2)
+    clock.now += 100
+    assert budget.left() == 0 and not budget.allows(1)
+
+
+def test_parts_are_chosen_by_name_and_keep_their_order():
+    assert gpu_check.choose(None) == gpu_check.PARTS
+    assert [part.name for part in gpu_check.choose("blocks, build")] == ["build", "blocks"]
+    for wrong in ("nonsense", "build,nonsense", ""):
+        with pytest.raises(ValueError, match="there are build, wrappers"):
+            gpu_check.choose(wrong)
+
+
+def test_every_part_has_a_function_and_is_in_the_help():
+    names = [part.name for part in gpu_check.PARTS]
+    assert list(gpu_parts.PARTS) == names
+    for name in names:
+        assert f"\n    {name} " in gpu_check.__doc__
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        ([], "--out"),
+        (["--out", "x", "--parts", "nonsense"], "no part 'nonsense'"),
+        (["--out", "x"], "gpu_check needs a GPU: torch"),
+    ],
+)
+def test_command_line_without_a_gpu(arguments, says, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    command = [sys.executable, str(SCRIPT), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert says in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1 or "usage" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def run_parts(folder, seconds, took, bad=()):
+    """gpu_check.run with parts that write a result and take so long."""
+    clock = Clock()
+    limits = {}
+
+    def part(chosen, where, limit):
+        limits[chosen.name] = limit
+        clock.now += min(took.get(chosen.name, 0), limit)
+        if chosen.name not in bad:
+            report.Report(where).write(chosen.name, status="ok", summary="done")
+        return dict(bad).get(chosen.name, "")
+
+    code = gpu_check.run(gpu_check.PARTS, folder, Budget(seconds, clock), part)
+    return code, report.Report(folder).parts, limits
+
+
+def test_parts_stop_when_time_is_short(tmp_path):
+    code, parts, limits = run_parts(tmp_path, 475, {"build": 150, "tests": 300, "cpu": 35})
+    assert code == 0 and [p["status"] for p in parts.values()] == ["ok"] * 6
+    assert limits["tests"] == 100 and limits["blocks"] == 475 - 150 - 100 - 35
+
+    code, parts, _ = run_parts(tmp_path, 130, {"build": 115})
+    assert code == 1 and parts["build"]["status"] == "ok"
+    assert {p["status"] for name, p in parts.items() if name != "build"} == {"left out"}
+    assert parts["blocks"]["summary"] == "15 s are left, it takes 30"
+    assert "| blocks | left out | 15 s are left" in (tmp_path / "gpu.md").read_text()
+
+
+def test_a_part_that_ends_badly_does_not_end_the_others(tmp_path):
+    bad = {"tests": "exit code -6, see tests.log", "cpu": "ended after 35 s"}
+    code, parts, _ = run_parts(tmp_path, 475, {}, bad)
+    assert code == 1
+    assert parts["tests"]["status"] == "failed" and "exit code -6" in parts["tests"]["summary"]
+    assert parts["cpu"]["status"] == "out of time" and parts["blocks"]["status"] == "ok"
+
+
+def test_a_part_is_a_process_whose_end_shows(tmp_path):
+    report.Report(tmp_path).write("nonsense", status="started")
+    part = gpu_check.Part("nonsense", 0, 60)
+    assert gpu_check._run(part, tmp_path, 60) == "exit code 1, see nonsense.log"
+    assert "KeyError" in (tmp_path / "nonsense.log").read_text()
+
+
+PYTEST = """\
+tests/test_a.py::test_one[cuda] PASSED                                   [ 20%]
+tests/test_a.py::test_two[cuda-a b] FAILED                               [ 40%]
+tests/test_a.py::test_three SKIPPED (needs a thing)                      [ 60%]
+tests/test_a.py::test_four printed something
+more
+PASSED                                                                   [ 80%]
+"""
+LAST = "=========== 1 failed, 2 passed, 1 skipped in 3.21s (0:00:03) ===========\n"
+
+
+def test_outcomes_of_pytest():
+    found = outcomes.read(PYTEST + LAST)
+    assert found["counts"] == {"PASSED": 2, "FAILED": 1, "SKIPPED": 1}
+    assert found["failed"] == ["tests/test_a.py::test_two[cuda-a b]"]
+    assert found["ended"] and not found["unfinished"] and not found["ok"]
+    assert outcomes.read(PYTEST.replace("FAILED", "PASSED") + LAST)["ok"]
+    killed = outcomes.read(PYTEST.replace("FAILED", "PASSED") + "tests/test_a.py::test_five ")
+    assert killed["unfinished"] == "tests/test_a.py::test_five" and not killed["ok"]
+    assert not outcomes.read("no tests ran")["ok"]
+
+
+def times(**medians):
+    return {name.replace("_", " "): {"q1": m, "median": m, "q3": m} for name, m in medians.items()}
+
+
+WHERE = {
+    "gpu": "Test GPU",
+    "driver": "1.2",
+    "torch": "2.0",
+    "cudnn": 9,
+    "convolutions use tf32": True,
+}
+MODES = {"forward": times(torch_eager_NCHW=0.4, fastconv_NCHW=0.1), "backward": {}}
+
+
+def made_up(block, batch, repeat, compiled, device):
+    modes = {**MODES, "backward": times(torch_eager_NCHW=0.3)}
+    return {
+        "letter": block.letter,
+        "name": block.name,
+        "problem": str(block.problem),
+        "milliseconds": modes,
+        "wall": modes,
+        "wrong": [],
+    }
+
+
+def test_blocks_are_written_one_by_one_as_far_as_time_reaches():
+    clock = Clock()
+    written = []
+
+    def slow(*arguments):
+        clock.now += 15
+        return made_up(*arguments)
+
+    # Seven blocks, two of them again with torch.compile, which needs 40 seconds at first.
+    gpu_blocks.run(lambda **r: written.append(r), Budget(7 * 15 + 60, clock), WHERE, slow)
+    counts = [len(w["result"]["blocks"]) for w in written if "result" in w]
+    assert counts == [1, 2, 3, 4, 5, 6, 7, 7, 7]
+    last = written[-1]["problems"]
+    assert len(last) == 5
+    assert last[0] == "CaseStudy-3 with torch.compile: left out, 30 s are left"
+
+
+def test_a_block_that_fails_does_not_end_the_others():
+    def fails(block, *arguments):
+        if block.letter == "B":
+            raise RuntimeError("no kernel")
+        return made_up(block, *arguments)
+
+    written = {}
+    gpu_blocks.run(lambda **r: written.update(r), Budget(1e4, Clock()), WHERE, fails)
+    assert written["status"] == "failed" and len(written["result"]["blocks"]) == 6
+    assert written["problems"][0] == "CaseStudy-2: RuntimeError: no kernel"
+
+
+def test_report_of_made_up_results(tmp_path):
+    found = report.Report(tmp_path)
+    found.write("build", status="ok", summary="a | b", seconds=12.3)
+    gpu_blocks.run(lambda **r: found.write("blocks", **r), Budget(1e4, Clock()), WHERE, made_up)
+    text = (tmp_path / "gpu.md").read_text()
+    assert "| build | ok | a / b | 12 |" in text
+    assert "| 400 -> 100 (**4.0x**) | 300 -> none |" in text
+    assert "| A CaseStudy-1 | forward | fastconv NCHW | 100 | 100-100 | 4.00x | 100 |" in text
+    assert "us, device time, L2 cache flushed, batch 64, float32, medians of 25" in text
+    assert "(eager, NCHW and channels_last)" in text
+    assert "Test GPU, driver 1.2, torch 2.0 with TF32, cuDNN 9." in text
+    # The same file makes README's table.
+    parts = json.loads((tmp_path / "gpu.json").read_text())
+    assert readme_table.gpu([parts]) == table.summary(parts["parts"]["blocks"]["result"])
+
+
+def test_readme_says_when_no_gpu_was_measured():
+    assert readme_table.gpu([]) == "Not measured."
+    assert readme_table.gpu([{"parts": {"build": {"status": "failed"}}}]) == "Not measured."
