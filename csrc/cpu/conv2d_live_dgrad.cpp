@@ -17,7 +17,7 @@ namespace {
 
 constexpr int64_t block_bytes = 256 << 10;   // rows of dx of an item: what the second-level cache can hold
 constexpr int64_t filters_bytes = 24 << 10;  // of a set's filters, one piece: what the first-level cache can hold
-constexpr int64_t least_items = 16;
+constexpr int64_t least_items = 8;
 constexpr int64_t least_pixels = 48;  // listed at a time: enough to make use of filters once these are close
 
 // A window over a row or column of pixels: which window, and at which of its positions.
