@@ -93,6 +93,7 @@ inline void split_evenly(int64_t first, int64_t pixels, PixelGroups (&groups)[2]
 template <class T, int VECTORS>
 void run_groups(const PixelGroups& groups, const T* x, const Pixel* pixels, const Part* first, const Part* last,
                 const T* w, const T* bias, T* out) {
+    if (groups.count == 0) return;
     const MicroKernel<T> kernel = micro_kernel_for<T, VECTORS>(groups.size);
     pixels += groups.first;
     for (int64_t g = 0; g < groups.count; ++g, pixels += groups.size) kernel(x, pixels, first, last, w, bias, out);

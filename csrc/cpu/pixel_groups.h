@@ -95,7 +95,10 @@ inline int64_t group_pixels(const Spans& rows, const Spans& columns, int64_t row
                                      int32_t((row * Q + column) * lanes<T>)};
             }
     }
-    return count;
+    int64_t left = 0;
+    for (int i = 0; i < count; ++i)
+        if (classes[i].count) classes[left++] = classes[i];
+    return left;
 }
 
 }  // namespace
