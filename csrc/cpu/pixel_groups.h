@@ -12,25 +12,24 @@ namespace {
 constexpr int max_spans = 12, max_classes = max_spans * max_spans;
 constexpr int64_t least_pixels = 4;  // a group of fewer takes as long: it waits for its own sums
 
-// Rows (or columns) of pixels, cut into spans for which the same kernel rows (columns) lie in x. Where there are
-// too many spans, one that needs all of the kernel.
+// Rows (or columns) of pixels, cut into spans for which the same kernel rows (columns) lie in x. One span that needs
+// all of the kernel where there are too many, or where there is too little padding to be worth it.
 struct Spans {
     int count = 0;
     Range pixels[max_spans], taps[max_spans];
 
     Spans() = default;
     Spans(Range all, int64_t stride, int64_t pad, int64_t dilation, int64_t window, int64_t size) {
-        for (int64_t p = all.first; p < all.last; ++p) {
+        int64_t total = 0;
+        for (int64_t p = all.first; p < all.last && count <= max_spans; ++p) {
             const Range needed = valid_positions(p * stride - pad, dilation, window, size);
-            if (count && taps[count - 1].first == needed.first && taps[count - 1].last == needed.last) {
+            total += needed.last - needed.first;
+            if (count && taps[count - 1].first == needed.first && taps[count - 1].last == needed.last)
                 pixels[count - 1].last = p + 1;
-            } else if (count < max_spans) {
-                pixels[count] = {p, p + 1}, taps[count] = needed, ++count;
-            } else {
-                pixels[0] = all, taps[0] = {0, window}, count = 1;
-                return;
-            }
+            else if (count++ < max_spans) pixels[count - 1] = {p, p + 1}, taps[count - 1] = needed;
         }
+        if (count > max_spans || total * 32 > (all.last - all.first) * window * 31)
+            pixels[0] = all, taps[0] = {0, window}, count = 1;
     }
 };
 
