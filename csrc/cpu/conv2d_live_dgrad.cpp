@@ -252,7 +252,7 @@ void add_piece(const Conv2dProblem& problem, const DgradPlan<T>& plan, const Dgr
                 plan.piece(space.w, conv, outer * slabs.rows + rows.first, piece) +
                     plan.first_filter(set) * plan.piece_size,
                 slabs.pieces * conv.K * plan.piece_size, to + set / plan.sets_per_group * plan.channels, slabs.row_step,
-                conv.stride_w * conv.C);
+                conv.stride_w * conv.C, false);
         }
 }
 

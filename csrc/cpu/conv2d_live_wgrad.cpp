@@ -244,9 +244,10 @@ void list_tile(const Conv2dProblem& problem, const WgradPlan<T>& plan, const Wgr
     }
 }
 
-// Adds the lists of one tile to an item's part of dw.
+// Adds the lists of one tile, the first one or a further one, to an item's part of dw.
 template <class T>
-void add_tile(const WgradPlan<T>& plan, const Conv2d& conv, const WgradWorkspace<T>& space, const WgradItem& item) {
+void add_tile(const WgradPlan<T>& plan, const Conv2d& conv, const WgradWorkspace<T>& space, const WgradItem& item,
+              bool first_tile) {
     const Slabs<T>& slabs = plan.slabs;
     constexpr int W = lanes<T>;
     for (int64_t part = item.first_block * plan.parts; part < item.last_block * plan.parts; ++part) {
@@ -263,7 +264,7 @@ void add_tile(const WgradPlan<T>& plan, const Conv2d& conv, const WgradWorkspace
             same_group = min(item.filters, (group + 1) * plan.filters - item.first_k) - k;
             add({space.offset, space.g, space.first + k, space.last + k, 1, same_group},
                 from + group * plan.blocks_per_group * plan.block_size, slabs.row_step, to + k * slabs.filter_size,
-                slabs.vectors * W, slabs.filter_size);
+                slabs.vectors * W, slabs.filter_size, first_tile);
         }
     }
 }
@@ -287,13 +288,7 @@ void pack_row(const Conv2d& conv, const WgradPlan<T>& plan, const Tensor& x, int
     }
 }
 
-// Sets an item's part of dw, packed, to zero, or writes it out.
-template <class T>
-void clear_item(const WgradPlan<T>& plan, const Conv2d& conv, T* dw, const WgradItem& item) {
-    for (int64_t block = item.first_block; block < item.last_block; ++block)
-        std::memset(dw + (block * conv.K + item.first_k) * plan.slabs.filter_size, 0,
-                    size_t(item.filters * plan.slabs.filter_size) * sizeof(T));
-}
+// Writes out an item's part of dw.
 template <class T>
 void write_item(const WgradPlan<T>& plan, const Conv2d& conv, const T* packed, const WgradItem& item,
                 const Tensor& dw) {
@@ -328,10 +323,9 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
                                     blocks * (share + 1) / shares};
             const WgradWorkspace<T> mine = space.of(thread);
             double* bias = share ? nullptr : space.bias + first_k;  // one share adds it up
-            if (first == 0) clear_item(plan, conv, space.dw, item);
             for (int64_t tile = 0; tile < tiles; ++tile) {
                 list_tile(problem, plan, args, mine, first, images, tile, item, bias);
-                add_tile(plan, conv, mine, item);
+                add_tile(plan, conv, mine, item, first == 0 && tile == 0);
             }
             if (first + images == conv.N && blocks) write_item(plan, conv, space.dw, item, args.dw);
         });
