@@ -3,13 +3,15 @@
 // A work item is a few rows of one image's output. It packs the input rows that it needs as NHWC, with the
 // padding in place, and then, for each block of up to 2 vectors of output channels, computes its rows of the
 // convolution (micro_kernel.h) into a buffer that stays in cache and writes what the epilogue makes of them.
-// Any pixels of the item make up a group, so that small images fill the registers as well.
+// Any pixels of the item may make up a group, so that small images fill the registers as well, and those at the edges
+// leave out the kernel positions that see only padding (pixel_groups.h).
 // The reduction is cut into passes whose weights stay in the first-level cache over all pixels.
 // Only the halo of rows between two items is packed (and, under an overlapping pool, computed) twice.
 #include "conv2d_epilogue.h"
 #include "isa_kernels.h"
 #include "micro_kernel.h"
 #include "parallel.h"
+#include "pixel_groups.h"
 
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
@@ -22,7 +24,7 @@ template <class T>
 struct Plan {
     int64_t channels, filters;  // of one group
     int64_t blocks_per_group, blocks;
-    int64_t reduction;                         // channels * R * S
+    int64_t kernel_row, reduction;             // S * channels, channels * R * S
     int64_t stretch, stretches, piece, parts;  // the reduction is `stretches` of `stretch`, cut into pieces
     int64_t width;                             // of the packed input
     int64_t rows, chunks;                      // (pooled) output rows of an item, items of an image
@@ -35,7 +37,7 @@ struct Plan {
         constexpr int64_t block = max_vectors * lanes<T>;
         channels = conv.C / conv.groups, filters = conv.K / conv.groups;
         blocks_per_group = ceil_div(filters, block), blocks = blocks_per_group * conv.groups;
-        reduction = channels * conv.R * conv.S;
+        kernel_row = conv.S * channels, reduction = conv.R * kernel_row;
         const bool whole_rows = conv.groups == 1 && conv.dilation_w == 1;
         stretch = whole_rows ? conv.S * channels : channels;
         stretches = whole_rows ? conv.R : conv.R * conv.S;
@@ -69,8 +71,11 @@ template <class T>
 struct Workspace {
     T *weights, *bias;  // [block][R][S][channels][max_vectors * lanes], [block][max_vectors * lanes]
     Part* parts;
+    Spans columns;                    // of the convolution's output
     T *filters, *input, *conv, *row;  // of thread 0; `per_thread` bytes further, of the next
-    int32_t* offsets;
+    Pixel* pixels;
+    PixelClass* classes;
+    Part* clipped;  // the parts that one class needs
     size_t per_thread, bytes;
 
     Workspace(const Conv2dProblem& problem, const Plan<T>& plan, void* start) {
@@ -85,7 +90,9 @@ struct Workspace {
         input = carver.take<T>(plan.input_rows * plan.width * conv_.C);
         conv = carver.take<T>(plan.conv_rows * conv_.Q * block);
         row = carver.take<T>(problem.pool.Q * block);
-        offsets = carver.take<int32_t>(plan.conv_rows * conv_.Q);
+        pixels = carver.take<Pixel>(plan.conv_rows * conv_.Q);
+        classes = carver.take<PixelClass>(max_classes);
+        clipped = carver.take<Part>(plan.parts);
         per_thread = carver.used() - shared;
         bytes = shared + per_thread * size_t(problem.threads);
     }
@@ -96,21 +103,45 @@ struct Workspace {
     }
 };
 
-// The convolution of `pixels` pixels for one block: out is [pixel][VECTORS * lanes].
+// The parts that a class of pixels needs of those from `weight` on; returns the end of the list.
+template <class T>
+Part* clip(const Plan<T>& plan, const PixelClass& needs, int64_t weight, const Part* part, const Part* last,
+           Part* clipped) {
+    for (int64_t next = weight; part < last; weight += part++->length) {
+        const int64_t r = weight / plan.kernel_row, row = r * plan.kernel_row;
+        if (r < needs.rows.first || r >= needs.rows.last) continue;
+        const int64_t from = max(weight, row + needs.columns.first * plan.channels);
+        const int64_t to = min(weight + part->length, row + needs.columns.last * plan.channels);
+        if (from >= to) continue;
+        *clipped++ = {int32_t(part->offset + from - weight), int32_t(to - from), int32_t(from - next)};
+        next = to;
+    }
+    return clipped;
+}
+
+// The convolution of an item's pixels for one block: out is [pixel][VECTORS * lanes].
 template <class T, int VECTORS>
-void compute_block(const Plan<T>& plan, const T* x, const int32_t* offsets, int64_t pixels, const Part* parts,
-                   const T* w, const T* bias, T* out) {
-    constexpr int block = VECTORS * lanes<T>;
-    const PixelGroups<T, VECTORS> groups(pixels);
-    for (const Part *first = parts, *end = parts + plan.parts, *last; first < end; first = last) {
-        int64_t elements = 0;
+void compute_block(const Conv2d& conv, const Plan<T>& plan, const Workspace<T>& space, int thread, const T* x,
+                   int64_t classes, const T* w, const T* bias, T* out) {
+    const PixelClass* const some = space.of(thread, space.classes);
+    const Pixel* const pixels = space.of(thread, space.pixels);
+    Part* const clipped = space.of(thread, space.clipped);
+    int64_t weight = 0, elements;
+    for (const Part *first = space.parts, *end = first + plan.parts, *last; first < end; first = last) {
+        elements = 0;
         for (last = first; last < end; ++last) {
             if (last > first && elements + last->length > Plan<T>::pass_elements(VECTORS)) break;
             elements += last->length;
         }
-        groups.run(x, offsets, first, last, w, bias, out);
-        w += elements * block;
-        bias = nullptr;
+        for (const PixelClass* pixel_class = some; pixel_class < some + classes; ++pixel_class) {
+            const Part *from = first, *to = last;
+            if (pixel_class->positions() < conv.R * conv.S)
+                from = clipped, to = clip(plan, *pixel_class, weight, first, last, clipped);
+            if (!bias && from == to) continue;
+            for (const PixelGroups& groups : pixel_class->groups)
+                run_groups<T, VECTORS>(groups, x, pixels, from, to, w, bias, out);
+        }
+        weight += elements, w += elements * (VECTORS * lanes<T>), bias = nullptr;
     }
 }
 
@@ -137,7 +168,7 @@ void list_parts(const Conv2d& conv, const Plan<T>& plan, Part* part) {
         const int64_t r = whole_rows ? i : i / conv.S, s = whole_rows ? 0 : i % conv.S;
         const int64_t start = (r * conv.dilation_h * plan.width + s * conv.dilation_w) * conv.C;
         for (int64_t at = 0; at < plan.stretch; at += plan.piece)
-            *part++ = {int32_t(start + at), int32_t(min(plan.piece, plan.stretch - at))};
+            *part++ = {int32_t(start + at), int32_t(min(plan.piece, plan.stretch - at)), 0};
     }
 }
 
@@ -146,20 +177,20 @@ void compute_item(const Conv2dProblem& problem, const Plan<T>& plan, const Fprop
                   int64_t item, int thread) {
     const Conv2d& conv = problem.conv;
     T *input = space.of(thread, space.input), *buffer = space.of(thread, space.conv);
-    int32_t* offsets = space.of(thread, space.offsets);
 
     const int64_t share = item % plan.block_shares, chunk = item / plan.block_shares % plan.chunks;
     const int64_t n = item / plan.block_shares / plan.chunks;
     const int64_t first_row = chunk * plan.rows, last_row = min(problem.pool.P, first_row + plan.rows);
     const Range needed = rows_needed(problem, first_row, last_row);
-    const int64_t conv_rows = needed.last - needed.first, pixels = conv_rows * conv.Q;
-    if (pixels)
+    const int64_t conv_rows = needed.last - needed.first;
+    if (conv_rows > 0)
         pack_rows(args.x, n, needed.first * conv.stride_h - conv.pad_h,
                   (conv_rows - 1) * conv.stride_h + (conv.R - 1) * conv.dilation_h + 1, -conv.pad_w, plan.width, conv.C,
                   input);
-    for (int64_t row = 0, pixel = 0; row < conv_rows; ++row)
-        for (int64_t q = 0; q < conv.Q; ++q)
-            offsets[pixel++] = int32_t((row * conv.stride_h * plan.width + q * conv.stride_w) * conv.C);
+    const Spans rows(needed, conv.stride_h, conv.pad_h, conv.dilation_h, conv.R, conv.H);
+    const int64_t classes =
+        group_pixels<T>(rows, space.columns, conv.stride_h * plan.width * conv.C, conv.stride_w * conv.C,
+                        space.of(thread, space.pixels), space.of(thread, space.classes));
 
     constexpr int64_t widest = max_vectors * lanes<T>;
     for (int64_t block = plan.blocks * share / plan.block_shares; block < plan.blocks * (share + 1) / plan.block_shares;
@@ -168,8 +199,8 @@ void compute_item(const Conv2dProblem& problem, const Plan<T>& plan, const Fprop
         const int64_t width = vectors * lanes<T>, group = block / plan.blocks_per_group;
         const int64_t first_k = group * plan.filters + plan.first_filter(block);
         const int64_t count = min(width, plan.filters - plan.first_filter(block));
-        (vectors == 1 ? compute_block<T, 1> : compute_block<T, 2>)(plan, input + group * plan.channels, offsets, pixels,
-                                                                   space.parts,
+        (vectors == 1 ? compute_block<T, 1> : compute_block<T, 2>)(conv, plan, space, thread,
+                                                                   input + group * plan.channels, classes,
                                                                    space.weights + block * plan.reduction * widest,
                                                                    space.bias + block * widest, buffer);
         run_epilogue(problem, args, n, first_row, last_row, buffer, needed.first, vectors, first_k, count,
@@ -180,14 +211,16 @@ void compute_item(const Conv2dProblem& problem, const Plan<T>& plan, const Fprop
 template <class T>
 void run_typed(const Conv2dProblem& problem, const FpropArgs& args, void* workspace) {
     const Plan<T> plan(problem);
-    const Workspace<T> space(problem, plan, workspace);
+    Workspace<T> space(problem, plan, workspace);
+    const Conv2d& conv = problem.conv;
+    space.columns = Spans({0, conv.Q}, conv.stride_w, conv.pad_w, conv.dilation_w, conv.S, conv.W);
     constexpr int64_t widest = max_vectors * lanes<T>;
-    list_parts(problem.conv, plan, space.parts);
+    list_parts(conv, plan, space.parts);
     parallel_for(problem.threads, plan.blocks, [&](int64_t block, int thread) {
         pack_weights(problem, plan, args, block, space.of(thread, space.filters),
                      space.weights + block * plan.reduction * widest, space.bias + block * widest);
     });
-    parallel_for(problem.threads, problem.conv.N * plan.chunks * plan.block_shares,
+    parallel_for(problem.threads, conv.N * plan.chunks * plan.block_shares,
                  [&](int64_t item, int thread) { compute_item(problem, plan, args, space, item, thread); });
 }
 

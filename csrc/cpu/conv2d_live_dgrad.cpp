@@ -2,21 +2,23 @@
 //
 //   dx[p * stride + r, q * stride + s, c] += sum over live (k, g) of pixel (p, q): g * w[k][r, s, c]
 //
-// A work item has a block of rows of one image's dx, with the padding around it. Row after row of pixels that
-// reach into it, it lists for each pixel the live gradients of all k and adds what they contribute, one piece
-// of the kernel and one set of filters at a time: that piece of these filters stays in the first-level cache. Then it
+// A work item has a block of rows of one image's dx, with the padding around it. Of the pixels that reach into it, a
+// few rows at a time, it lists for each the live gradients of all k and adds what they contribute, one piece of the
+// kernel and one set of filters at a time: that piece of these filters stays in the first-level cache. Then it
 // writes the block out without the padding. The rows of pixels that reach into two blocks are listed twice.
 // A row of dx has one owner, which adds in a fixed order: the same bits for any number of threads.
 #include "isa_kernels.h"
 #include "live.h"
 #include "parallel.h"
+#include "pool_window.h"
 
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
 constexpr int64_t block_bytes = 256 << 10;   // rows of dx of an item: what the second-level cache can hold
 constexpr int64_t filters_bytes = 24 << 10;  // of a set's filters, one piece: what the first-level cache can hold
-constexpr int64_t least_items = 16;
+constexpr int64_t least_items = 8;
+constexpr int64_t least_pixels = 48;  // listed at a time: enough to make use of filters once these are close
 
 // A window over a row or column of pixels: which window, and at which of its positions.
 struct Cover {
@@ -40,7 +42,8 @@ struct DgradPlan {
     Slabs<T> slabs;
     int64_t piece_size;                         // elements of a piece of a slab
     int64_t set_filters, sets_per_group, sets;  // a pixel has a list for each set of filters
-    int64_t capacity;                           // of the lists of one row of pixels
+    int64_t rows_listed;                        // rows of pixels at a time
+    int64_t capacity;                           // of the lists of these
     int64_t block_rows, blocks;                 // rows of dx of an item, items of an image
     int64_t block_size;                         // elements
     int64_t dy_rows;                            // that reach into a block, at most
@@ -62,7 +65,8 @@ struct DgradPlan {
         set_filters = round_up(ceil_div(filters, sets_per_group), lanes<T>);
         sets_per_group = ceil_div(filters, set_filters), sets = sets_per_group * conv.groups;
         const int64_t overlap = min(pool.window_h, pool.P);  // rows of windows that may share a row of pixels
-        capacity = conv.K * min(conv.Q, pool.Q * overlap) + list_slack;
+        rows_listed = min(conv.P, ceil_div(least_pixels, conv.Q));
+        capacity = rows_listed * conv.K * min(conv.Q, pool.Q * overlap) + list_slack;
         const int64_t row_bytes = width * conv.C * int64_t(sizeof(T));
         block_rows = max(1, min(block_bytes / row_bytes, conv.H * conv.N / least_items));
         blocks = ceil_div(conv.H, block_rows);
@@ -92,9 +96,9 @@ struct DgradWorkspace {
     T* filter;  // one packed filter
     T* block;
     T* dy;  // the rows of dy that an item needs, as NHWC
-    T* g;   // entries of one row of pixels
+    T* g;   // entries of a few rows of pixels
     int32_t* offset;
-    int64_t* start;  // [Q * sets + 1]: where a pixel's list starts, per set
+    int64_t* start;  // [row][Q][set], and one more: where a pixel's list starts, per set
     size_t per_thread, bytes;
 
     DgradWorkspace(const Conv2dProblem& problem, const DgradPlan<T>& plan, void* start_) {
@@ -112,7 +116,7 @@ struct DgradWorkspace {
         dy = carver.take<T>(plan.dy_rows * pool.Q * conv.K);
         g = carver.take<T>(plan.capacity);
         offset = carver.take<int32_t>(plan.capacity);
-        start = carver.take<int64_t>(conv.Q * plan.sets + 1);
+        start = carver.take<int64_t>(plan.rows_listed * conv.Q * plan.sets + 1);
         per_thread = carver.used() - shared;
         bytes = shared + per_thread * size_t(problem.threads);
     }
@@ -173,18 +177,16 @@ void list_filters(int64_t filters, const T* dy, const int32_t* k_offset, int32_t
     for (; k < filters; ++k) append(dy[k] != 0, k_offset[k], dy[k], offsets, values, count);
 }
 
-// Lists the live gradients of row p of pixels; code is the image's.
+// Lists the live gradients of row p of pixels, from `start` on, behind `count` entries; code is the image's.
 template <class T>
 void list_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const DgradWorkspace<T>& space,
-                 const Pixels<T>& dy, const uint8_t* code, int64_t p) {
+                 const Pixels<T>& dy, const uint8_t* code, int64_t p, int64_t* start, int64_t& count) {
     const Conv2d& conv = problem.conv;
     const Pool2d& pool = problem.pool;
-    int64_t* start = space.start;
     Cover rows[max_positions];
     const Cover* const end_rows =
         list_covers(p, pool.window_h, pool.stride_h, pool.pad_h, pool.dilation_h, pool.P, rows);
     Source<T> sources[max_positions];
-    int64_t count = 0;
     for (int64_t q = 0; q < conv.Q; ++q) {
         for (int64_t set = 0; set < plan.sets; ++set) {
             const int64_t k = plan.first_filter(set), filters = plan.count_filters(set);
@@ -214,28 +216,44 @@ void list_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const D
     *start = count;
 }
 
-// Adds, for the row of pixels that is listed, what falls into `rows` slabs from (outer, row) on; `to` is where
-// the slab of pixel 0 lies.
+// Rows of dx, with its padding, that an item computes.
 template <class T>
-void add_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const DgradWorkspace<T>& space, int64_t outer,
-                int64_t first_row, int64_t rows, T* to) {
+struct Block {
+    T* data;
+    Range rows;
+
+    // The kernel rows through which row p of pixels reaches into them.
+    Range kernel_rows(const Conv2d& conv, int64_t p) const {
+        const int64_t h = p * conv.stride_h;
+        return {ceil_div(max(0, rows.first - h), conv.dilation_h),
+                min(conv.R, ceil_div(max(0, rows.last - h), conv.dilation_h))};
+    }
+};
+
+// Adds what the listed rows of pixels, from first_p on, contribute through rows x one piece of the slabs of `outer`.
+template <class T>
+void add_piece(const Conv2dProblem& problem, const DgradPlan<T>& plan, const DgradWorkspace<T>& space,
+               const Block<T>& block, Range pixel_rows, int64_t outer, Range slab_rows, int64_t piece) {
     const Conv2d& conv = problem.conv;
     const Slabs<T>& slabs = plan.slabs;
-    for (int64_t done = 0, some; done < rows; done += some) {
-        some = min(slabs.rows_at_once, rows - done);
-        const int64_t row = first_row + done;
-        for (int64_t piece = 0; piece < slabs.pieces; ++piece) {
-            const auto add = accumulate_for<T>(some, piece_vectors(slabs, piece));
-            const T* w = plan.piece(space.w, conv, outer * slabs.rows + row, piece);
-            T* at = to + done * slabs.row_step + piece * plan.piece_size;
-            for (int64_t set = 0; set < plan.sets; ++set) {
-                const int64_t* start = space.start + set;
-                add({space.offset, space.g, start, start + 1, plan.sets, conv.Q},
-                    w + plan.first_filter(set) * plan.piece_size, slabs.pieces * conv.K * plan.piece_size,
-                    at + set / plan.sets_per_group * plan.channels, slabs.row_step, conv.stride_w * conv.C);
-            }
+    for (int64_t set = 0; set < plan.sets; ++set)
+        for (int64_t p = pixel_rows.first; p < pixel_rows.last; ++p) {
+            const Range inside = block.kernel_rows(conv, p);
+            Range rows = slab_rows;
+            if (slabs.whole_rows) rows = {max(rows.first, inside.first), min(rows.last, inside.last)};
+            else if (outer < inside.first || outer >= inside.last) continue;
+            if (rows.first >= rows.last) continue;
+            const int64_t r = slabs.whole_rows ? rows.first : outer;
+            const int64_t* start = space.start + (p - pixel_rows.first) * conv.Q * plan.sets + set;
+            T* to = block.data + (p * conv.stride_h + r * conv.dilation_h - block.rows.first) * plan.width * conv.C +
+                    (slabs.whole_rows ? 0 : rows.first * slabs.row_step) + piece * plan.piece_size;
+            accumulate_for<T>(rows.last - rows.first, piece_vectors(slabs, piece))(
+                {space.offset, space.g, start, start + 1, plan.sets, conv.Q},
+                plan.piece(space.w, conv, outer * slabs.rows + rows.first, piece) +
+                    plan.first_filter(set) * plan.piece_size,
+                slabs.pieces * conv.K * plan.piece_size, to + set / plan.sets_per_group * plan.channels, slabs.row_step,
+                conv.stride_w * conv.C, false);
         }
-    }
 }
 
 // dy of image n as NHWC, as far as pixel rows first_p .. last_p need it.
@@ -260,9 +278,9 @@ void compute_block(const Conv2dProblem& problem, const DgradPlan<T>& plan, const
                    const DgradWorkspace<T>& space, int64_t n, int64_t first_h, int64_t last_h) {
     const Conv2d& conv = problem.conv;
     const Slabs<T>& slabs = plan.slabs;
-    T* block = space.block;
-    std::memset(block, 0, size_t(plan.block_size) * sizeof(T));
     const int64_t first = first_h + conv.pad_h, last = last_h + conv.pad_h;  // with the padding above
+    const Block<T> block = {space.block, {first, last}};
+    std::memset(block.data, 0, size_t(plan.block_size) * sizeof(T));
     const int64_t reach = (conv.R - 1) * conv.dilation_h;
     const int64_t first_p = ceil_div(max(0, first - reach), conv.stride_h);
     const int64_t last_p = min(conv.P, (last - 1) / conv.stride_h + 1);
@@ -270,30 +288,29 @@ void compute_block(const Conv2dProblem& problem, const DgradPlan<T>& plan, const
     const int64_t code_size = problem.epilogue == Epilogue::relu ? conv.P * ceil_div(conv.Q, 8) * conv.K
                                                                  : problem.pool.P * problem.pool.Q * conv.K;
     const uint8_t* code = static_cast<const uint8_t*>(args.code.data);
-    for (int64_t p = first_p; p < last_p; ++p) {
-        // Kernel rows r with first <= p * stride_h + r * dilation_h < last.
-        const int64_t h = p * conv.stride_h;
-        const int64_t first_r = ceil_div(max(0, first - h), conv.dilation_h);
-        const int64_t last_r = min(conv.R, ceil_div(last - h, conv.dilation_h));
-        const auto place = [&](int64_t r) { return block + (h + r * conv.dilation_h - first) * plan.width * conv.C; };
-        if (first_r >= last_r) continue;
-        list_pixels(problem, plan, space, dy, code ? code + n * code_size : nullptr, p);
-        if (slabs.whole_rows) add_pixels(problem, plan, space, 0, first_r, last_r - first_r, place(first_r));
-        else
-            for (int64_t r = first_r; r < last_r; ++r) add_pixels(problem, plan, space, r, 0, slabs.rows, place(r));
+    for (int64_t p = first_p; p < last_p; p += plan.rows_listed) {
+        const Range pixel_rows = {p, min(last_p, p + plan.rows_listed)};
+        int64_t count = 0;
+        for (int64_t row = p; row < pixel_rows.last; ++row)
+            list_pixels(problem, plan, space, dy, code ? code + n * code_size : nullptr, row,
+                        space.start + (row - p) * conv.Q * plan.sets, count);
+        for (int64_t outer = 0; outer < slabs.outer; ++outer)
+            for (int64_t row = 0; row < slabs.rows; row += slabs.rows_at_once)
+                for (int64_t piece = 0; piece < slabs.pieces; ++piece)
+                    add_piece(problem, plan, space, block, pixel_rows, outer,
+                              {row, min(slabs.rows, row + slabs.rows_at_once)}, piece);
     }
     for (int64_t h = first_h; h < last_h; ++h) {
         T* dx = static_cast<T*>(args.dx.data) + n * args.dx.stride[0] + h * args.dx.stride[2];
-        copy2d(conv.W, conv.C, block + ((h - first_h) * plan.width + conv.pad_w) * conv.C, conv.C, 1, dx,
+        copy2d(conv.W, conv.C, block.data + ((h - first_h) * plan.width + conv.pad_w) * conv.C, conv.C, 1, dx,
                args.dx.stride[3], args.dx.stride[1]);
     }
 }
 
-// Filter k into the pieces of all filters; `filter` has room for it.
+// Filter k into the pieces of all filters; `filter` has room for it, with zeros where it has nothing.
 template <class T>
 void pack_pieces(const DgradPlan<T>& plan, const Conv2d& conv, const Tensor& w, int64_t k, T* filter, T* pieces) {
     const Slabs<T>& slabs = plan.slabs;
-    std::memset(filter, 0, size_t(slabs.filter_size) * sizeof(T));
     pack_filter(w, k, filter, slabs.r_step, slabs.s_step);
     for (int64_t slab = 0; slab < slabs.outer * slabs.rows; ++slab)
         for (int64_t piece = 0; piece < slabs.pieces; ++piece)
@@ -308,6 +325,8 @@ void run_typed(const Conv2dProblem& problem, const DgradArgs& args, void* worksp
     const Pool2d& pool = problem.pool;
     const DgradPlan<T> plan(problem);
     const DgradWorkspace<T> space(problem, plan, workspace);
+    for (int thread = 0; thread < problem.threads; ++thread)
+        std::memset(space.of(thread).filter, 0, size_t(plan.slabs.filter_size) * sizeof(T));
     parallel_for(problem.threads, conv.K,
                  [&](int64_t k, int thread) { pack_pieces(plan, conv, args.w, k, space.of(thread).filter, space.w); });
     for (int64_t k = 0; k < plan.set_filters; ++k) space.k_offset[k] = int32_t(k * plan.piece_size);

@@ -8,13 +8,14 @@
 //   2. a work item has some filters and some blocks; for each tile (some rows of dy, or a part of one) it lists the
 //      filters' live gradients and where in a block these point, and adds them up block by block. What a tile
 //      points to in one block stays in the first-level cache over all filters and kernel positions, and every
-//      multiply-add reads x from there.
+//      multiply-add reads x from there. Small images have short lists, of little use for a tile of x: there all items
+//      share the lists, which a step before makes, and have all filters for some blocks.
 // Every element of dw has one owner, which sees images and tiles in order: no partial sums to merge, and
 // the same bits for any number of threads.
 #include "isa_kernels.h"
-#include "live.h"
 #include "parallel.h"
 #include "pool_window.h"
+#include "window_lists.h"
 
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
@@ -24,21 +25,27 @@ constexpr int64_t tile_bytes = 24 << 10;   // of a block that a tile points to: 
 constexpr int64_t least_entries = 24;      // of a full list, so that adding to dw costs little
 constexpr int64_t bytes_per_vector = 3;    // of a tile of x, for a multiply-add of one vector: the most
 constexpr int64_t least_items = 8;
+constexpr int64_t shared_bytes = 512 << 10;  // of lists that all items share
+constexpr int64_t least_parts = 4;           // that lists are used for, if it is to pay to merge their entries
 
 template <class T>
 struct WgradPlan {
-    int64_t height, width;            // of a packed image
-    int64_t filters;                  // of one group
-    int64_t blocks_per_group;         // blocks of channels
-    int64_t channels;                 // of a block: those that the last one lacks are zeros
-    Slabs<T> slabs;                   // of one block
-    int64_t image_size;               // elements of an image in a block
-    int64_t images;                   // at a time
-    int64_t front_slack, block_size;  // elements before a block's first image, and in all
-    int64_t tile_rows, tile_columns;  // of dy, in a tile; the rows may be those of several images
-    int64_t tiles_across;
+    int64_t height, width;                    // of a packed image
+    int64_t filters;                          // of one group
+    int64_t blocks_per_group;                 // blocks of channels
+    int64_t channels;                         // of a block: those that the last one lacks are zeros
+    Slabs<T> slabs;                           // of one block
+    int64_t image_size;                       // elements of an image in a block
+    int64_t images;                           // at a time
+    int64_t front_slack, block_size;          // elements before a block's first image, and in all
+    int64_t tile_rows, tile_columns;          // of dy, in a tile; the rows may be those of several images
+    int64_t tiles_across, tiles;              // tiles: at most, of the images at a time
     int64_t capacity;                         // of a list
+    int64_t plane_lines, plane_width;         // that a window has in a tile's Plane, that the tile has
+    int64_t plane_size;                       // 0: windows do not overlap, there is no plane
     int64_t parts;                            // what a block of a filter is cut into for the registers
+    bool shared_lists;                        // made before, once for all items
+    int64_t filters_listed;                   // at a time
     int64_t filters_at_once, ranges, shares;  // an item has filters_at_once filters and a share of their blocks
 
     static int64_t packed_width(const Conv2d& conv) {
@@ -83,13 +90,36 @@ struct WgradPlan {
         capacity = tile_rows * tile_columns + list_slack;
 
         parts = slabs.outer * slabs.row_groups * slabs.pieces;
-        // So many filters that what they add up outweighs bringing a tile of x close; 8: as copies turn around at a
-        // time.
-        const int64_t tile_vectors = tile_rows * tile_columns * slabs.filter_size / lanes<T>;
-        filters_at_once = max(max(8, ceil_div(conv.K, least_items)), ceil_div(bytes, bytes_per_vector * tile_vectors));
+        // Merging takes its time, once for all parts of a filter.
+        plane_lines = (pool.window_h - 1) * pool.dilation_h + 1;
+        plane_width = (tile_columns - 1) * pool.stride_w + (pool.window_w - 1) * pool.dilation_w + 1;
+        const bool overlap = plane_lines > pool.stride_h || plane_width > tile_columns * pool.stride_w;
+        const bool merge = overlap && parts * blocks_per_group >= least_parts;
+        plane_size = merge ? round_up(tile_rows * max(plane_lines, pool.stride_h) * plane_width, lanes<T>) : 0;
+        tiles = ceil_div(images * pool.P, tile_rows) * tiles_across;
+        filters_listed = max(8, ceil_div(conv.K, least_items));  // 8: as copies turn around at a time
+        shared_lists =
+            blocks_per_group > 1 && tiles * conv.K * capacity * int64_t(sizeof(T) + sizeof(int32_t)) <= shared_bytes;
+        if (shared_lists) {  // a tile of x is brought close once for as many filters as can be
+            shares = min(blocks_per_group, least_items);
+            filters_at_once = ceil_div(conv.K, ceil_div(least_items, shares));
+        } else {  // for so many that what they add up outweighs bringing it close
+            const int64_t tile_vectors = tile_rows * tile_columns * slabs.filter_size / lanes<T>;
+            filters_listed = max(filters_listed, ceil_div(bytes, bytes_per_vector * tile_vectors));
+            filters_at_once = filters_listed;
+            shares = min(blocks_per_group, ceil_div(least_items, ceil_div(conv.K, filters_at_once)));
+        }
         ranges = ceil_div(conv.K, filters_at_once);
-        shares = min(blocks_per_group, ceil_div(least_items, ranges));  // each makes the lists anew
     }
+};
+
+// The lists of one tile: list i, of filter first_k + i, has the entries first[i] .. last[i].
+template <class T>
+struct TileLists {
+    int32_t* offset;
+    T* g;
+    int64_t *first, *last;
+    int64_t first_k;
 };
 
 template <class T>
@@ -97,29 +127,37 @@ struct WgradWorkspace {
     T* dw;         // packed filters: [block of a group][k]
     T* x;          // packed images: [group][block]
     double* bias;  // [k]: sums of live gradients
-    // Of thread 0, for one tile and the filters of an item:
-    T* g;  // [k][capacity]: lists of entries, which end before last[k]
-    int32_t* offset;
-    int64_t *first, *last;
+    // Lists of `capacity` entries: shared [tile][k], or else of thread 0 [k of an item].
+    TileLists<T> lists;
+    // Of thread 0, for one tile and the filters that are listed at a time:
     T* dy;  // [k][rows][columns], the codes the same way
     uint8_t* code;
     int32_t *place, *first_row, *last_row;  // [rows][columns], see Windows
+    T* plane;                               // see Plane
+    int32_t* plane_offset;
     size_t per_thread, bytes;
 
     WgradWorkspace(const Conv2dProblem& problem, const WgradPlan<T>& plan, void* start) {
-        const int64_t K = plan.filters_at_once, windows = plan.tile_rows * plan.tile_columns;
+        const int64_t K = plan.filters_listed, windows = plan.tile_rows * plan.tile_columns;
         Carver carver(start);
+        const auto take_lists = [&](int64_t count) {
+            lists.g = carver.take<T>(count * plan.capacity);
+            lists.offset = carver.take<int32_t>(count * plan.capacity);
+            lists.first = carver.take<int64_t>(count), lists.last = carver.take<int64_t>(count);
+            lists.first_k = 0;
+        };
         dw = carver.take<T>(plan.blocks_per_group * problem.conv.K * plan.slabs.filter_size);
         x = carver.take<T>(problem.conv.groups * plan.blocks_per_group * plan.block_size);
         bias = carver.take<double>(problem.conv.K);
+        if (plan.shared_lists) take_lists(plan.tiles * problem.conv.K);
         const size_t shared = carver.used();
-        g = carver.take<T>(K * plan.capacity);
-        offset = carver.take<int32_t>(K * plan.capacity);
-        first = carver.take<int64_t>(K), last = carver.take<int64_t>(K);
+        if (!plan.shared_lists) take_lists(K);
         dy = carver.take<T>(K * windows);
         code = carver.take<uint8_t>(K * windows);
         place = carver.take<int32_t>(windows);
         first_row = carver.take<int32_t>(windows), last_row = carver.take<int32_t>(windows);
+        plane = carver.take<T>(plan.plane_size + 1);
+        plane_offset = carver.take<int32_t>(plan.plane_size);
         per_thread = carver.used() - shared;
         bytes = shared + per_thread * size_t(problem.threads);
     }
@@ -127,9 +165,17 @@ struct WgradWorkspace {
     WgradWorkspace of(int thread) const {
         WgradWorkspace mine = *this;
         const auto move = [&](auto*& array) { array = of_thread(array, thread, per_thread); };
-        move(mine.g), move(mine.offset), move(mine.first), move(mine.last), move(mine.dy), move(mine.code);
-        move(mine.place), move(mine.first_row), move(mine.last_row);
+        move(mine.dy), move(mine.code), move(mine.place), move(mine.first_row), move(mine.last_row);
+        move(mine.plane), move(mine.plane_offset);
         return mine;
+    }
+    // A tile's lists for filters from first_k on, where they are a thread's own.
+    TileLists<T> lists_of(const WgradPlan<T>& plan, int64_t K, int64_t tile, int thread, int64_t first_k) const {
+        if (plan.shared_lists)
+            return {lists.offset + tile * K * plan.capacity, lists.g + tile * K * plan.capacity, lists.first + tile * K,
+                    lists.last + tile * K, 0};
+        const auto mine = [&](auto* array) { return of_thread(array, thread, per_thread); };
+        return {mine(lists.offset), mine(lists.g), mine(lists.first), mine(lists.last), first_k};
     }
 };
 
@@ -155,64 +201,21 @@ inline void stage_codes(const Conv2dProblem& problem, const uint8_t* code, int64
     }
 }
 
-// The gradients of a tile, one after another, are those of windows that start at `place` in a block of x. The window
-// position (i, j) that a code names lies i * row_step + j * column_step further, and inside of the convolution's
-// output where first_row <= i < last_row.
-struct Windows {
-    int64_t count;
-    const int32_t *place, *first_row, *last_row;
-    int32_t row_step, column_step;
-    int window_w;
-};
-
-// Appends the live gradients of one filter in a tile to a list; returns their sum.
-template <class T>
-double list_filter(const Windows& windows, const T* dy, const uint8_t* code, int32_t* offsets, T* values,
-                   int64_t& count) {
-    // code / window_w for any byte, without a division: exact, since 255 * 254 < 65536.
-    const int reciprocal = (65536 + windows.window_w - 1) / windows.window_w;
-    double sum = 0;
-    int64_t at = 0;
-    if constexpr (sizeof(T) == 4) {
-        constexpr int W = lanes<T>;
-        Vec<T> sums = {};
-        for (; at + W <= windows.count; at += W) {
-            const Mask<T> codes = load_bytes<T>(code + at);
-            const Mask<T> i = (codes * reciprocal) >> 16, j = codes - i * windows.window_w;
-            const Vec<T> g = load(dy + at);
-            const Mask<T> live = (i >= load(windows.first_row + at)) & (i < load(windows.last_row + at)) & (g != 0);
-            sums += select(live, g, Vec<T>{});
-            append(live, load(windows.place + at) + i * windows.row_step + j * windows.column_step, g, offsets, values,
-                   count);
-        }
-        for (int i = 0; i < W; ++i) sum += sums[i];
-    }
-    for (; at < windows.count; ++at) {
-        const int i = (code[at] * reciprocal) >> 16, j = code[at] - i * windows.window_w;
-        const bool live = i >= windows.first_row[at] && i < windows.last_row[at] && dy[at] != 0;
-        sum += select(live, dy[at], T(0));
-        append(live, windows.place[at] + i * windows.row_step + j * windows.column_step, dy[at], offsets, values,
-               count);
-    }
-    return sum;
-}
-
-// Lists the live gradients of one tile of `images` images from first_image on for an item's filters, and adds them to
+// Lists the live gradients of one tile of `images` images from first_image on for some filters, and adds them to
 // bias (may be null).
 template <class T>
 void list_tile(const Conv2dProblem& problem, const WgradPlan<T>& plan, const WgradArgs& args,
-               const WgradWorkspace<T>& space, int64_t first_image, int64_t images, int64_t tile, const WgradItem& item,
-               double* bias) {
+               const WgradWorkspace<T>& space, int64_t first_image, int64_t images, int64_t tile, int64_t first_k,
+               int64_t filters, const TileLists<T>& lists, double* bias) {
     const Conv2d& conv = problem.conv;
     const Pool2d& pool = problem.pool;
-    const int64_t first_k = item.first_k, filters = item.filters;
     const int64_t first_q = tile % plan.tiles_across * plan.tile_columns;
     const int64_t columns = min(plan.tile_columns, pool.Q - first_q);
     const int64_t first_row = tile / plan.tiles_across * plan.tile_rows;
     const int64_t rows = min(plan.tile_rows, images * pool.P - first_row);
     const int64_t line = conv.stride_h * plan.width * plan.channels, column = conv.stride_w * plan.channels;
     const T* dy = space.dy;
-    int64_t dy_k = rows * columns;
+    int64_t dy_k = rows * columns, plane_line = 0;
     for (int64_t row = 0; row < rows; ++row) {
         const int64_t image = (first_row + row) / pool.P, pp = (first_row + row) % pool.P, at = row * columns;
         const T* dy_row = static_cast<const T*>(args.dy.data) + (first_image + image) * args.dy.stride[0] +
@@ -224,29 +227,44 @@ void list_tile(const Conv2dProblem& problem, const WgradPlan<T>& plan, const Wgr
         const int64_t p = pp * pool.stride_h - pool.pad_h;
         const Range inside = valid_positions(p, pool.dilation_h, pool.window_h, conv.P);
         const int64_t start = image * plan.image_size + p * line + (first_q * pool.stride_w - pool.pad_w) * column;
+        int64_t place = start, step = pool.stride_w * column;
+        if (plan.plane_size) {
+            if (row) plane_line += pp ? pool.stride_h : plan.plane_lines;
+            int32_t* offset = space.plane_offset + plane_line * plan.plane_width;
+            for (int64_t i = 0; i < plan.plane_lines; ++i)
+                for (int64_t j = 0; j < plan.plane_width; ++j) *offset++ = int32_t(start + i * line + j * column);
+            place = plane_line * plan.plane_width, step = pool.stride_w;
+        }
         for (int64_t q = 0; q < columns; ++q) {
-            space.place[at + q] = int32_t(start + q * pool.stride_w * column);
+            space.place[at + q] = int32_t(place + q * step);
             space.first_row[at + q] = int32_t(inside.first), space.last_row[at + q] = int32_t(inside.last);
         }
     }
+    const bool merge = plan.plane_size > 0;
     const Windows windows = {rows * columns,
                              space.place,
                              space.first_row,
                              space.last_row,
-                             int32_t(pool.dilation_h * line),
-                             int32_t(pool.dilation_w * column),
+                             int32_t(pool.dilation_h * (merge ? plan.plane_width : line)),
+                             int32_t(pool.dilation_w * (merge ? 1 : column)),
                              int(pool.window_w)};
+    const Plane<T> plane = {round_up((plane_line + plan.plane_lines) * plan.plane_width, lanes<T>), space.plane_offset,
+                            space.plane};
     for (int64_t k = 0; k < filters; ++k) {
-        space.first[k] = space.last[k] = k * plan.capacity;
-        const double sum =
-            list_filter(windows, dy + k * dy_k, space.code + k * rows * columns, space.offset, space.g, space.last[k]);
-        if (bias) bias[k] += sum;
+        const int64_t list = first_k + k - lists.first_k;
+        lists.first[list] = lists.last[list] = list * plan.capacity;
+        const T* const g = dy + k * dy_k;
+        const uint8_t* const code = space.code + k * rows * columns;
+        const double sum = merge ? list_merged(windows, plane, g, code, lists.offset, lists.g, lists.last[list])
+                                 : list_windows(windows, g, code, lists.offset, lists.g, lists.last[list]);
+        if (bias) bias[first_k + k] += sum;
     }
 }
 
-// Adds the lists of one tile to an item's part of dw.
+// Adds the lists of one tile, the first one or a further one, to an item's part of dw.
 template <class T>
-void add_tile(const WgradPlan<T>& plan, const Conv2d& conv, const WgradWorkspace<T>& space, const WgradItem& item) {
+void add_tile(const WgradPlan<T>& plan, const Conv2d& conv, const WgradWorkspace<T>& space, const WgradItem& item,
+              const TileLists<T>& lists, bool first_tile) {
     const Slabs<T>& slabs = plan.slabs;
     constexpr int W = lanes<T>;
     for (int64_t part = item.first_block * plan.parts; part < item.last_block * plan.parts; ++part) {
@@ -259,11 +277,11 @@ void add_tile(const WgradPlan<T>& plan, const Conv2d& conv, const WgradWorkspace
         T* to = space.dw + (block * conv.K + item.first_k) * slabs.filter_size +
                 ((outer * slabs.rows + row) * slabs.vectors + piece * slabs.vectors_at_once) * W;
         for (int64_t k = 0, same_group; k < item.filters; k += same_group) {
-            const int64_t group = (item.first_k + k) / plan.filters;
+            const int64_t group = (item.first_k + k) / plan.filters, list = item.first_k + k - lists.first_k;
             same_group = min(item.filters, (group + 1) * plan.filters - item.first_k) - k;
-            add({space.offset, space.g, space.first + k, space.last + k, 1, same_group},
+            add({lists.offset, lists.g, lists.first + list, lists.last + list, 1, same_group},
                 from + group * plan.blocks_per_group * plan.block_size, slabs.row_step, to + k * slabs.filter_size,
-                slabs.vectors * W, slabs.filter_size);
+                slabs.vectors * W, slabs.filter_size, first_tile);
         }
     }
 }
@@ -287,13 +305,7 @@ void pack_row(const Conv2d& conv, const WgradPlan<T>& plan, const Tensor& x, int
     }
 }
 
-// Sets an item's part of dw, packed, to zero, or writes it out.
-template <class T>
-void clear_item(const WgradPlan<T>& plan, const Conv2d& conv, T* dw, const WgradItem& item) {
-    for (int64_t block = item.first_block; block < item.last_block; ++block)
-        std::memset(dw + (block * conv.K + item.first_k) * plan.slabs.filter_size, 0,
-                    size_t(item.filters * plan.slabs.filter_size) * sizeof(T));
-}
+// Writes out an item's part of dw.
 template <class T>
 void write_item(const WgradPlan<T>& plan, const Conv2d& conv, const T* packed, const WgradItem& item,
                 const Tensor& dw) {
@@ -314,6 +326,8 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
     // Without dw there are no blocks of it to share out, just lists.
     const int64_t shares = args.dw.data ? plan.shares : 1, blocks = args.dw.data ? plan.blocks_per_group : 0;
     for (int64_t k = 0; k < conv.K; ++k) space.bias[k] = 0;
+    for (int thread = 0; thread < problem.threads; ++thread)
+        std::memset(space.of(thread).plane, 0, size_t(plan.plane_size + 1) * sizeof(T));
     for (int64_t first = 0; first < conv.N; first += plan.images) {
         const int64_t images = min(plan.images, conv.N - first);
         if (args.dw.data)
@@ -322,17 +336,27 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
                 pack_row(conv, plan, args.x, first + image, image, row % plan.height, space.x);
             });
         const int64_t tiles = ceil_div(images * problem.pool.P, plan.tile_rows) * plan.tiles_across;
+        const auto list = [&](int64_t tile, int64_t first_k, int64_t filters, int thread, double* bias) {
+            const TileLists<T> lists = space.lists_of(plan, conv.K, tile, thread, first_k);
+            list_tile(problem, plan, args, space.of(thread), first, images, tile, first_k, filters, lists, bias);
+            return lists;
+        };
+        if (plan.shared_lists)
+            parallel_for(problem.threads, ceil_div(conv.K, plan.filters_listed), [&](int64_t number, int thread) {
+                const int64_t first_k = number * plan.filters_listed;
+                for (int64_t tile = 0; tile < tiles; ++tile)
+                    list(tile, first_k, min(plan.filters_listed, conv.K - first_k), thread, space.bias);
+            });
         parallel_for(problem.threads, plan.ranges * shares, [&](int64_t number, int thread) {
             const int64_t share = number % shares, first_k = number / shares * plan.filters_at_once;
             const WgradItem item = {first_k, min(plan.filters_at_once, conv.K - first_k), blocks * share / shares,
                                     blocks * (share + 1) / shares};
-            const WgradWorkspace<T> mine = space.of(thread);
-            double* bias = share ? nullptr : space.bias + first_k;  // one share adds it up
-            if (first == 0) clear_item(plan, conv, space.dw, item);
-            for (int64_t tile = 0; tile < tiles; ++tile) {
-                list_tile(problem, plan, args, mine, first, images, tile, item, bias);
-                add_tile(plan, conv, mine, item);
-            }
+            double* bias = share ? nullptr : space.bias;  // one share adds it up
+            for (int64_t tile = 0; tile < tiles; ++tile)
+                add_tile(plan, conv, space, item,
+                         plan.shared_lists ? space.lists_of(plan, conv.K, tile, thread, first_k)
+                                           : list(tile, first_k, item.filters, thread, bias),
+                         first == 0 && tile == 0);
             if (first + images == conv.N && blocks) write_item(plan, conv, space.dw, item, args.dw);
         });
     }

@@ -54,7 +54,7 @@ struct Workspace {
     T *input, *tiles;    // [row][width][C], [position][tile][pitch]
     T *products, *conv;  // [position][tile][block_size], [row][Q][block_size]
     T* row;
-    int32_t* offsets;
+    Pixel* pixels;  // the tiles
     size_t per_thread, bytes;
 
     Workspace(const Conv2dProblem& problem, const Plan& plan, void* start) {
@@ -69,7 +69,7 @@ struct Workspace {
         products = carver.take<T>(positions * plan.tiles() * block_size);
         conv = carver.take<T>(plan.tile_rows * tile_out * shape.Q * block_size);
         row = carver.take<T>(problem.pool.Q * block_size);
-        offsets = carver.take<int32_t>(plan.tiles());
+        pixels = carver.take<Pixel>(plan.tiles());
         per_thread = carver.used() - shared;
         bytes = shared + per_thread * size_t(problem.threads);
     }
@@ -185,14 +185,17 @@ void finish_tile(const T* in, int64_t step, const T* bias, int vectors, int64_t 
 }
 
 template <int VECTORS>
-void compute_block(const Conv2d& conv, const Plan& plan, const T* tiles, const int32_t* offsets, int64_t count,
+void compute_block(const Conv2d& conv, const Plan& plan, const T* tiles, const Pixel* pixels, int64_t count,
                    const T* weights, T* products) {
-    const PixelGroups<T, VECTORS> groups(count);
-    const Part channels = {0, int32_t(conv.C)};
+    const Part channels = {0, int32_t(conv.C), 0};
     const T zeros[VECTORS * W] = {};
+    PixelGroups groups[2];
+    split_evenly(0, count, groups);
     for (int64_t position = 0; position < positions; ++position)
-        groups.run(tiles + position * count * plan.pitch, offsets, &channels, &channels + 1,
-                   weights + position * conv.C * VECTORS * W, zeros, products + position * count * VECTORS * W);
+        for (const PixelGroups& some : groups)
+            run_groups<T, VECTORS>(some, tiles + position * count * plan.pitch, pixels, &channels, &channels + 1,
+                                   weights + position * conv.C * VECTORS * W, zeros,
+                                   products + position * count * VECTORS * W);
 }
 
 void compute_item(const Conv2dProblem& problem, const Plan& plan, const FpropArgs& args, const Workspace& space,
@@ -201,7 +204,7 @@ void compute_item(const Conv2dProblem& problem, const Plan& plan, const FpropArg
     const auto mine = [&](auto* of_thread_0) { return of_thread(of_thread_0, thread, space.per_thread); };
     T *input = mine(space.input), *tiles = mine(space.tiles), *products = mine(space.products);
     T* buffer = mine(space.conv);
-    int32_t* offsets = mine(space.offsets);
+    Pixel* pixels = mine(space.pixels);
 
     const int64_t n = item / plan.chunks, first_row = item % plan.chunks * plan.rows;
     const int64_t last_row = min(problem.pool.P, first_row + plan.rows);
@@ -214,12 +217,12 @@ void compute_item(const Conv2dProblem& problem, const Plan& plan, const FpropArg
         const int64_t row = tile / plan.tile_columns * tile_out, column = tile % plan.tile_columns * tile_out;
         transform_tile(input + (row * plan.width + column) * conv.C, plan.width * conv.C, conv.C, conv.C,
                        tiles + tile * plan.pitch, count * plan.pitch);
-        offsets[tile] = int32_t(tile * plan.pitch);
+        pixels[tile] = {int32_t(tile * plan.pitch), int32_t(tile * W)};
     }
     for (int64_t block = 0; block < plan.blocks; ++block) {
         const int vectors = plan.vectors(conv, block);
         const int64_t width = vectors * W, first_k = block * block_size;
-        (vectors == 1 ? compute_block<1> : compute_block<2>)(conv, plan, tiles, offsets, count,
+        (vectors == 1 ? compute_block<1> : compute_block<2>)(conv, plan, tiles, pixels, count,
                                                              space.weights + block * positions * conv.C * block_size,
                                                              products);
         for (int64_t tile = 0; tile < count; ++tile) {

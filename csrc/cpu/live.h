@@ -63,14 +63,15 @@ struct Lists {
 };
 
 // For every list: to[row][v] += sum over its entries of g * from[offset][row][v], for ROWS x VECTORS vectors; the
-// next list's `to` lies to_step further. The sum starts at zero, so that it need not wait for `to`, which the list
-// before may just have written.
+// next list's `to` lies to_step further. Where `first_sum`, `to` holds nothing yet. The sum starts at zero, so that it
+// need not wait for `to`, which the list before may just have written.
 template <class T, int ROWS, int VECTORS>
-void accumulate(const Lists<T>& lists, const T* from, int64_t from_row, T* to, int64_t to_row, int64_t to_step) {
+void accumulate(const Lists<T>& lists, const T* from, int64_t from_row, T* to, int64_t to_row, int64_t to_step,
+                bool first_sum) {
     constexpr int W = lanes<T>;
     const int64_t *first = lists.first, *last = lists.last;
     for (int64_t list = 0; list < lists.count; ++list, to += to_step, first += lists.step, last += lists.step) {
-        if (*first == *last) continue;
+        if (*first == *last && !first_sum) continue;
         Vec<T> acc[ROWS][VECTORS] = {};
         for (int64_t i = *first; i < *last; ++i) {
             const T* at = from + lists.offset[i];
@@ -85,13 +86,13 @@ void accumulate(const Lists<T>& lists, const T* from, int64_t from_row, T* to, i
 #pragma GCC unroll 12
             for (int v = 0; v < VECTORS; ++v) {
                 T* at = to + row * to_row + v * W;
-                store(at, load(at) + acc[row][v]);
+                store(at, first_sum ? acc[row][v] : load(at) + acc[row][v]);
             }
     }
 }
 
 template <class T>
-using Accumulate = void (*)(const Lists<T>&, const T*, int64_t, T*, int64_t, int64_t);
+using Accumulate = void (*)(const Lists<T>&, const T*, int64_t, T*, int64_t, int64_t, bool);
 
 // accumulate<T, rows, vectors> for numbers known at run time.
 template <class T, int ROWS = 1, int VECTORS = 1>

@@ -18,32 +18,41 @@ constexpr int max_pixels = 6;
 #endif
 constexpr int max_vectors = 2;
 
-// A stretch of the reduction that lies side by side in the packed input.
+// A stretch of the reduction that lies side by side in the packed input, from `offset` on. Its weights follow those of
+// the part before, but for `skip`.
 struct Part {
-    int32_t offset, length;
+    int32_t offset, length, skip;
 };
 
-// out[i][v] = bias[v] (null: out[i][v] itself) + the sum over the parts. offsets[i]: pixel i's first element.
+// Where a pixel's first element is in the packed input, and where its first sum would be in an output of one vector a
+// pixel.
+struct Pixel {
+    int32_t offset, place;
+};
+
+// out[pixel][v] = bias[v] (null: out[pixel][v] itself) + the sum over the parts.
 template <class T, int PIXELS, int VECTORS>
-void micro_kernel(const T* x, const int32_t* offsets, const Part* part, const Part* last_part, const T* w,
-                  const T* bias, T* out) {
+void micro_kernel(const T* x, const Pixel* pixels, const Part* part, const Part* last_part, const T* w, const T* bias,
+                  T* out) {
     constexpr int W = lanes<T>;
     Vec<T> acc[PIXELS][VECTORS];
 #pragma GCC unroll 12
     for (int i = 0; i < PIXELS; ++i)
 #pragma GCC unroll 2
-        for (int v = 0; v < VECTORS; ++v) acc[i][v] = load(bias ? bias + v * W : out + (i * VECTORS + v) * W);
+        for (int v = 0; v < VECTORS; ++v)
+            acc[i][v] = load(bias ? bias + v * W : out + int64_t(pixels[i].place) * VECTORS + v * W);
     for (; part < last_part; ++part) {
-        const T* pixel[PIXELS];
+        const T* x_at[PIXELS];
 #pragma GCC unroll 12
-        for (int i = 0; i < PIXELS; ++i) pixel[i] = x + offsets[i] + part->offset;
+        for (int i = 0; i < PIXELS; ++i) x_at[i] = x + pixels[i].offset + part->offset;
+        w += part->skip * (VECTORS * W);
         for (int64_t t = 0; t < part->length; ++t, w += VECTORS * W) {
             Vec<T> weight[VECTORS];
 #pragma GCC unroll 2
             for (int v = 0; v < VECTORS; ++v) weight[v] = load(w + v * W);
 #pragma GCC unroll 12
             for (int i = 0; i < PIXELS; ++i) {
-                const Vec<T> value = splat(pixel[i][t]);
+                const Vec<T> value = splat(x_at[i][t]);
 #pragma GCC unroll 2
                 for (int v = 0; v < VECTORS; ++v) acc[i][v] += value * weight[v];
             }
@@ -52,11 +61,11 @@ void micro_kernel(const T* x, const int32_t* offsets, const Part* part, const Pa
 #pragma GCC unroll 12
     for (int i = 0; i < PIXELS; ++i)
 #pragma GCC unroll 2
-        for (int v = 0; v < VECTORS; ++v) store(out + (i * VECTORS + v) * W, acc[i][v]);
+        for (int v = 0; v < VECTORS; ++v) store(out + int64_t(pixels[i].place) * VECTORS + v * W, acc[i][v]);
 }
 
 template <class T>
-using MicroKernel = void (*)(const T*, const int32_t*, const Part*, const Part*, const T*, const T*, T*);
+using MicroKernel = void (*)(const T*, const Pixel*, const Part*, const Part*, const T*, const T*, T*);
 
 // micro_kernel<T, pixels, VECTORS> for a number known at run time.
 template <class T, int VECTORS, int PIXELS = max_pixels>
@@ -66,28 +75,29 @@ MicroKernel<T> micro_kernel_for(int64_t pixels) {
     return micro_kernel<T, PIXELS, VECTORS>;
 }
 
-// Pixels in groups of nearly the same size, none larger than max_pixels, so that all fill the registers.
-template <class T, int VECTORS>
-class PixelGroups {
-public:
-    explicit PixelGroups(int64_t pixels) : count_(ceil_div(pixels, max_pixels)) {
-        least_ = count_ ? pixels / count_ : 0, larger_ = count_ ? pixels % count_ : 0;
-        small_ = micro_kernel_for<T, VECTORS>(least_), large_ = micro_kernel_for<T, VECTORS>(least_ + 1);
-    }
-    // micro_kernel for all pixels; out is [pixel][VECTORS * lanes].
-    void run(const T* x, const int32_t* offsets, const Part* first, const Part* last, const T* w, const T* bias,
-             T* out) const {
-        int64_t pixel = 0;
-        for (int64_t g = 0; g < count_; ++g) {
-            (g < larger_ ? large_ : small_)(x, offsets + pixel, first, last, w, bias, out + pixel * VECTORS * lanes<T>);
-            pixel += least_ + (g < larger_);
-        }
-    }
-
-private:
-    int64_t count_, least_, larger_;
-    MicroKernel<T> small_, large_;
+// `count` groups of `size` pixels each, from pixel `first` on.
+struct PixelGroups {
+    int64_t first, count, size;
 };
+
+// Pixels in groups of nearly the same size, none larger than max_pixels, so that all fill the registers: of the larger
+// ones, then of those that have a pixel less.
+inline void split_evenly(int64_t first, int64_t pixels, PixelGroups (&groups)[2]) {
+    const int64_t count = ceil_div(pixels, max_pixels), size = count ? pixels / count : 0;
+    const int64_t larger = pixels - count * size;
+    groups[0] = {first, larger, size + 1};
+    groups[1] = {first + larger * (size + 1), count - larger, size};
+}
+
+// micro_kernel for all of these groups.
+template <class T, int VECTORS>
+void run_groups(const PixelGroups& groups, const T* x, const Pixel* pixels, const Part* first, const Part* last,
+                const T* w, const T* bias, T* out) {
+    if (groups.count == 0) return;
+    const MicroKernel<T> kernel = micro_kernel_for<T, VECTORS>(groups.size);
+    pixels += groups.first;
+    for (int64_t g = 0; g < groups.count; ++g, pixels += groups.size) kernel(x, pixels, first, last, w, bias, out);
+}
 
 }  // namespace
 }  // namespace fastconv::cpu::FASTCONV_ISA

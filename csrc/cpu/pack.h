@@ -69,6 +69,16 @@ inline void copy_row(int64_t columns, const T* src, T* dst) {
     for (; j < columns; ++j) dst[j] = src[j];
 }
 
+// The same for zeros.
+template <class T>
+inline void clear_row(int64_t columns, T* dst) {
+    constexpr int64_t step = 32 / int64_t(sizeof(T));
+    if (columns > 4 * step) return void(std::memset(dst, 0, size_t(columns) * sizeof(T)));
+    int64_t j = 0;
+    for (; j + step <= columns; j += step) std::memset(dst + j, 0, 32);
+    for (; j < columns; ++j) dst[j] = 0;
+}
+
 // dst[i * dst_row + j * dst_column] = src[i * src_row + j * src_column].
 template <class T>
 inline void copy2d(int64_t rows, int64_t columns, const T* src, int64_t src_row, int64_t src_column, T* dst,
@@ -108,13 +118,13 @@ inline void pack_rows(const Tensor& x, int64_t n, int64_t h0, int64_t rows, int6
         const bool inside = h >= 0 && h < H;
         const int64_t from = inside ? first : width, to = inside ? last : width;
         const int64_t zeros = C == pixel ? from : width;
-        std::memset(out, 0, size_t(zeros * pixel) * sizeof(T));
+        clear_row(zeros * pixel, out);
         if (from < to) {
             const T* src =
                 static_cast<const T*>(x.data) + n * x.stride[0] + h * x.stride[2] + (w0 + from) * x.stride[3];
             copy2d(to - from, C, src, x.stride[3], x.stride[1], out + from * pixel, pixel, 1);
         }
-        if (zeros < width) std::memset(out + to * pixel, 0, size_t((width - to) * pixel) * sizeof(T));
+        if (zeros < width) clear_row((width - to) * pixel, out + to * pixel);
     }
 }
 

@@ -16,7 +16,7 @@ inline Range valid_positions(int64_t start, int64_t dilation, int64_t window, in
     if (start >= 0 && start + (window - 1) * dilation < size) return {0, window};  // nearly always: no division
     const int64_t first = start >= 0 ? 0 : ceil_div(-start, dilation);
     const int64_t last = start >= size ? 0 : min(window, ceil_div(size - start, dilation));
-    return {first, max(first, last)};
+    return first < last ? Range{first, last} : Range{0, 0};
 }
 
 // The values of one window for the channels of one vector (V = Vec<T>) or for one channel (V = T): position (i, j) at
