@@ -25,12 +25,12 @@ BLOCKS = [(d, after) for d in DIRECTIONS for after in AFTER]
 def counted_kernels():
     if missing := emulated.missing():
         pytest.skip(f"needs {', '.join(missing)}")
-    module, before = emulated.load_kernels("race"), kernels.modules.get("emulated")
-    kernels.modules["emulated"] = module
+    module = emulated.load_kernels("race")
     emulated.configure(module, count=True)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(kernels.modules, "emulated", module)
+        yield
     emulated.configure(module)
-    kernels.modules["emulated"] = before
 
 
 def count(direction, after, columns, others, dtype, layout, w_layout=None):
