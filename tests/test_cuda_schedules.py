@@ -1,5 +1,7 @@
 """CUDA kernels in the emulator: the same bits in whatever order threads run."""
 
+import functools
+
 import pytest
 import torch
 
@@ -12,6 +14,17 @@ POOLS = {
     "overlap": "mb2ic5ih9iw11_pool3x3s2x2p1x1d1x1c1_f32_nchw",
     "overlap, channels_last": "mb1ic24ih9iw9_pool3x3s1x2p1x1d1x1c0_f16_nhwc",
     "2x2 planes": "mb2ic5ih10iw16_pool2x2s2x2p0x0d1x1c0_bf16_nchw",
+}
+# Small, and with them all tiles, ways to read an operand, kinds of output, and turns of the loops.
+CONVOLUTIONS = {
+    "wide tile": "mb1ic8ih7iw9oc36kh3kw3ph1pw1_f32_nhwc",
+    "planes": "mb1ic5ih6iw11oc34kh3kw2ph1pw0_f64_nchw",
+    "stride, groups": "mb1ic10ih11iw9oc20kh3kw3sh2sw3ph1pw1g2_f16_nhwc",
+    "relu, two splits": "mb2ic3ih12iw11oc16kh3kw3ph1pw1_relu_f32_nchw",
+    "relu of one group's vectors": "mb1ic8ih7iw9oc8kh3kw3ph1pw1_relu_bf16_nhwc",
+    "pool": "mb1ic8ih10iw9oc36kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
+    "overlapping pool": "mb1ic4ih11iw9oc7kh3kw3ph1pw1_pool3x3s2x2p1x1d1x1c1_f64_nchw",
+    "pool in passes": "mb1ic2ih13iw12oc9kh3kw3ph1pw1_pool13x11s9x9p3x3d1x1c0_f32_nchw",
 }
 
 
@@ -27,9 +40,19 @@ def pool_results(problem):
     return y, code, kernels.max_pool2d_bprop(problem, data.dy, code, device="emulated")
 
 
-CASES = {"relu": relu_results} | {
-    name: lambda text=text: pool_results(Problem.parse(text)) for name, text in POOLS.items()
-}
+def convolution_results(problem):
+    x, w, bias, dy = inputs.make(problem)
+    code = kernels.make_code(problem, 0.4)
+    dx = kernels.dgrad(problem, dy, code, w, device="emulated")
+    forward = kernels.fprop(problem, x, w, bias, device="emulated")
+    gradients = kernels.wgrad(problem, x, dy, code, device="emulated")
+    return [t for t in (dx, *forward, *gradients) if t is not None]
+
+
+CASES = {"relu": relu_results}
+for problems, results in ((POOLS, pool_results), (CONVOLUTIONS, convolution_results)):
+    for name, text in problems.items():
+        CASES[name] = functools.partial(results, Problem.parse(text))
 
 
 @pytest.fixture
@@ -44,5 +67,5 @@ def test_order_of_threads_does_not_matter(name, configure):
     for run in emulated.RUNS:
         configure(run)
         for found, wanted in zip(CASES[name](), expected, strict=True):
-            same = found.contiguous().view(torch.uint8) == wanted.contiguous().view(torch.uint8)
+            same = found.flatten().view(torch.uint8) == wanted.flatten().view(torch.uint8)
             assert same.all(), run

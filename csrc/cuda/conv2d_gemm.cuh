@@ -73,22 +73,33 @@ struct Site {
 constexpr int outside = -(1 << 30);  // as h: no other site that is added makes it positive
 FASTCONV_DEVICE Site no_site() { return {0, outside, 0, 0, 0}; }
 
-// Sites in shared memory, field by field, so that neighbouring threads meet in no bank.
+// Sites in shared memory, field by field, in `vector` parts: every vector-th one is next to each other. Neighbouring
+// threads read either these, for vectors, or one site after the other; the parts' distance keeps the latter, too, free
+// of bank conflicts: of the 16 lanes that read 8 bytes each at once, 16 / vector read in every part.
+template <int vector>
 class Sites {
 public:
     FASTCONV_HOST_DEVICE Sites(simt::Shared& shared, int count)
-        : offset_(shared.take<int64_t>(count)), hw_(shared.take<int>(2 * count)), nk_(shared.take<int>(2 * count)) {}
+        : distance_(count / vector + 16 / vector % 16),
+          offset_(shared.take<int64_t>(vector * distance_)),
+          hw_(shared.take<int>(2 * vector * distance_)),
+          nk_(shared.take<int>(2 * vector * distance_)) {}
     FASTCONV_DEVICE void put(int i, const Site& site) const {
-        offset_[i] = site.offset;
-        simt::store(hw_ + 2 * i, simt::Pack<int, 2>{{site.h, site.w}});
-        simt::store(nk_ + 2 * i, simt::Pack<int, 2>{{site.n, site.k}});
+        const int at = place(i);
+        offset_[at] = site.offset;
+        simt::store(hw_ + 2 * at, simt::Pack<int, 2>{{site.h, site.w}});
+        simt::store(nk_ + 2 * at, simt::Pack<int, 2>{{site.n, site.k}});
     }
     FASTCONV_DEVICE Site get(int i) const {
-        const auto hw = simt::load<2>(hw_ + 2 * i), nk = simt::load<2>(nk_ + 2 * i);
-        return {offset_[i], hw[0], hw[1], nk[0], nk[1]};
+        const int at = place(i);
+        const auto hw = simt::load<2>(hw_ + 2 * at), nk = simt::load<2>(nk_ + 2 * at);
+        return {offset_[at], hw[0], hw[1], nk[0], nk[1]};
     }
 
 private:
+    FASTCONV_DEVICE int place(int i) const { return i % vector * distance_ + i / vector; }
+
+    int distance_;
     int64_t* offset_;
     int *hw_, *nk_;
 };
@@ -97,7 +108,8 @@ private:
 template <class Tile>
 struct GemmMemory {
     using Acc = typename Tile::Acc;
-    Sites rows, columns, a_steps, b_steps;
+    Sites<Tile::vector> rows, columns;
+    Sites<1> a_steps, b_steps;
     Acc* buffer;  // operands, afterwards the sums
     FASTCONV_HOST_DEVICE explicit GemmMemory(simt::Shared& shared)
         : rows(shared, Tile::rows),
@@ -131,7 +143,8 @@ class Operand {
     static constexpr int count = (elements / size + Tile::threads - 1) / Tile::threads;
 
 public:
-    FASTCONV_DEVICE void load(const Source& source, const Sites& line_sites, const Sites& step_sites, int first_step) {
+    FASTCONV_DEVICE void load(const Source& source, const Sites<Tile::vector>& line_sites, const Sites<1>& step_sites,
+                              int first_step) {
         each(source.lanes, [&](auto, auto size, int i, int line, int step) {
             const auto pack =
                 source.view.template get<size.value>(line_sites.get(line) + step_sites.get(first_step + step));

@@ -70,7 +70,7 @@ std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* works
     const std::string too_many = refuse({{"the number of blocks", tiles * split.splits}}, most_counted);
     if (!too_many.empty()) return too_many;
     const std::string error = simt::launch(conv2d_wgrad_kernel<T, Tile>, {int(tiles * split.splits)}, Tile::threads,
-                                           shared_bytes<GemmMemory<Tile>>(), stream, d);
+                                           shared_bytes<WgradMemory<Tile>>(), stream, d);
     if (!error.empty()) return error;
     return simt::launch(conv2d_wgrad_sum_kernel<T>, {ceil_div(sum.count, 32)}, wgrad_sum_threads,
                         shared_bytes<WgradSumMemory<T>>(), stream, sum);

@@ -31,34 +31,51 @@ struct WgradParameters {
     int steps, steps_per_split, row_tiles, column_tiles;
 };
 
+// What a block computes, made by one thread for all; in shared memory, so that the main loop has the registers.
+struct WgradBlock {
+    int first_row, first_column, group, split;
+};
+
+template <class Tile>
+struct WgradMemory {
+    GemmMemory<Tile> gemm;
+    WgradBlock* block;
+    FASTCONV_HOST_DEVICE explicit WgradMemory(simt::Shared& shared) : gemm(shared), block(shared.take<WgradBlock>(1)) {}
+};
+
 template <class T, class Tile>
 FASTCONV_KERNEL_BOUNDS(Tile::threads, 512 / Tile::threads)
 conv2d_wgrad_kernel(const WgradParameters<T> d) {
     using Acc = typename Tile::Acc;
     simt::Shared shared = simt::block_shared();
-    const GemmMemory<Tile> memory(shared);
+    const WgradMemory<Tile> all(shared);
+    const GemmMemory<Tile>& memory = all.gemm;
+    WgradBlock& block = *all.block;
     const Geometry& conv = d.conv;
-    int rest = simt::block().x;
-    const int first_column = rest % d.column_tiles * Tile::columns;
-    rest /= d.column_tiles;
-    const int first_row = rest % d.row_tiles * Tile::rows;
-    rest /= d.row_tiles;
-    const int group = rest % conv.groups, split = rest / conv.groups;
+    if (simt::thread() == 0) {
+        int rest = simt::block().x;
+        block.first_column = rest % d.column_tiles * Tile::columns;
+        rest /= d.column_tiles;
+        block.first_row = rest % d.row_tiles * Tile::rows;
+        rest /= d.row_tiles;
+        block.group = rest % conv.groups, block.split = rest / conv.groups;
+    }
+    simt::sync();
 
     for (int i = simt::thread(); i < Tile::rows; i += Tile::threads) {
-        const int row = first_row + i;
+        const int row = block.first_row + i;
         const Tap t = d.taps.at(row);
         const int h = t.r * conv.dilation_h, w = t.s * conv.dilation_w;
         Site site = no_site();
-        if (row < d.weight_rows) site = {d.x_strides.at(0, group * conv.channels + t.c, h, w), h, w, 0, 0};
+        if (row < d.weight_rows) site = {d.x_strides.at(0, block.group * conv.channels + t.c, h, w), h, w, 0, 0};
         else if (row < d.rows) site.k = 1;
         memory.rows.put(i, site);
     }
-    const auto filter = [&](int i) { return group * conv.filters + first_column + i; };
-    for (int i = simt::thread(); i < Tile::columns; i += Tile::threads)
-        memory.columns.put(
-            i, first_column + i < conv.filters ? Site{filter(i) * d.dy_strides.c, 0, 0, 0, filter(i)} : no_site());
-    const int first_step = split * d.steps_per_split;
+    for (int i = simt::thread(); i < Tile::columns; i += Tile::threads) {
+        const int k = block.group * conv.filters + block.first_column + i;
+        memory.columns.put(i, block.first_column + i < conv.filters ? Site{k * d.dy_strides.c, 0, 0, 0, k} : no_site());
+    }
+    const int first_step = block.split * d.steps_per_split;
     Sums<Tile> sums;
     gemm(sums, memory, d.x, d.gradient, first_step, least(d.steps, first_step + d.steps_per_split),
          [&](int step, Site& x_site, Site& gradient_site) {
@@ -70,11 +87,11 @@ conv2d_wgrad_kernel(const WgradParameters<T> d) {
 
     sums.store(memory.buffer, [](int) { return Acc(0); });
     for (int i = simt::thread(); i < Tile::rows; i += Tile::threads)
-        memory.rows.put(i, first_row + i < d.rows ? Site{first_row + i, 0, 0, 0, 0} : no_site());
-    for (int i = simt::thread(); i < Tile::columns; i += Tile::threads)
-        memory.columns.put(i, first_column + i < conv.filters
-                                  ? Site{(int64_t(split) * conv.K + filter(i)) * d.rows, 0, 0, 0, 0}
-                                  : no_site());
+        memory.rows.put(i, block.first_row + i < d.rows ? Site{block.first_row + i, 0, 0, 0, 0} : no_site());
+    for (int i = simt::thread(); i < Tile::columns; i += Tile::threads) {
+        const int64_t k = int64_t(block.split) * conv.K + block.group * conv.filters + block.first_column + i;
+        memory.columns.put(i, block.first_column + i < conv.filters ? Site{k * d.rows, 0, 0, 0, 0} : no_site());
+    }
     simt::sync();
     write_tile(d.partial, memory, false, false, [](Acc sum) { return sum; });
 }

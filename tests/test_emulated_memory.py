@@ -1,0 +1,136 @@
+"""How the CUDA convolution kernels use memory, as the emulator's race build counts it: no bank
+conflicts in shared memory, and no more sectors of global memory than the bytes fill.
+
+All problems fill whole warps: where lanes part ways, the emulator counts accesses as one that the
+hardware does not (csrc/emulator/counters.h).
+"""
+
+import json
+import re
+from typing import NamedTuple
+
+import pytest
+
+import emulated
+from fastconv.testing import Problem, inputs, kernels
+
+pytestmark = pytest.mark.usefixtures("one_thread", "counted_kernels")
+
+AFTER = {"alone": "", "relu": "_relu", "pool": "_pool2x2s2x2p0x0d1x1c0"}
+DIRECTIONS = ("fprop", "dgrad", "wgrad")
+BLOCKS = [(d, after) for d in DIRECTIONS for after in AFTER]
+
+
+@pytest.fixture(scope="module")
+def counted_kernels():
+    if missing := emulated.missing():
+        pytest.skip(f"needs {', '.join(missing)}")
+    module = emulated.load_kernels("race")
+    emulated.configure(module, count=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(kernels.modules, "emulated", module)
+        yield
+    emulated.configure(module)
+
+
+def count(direction, after, columns, others, dtype, layout, w_layout=None):
+    """The counters of one call. `columns` and `others`: channels of what the kernel's columns
+    stand for (K, but dgrad's C), and of the other side.
+    """
+    c, k = (columns, others) if direction == "dgrad" else (others, columns)
+    shape = f"mb1ic{c}ih4iw32oc{k}kh2kw2ph0pw0pb1pr1"
+    problem = Problem.parse(f"{shape}{AFTER[after]}_nobias_{dtype}_{layout}")
+    x, w, _, dy = inputs.make(problem)
+    w, code = inputs.place(w, w_layout or layout), kernels.make_code(problem, 0.4)
+    options = {"layout": layout, "device": "emulated"}
+    kernels.modules["emulated"].take_counters()
+    if direction == "fprop":
+        kernels.fprop(problem, x, w, None, **options)
+    elif direction == "dgrad":
+        kernels.dgrad(problem, dy, code, w, **options)
+    else:
+        kernels.wgrad(problem, x, dy, code, want_bias=False, **options)
+    return json.loads(kernels.modules["emulated"].take_counters())
+
+
+# Only the forward pass looks at a finished tile in different ways.
+TILES = [(d, after) for d, after in BLOCKS if d == "fprop" or after == "alone"]
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize("columns", [64, 32, 8])  # of the wide, the middle and the narrow tile
+@pytest.mark.parametrize("direction, after", TILES)
+def test_no_bank_conflicts(direction, after, columns, dtype, layout):
+    lines = [
+        line
+        for line in count(direction, after, columns, 8, dtype, layout)
+        if line["space"] == "shared"
+    ]
+    assert sum(line["accesses"] for line in lines) > 500
+    worse = [line for line in lines if line["cost"] > line["least"]]
+    if columns == 8:
+        # Several rows of 8 share the 32 banks, and whatever their distance, it suits either those
+        # who go along rows or those who go across: twice the least there, little of the whole.
+        assert all(line["cost"] <= 2 * line["least"] for line in worse), worse
+        cost, least = (sum(line[what] for line in lines) for what in ("cost", "least"))
+        assert cost <= 1.04 * least
+    else:
+        assert not worse
+
+
+class Known(NamedTuple):
+    """More sectors than the bytes fill, known and accepted."""
+
+    case: str  # a regular expression for the cases below
+    ratio: float  # by the least number, at most
+    why: str
+
+
+# Without being known: a row of pixels that padding shifts begins in the midst of a sector.
+FILLED = 1.2
+KNOWN = [
+    Known(
+        "fprop pool, f32 nchw: write",
+        6.6,
+        "neighbouring threads take neighbouring filters, as the code lies; y's are a plane apart",
+    ),
+    Known("dgrad relu, f32 nchw: read", 1.7, "lanes go along dy's rows, across the code's"),
+    Known("dgrad pool, f32 nchw: read", 4.2, "the same, and the code has more bytes"),
+    Known(
+        "wgrad pool, f32 nchw: read",
+        1.5,
+        "a turn's 8 pixels lie below 4 windows, half a sector of each filter's dy",
+    ),
+    Known("dgrad pool, f32 nhwc: read", 1.4, "a turn reads the codes of 8 filters, 8 bytes"),
+    Known(
+        "(fprop|dgrad) alone, f32 nhwc, w nchw: read",
+        1.7,
+        "neighbouring channels of such a weight are R * S elements apart",
+    ),
+    Known(".* alone, f16 nchw: read", 1.4, "as FILLED, and rows have half as many sectors"),
+    Known("(fprop|dgrad) alone, f16 nhwc: read", 2.0, "a turn's 8 steps are half a sector"),
+]
+SECTOR_CASES = [
+    *((d, after, f"f32 {layout}") for d, after in BLOCKS for layout in ("nchw", "nhwc")),
+    *((d, "alone", f"f16 {layout}") for d in DIRECTIONS for layout in ("nchw", "nhwc")),
+    *((d, "alone", "f32 nhwc, w nchw") for d in ("fprop", "dgrad")),
+]
+
+
+@pytest.mark.parametrize("direction, after, tensors", SECTOR_CASES)
+def test_sectors_are_filled(direction, after, tensors):
+    counters = count(direction, after, 32, 32, *re.findall(r"f\d\d|n\w+", tensors))
+    wrong = []
+    for way in ("read", "write"):
+        case = f"{direction} {after}, {tensors}: {way}"
+        lines = [c for c in counters if c["space"] == "global" and c["write"] == (way == "write")]
+        ratio = sum(line["cost"] for line in lines) / sum(line["least"] for line in lines)
+        known = next((known for known in KNOWN if re.fullmatch(known.case, case)), None)
+        if known is None and ratio > FILLED:
+            wrong.append(f"{case}: {ratio:.2f} times the least number of sectors")
+        elif known is not None and not FILLED < ratio <= known.ratio:
+            wrong.append(
+                f"{case}: {ratio:.2f} times the least, {known.ratio} is known: {known.why}"
+            )
+    assert not wrong, "\n".join(wrong)
