@@ -56,14 +56,8 @@ bool is_planes_2x2(const Tensor& x, const Tensor& y, const Tensor& code, const P
 }
 
 Planes2x2 planes(const Tensor& x, const Pool2d& pool, int64_t rows, int V) {
-    const int64_t chunks = x.size[3] / V;
-    return {x.size[2],
-            x.size[3],
-            pool.P,
-            pool.Q,
-            Divider(int(chunks)),
-            Divider(int(rows)),
-            int(x.size[0] * x.size[1] * rows * chunks)};
+    const int64_t chunks = x.size[3] / V, items = x.size[0] * x.size[1] * rows * chunks;
+    return {x.size[2], x.size[3], pool.P, pool.Q, Divider(int(chunks)), Divider(int(rows)), int(items)};
 }
 
 template <class T, class Code, int V>
