@@ -120,7 +120,7 @@ if problem.k:
         layout = "nhwc" if pool else "nchw"
         code = new(kernels.code_size(problem), torch.uint8, layout)
     common = (problem.conv_spec, pool)
-    dtype = kernels._CODES[problem.dtype]
+    dtype = kernels.CODES[problem.dtype]
     calls = {
         "conv2d_workspace": ("fprop", dtype, problem.x_size, problem.w_size, problem.y_size,
                              *common, problem.relu, 2, ""),

@@ -32,8 +32,8 @@ template <class T>
 struct WgradPlan {
     int64_t height, width;                    // of a packed image
     int64_t filters;                          // of one group
-    int64_t blocks_per_group;                 // blocks of channels
     int64_t channels;                         // of a block: those that the last one lacks are zeros
+    int64_t blocks_per_group;                 // blocks of channels
     Slabs<T> slabs;                           // of one block
     int64_t image_size;                       // elements of an image in a block
     int64_t images;                           // at a time
@@ -52,21 +52,20 @@ struct WgradPlan {
         return (conv.Q - 1) * conv.stride_w + (conv.S - 1) * conv.dilation_w + 1;
     }
     // Blocks as small as keeps the accumulators filled: of whole vectors, times the kernel's positions.
-    static int64_t count_blocks(const Conv2d& conv) {
-        const int64_t least_channels = lanes<T> * max(1, max_accumulators / (conv.R * conv.S));
-        return max(1, conv.C / conv.groups / least_channels);
+    static int64_t block_channels(const Conv2d& conv) {
+        const int64_t least = lanes<T> * max(1, max_accumulators / (conv.R * conv.S));
+        return ceil_div(conv.C / conv.groups, max(1, conv.C / conv.groups / least));
     }
 
     explicit WgradPlan(const Conv2dProblem& problem)
         : height((problem.conv.P - 1) * problem.conv.stride_h + (problem.conv.R - 1) * problem.conv.dilation_h + 1),
           width(packed_width(problem.conv)),
           filters(problem.conv.K / problem.conv.groups),
-          blocks_per_group(count_blocks(problem.conv)),
-          channels(ceil_div(problem.conv.C / problem.conv.groups, blocks_per_group)),
+          channels(block_channels(problem.conv)),
+          blocks_per_group(ceil_div(problem.conv.C / problem.conv.groups, channels)),
           slabs(problem.conv, width, channels, channels) {
         const Conv2d& conv = problem.conv;
         const Pool2d& pool = problem.pool;
-        blocks_per_group = ceil_div(conv.C / conv.groups, channels);  // now that they are rounded up
         image_size = height * width * channels;
         const int64_t image_bytes = image_size * blocks_per_group * conv.groups * int64_t(sizeof(T));
         images = max(1, min(conv.N, images_bytes / image_bytes));

@@ -137,23 +137,29 @@ inline Tensor channels_of(const Tensor& x, int64_t first, int64_t count) {
     return part;
 }
 
-// A filter [c][r][s] of any strides as rows of channels: (r, s) starts at out + r * r_step + s * s_step. Where all
-// positions are evenly spaced they are one row of positions, which leaves more to copy at a time.
+// The positions of a filter [c][r][s] of any strides, for rows of channels of which (r, s) starts at
+// r * r_step + s * s_step. Where all are evenly spaced they are one row, which leaves more to copy at a time.
+struct FilterPositions {
+    int64_t rows, columns;
+};
+inline FilterPositions positions_of(const Tensor& w, int64_t r_step, int64_t s_step) {
+    const bool even = r_step == w.size[3] * s_step && w.stride[2] == w.size[3] * w.stride[3];
+    return even ? FilterPositions{1, w.size[2] * w.size[3]} : FilterPositions{w.size[2], w.size[3]};
+}
 template <class T>
 inline void pack_filter(const Tensor& w, int64_t k, T* out, int64_t r_step, int64_t s_step) {
     const T* filter = static_cast<const T*>(w.data) + k * w.stride[0];
-    const bool even = r_step == w.size[3] * s_step && w.stride[2] == w.size[3] * w.stride[3];
-    const int64_t rows = even ? 1 : w.size[2], columns = even ? w.size[2] * w.size[3] : w.size[3];
-    for (int64_t r = 0; r < rows; ++r)
-        copy2d(columns, w.size[1], filter + r * w.stride[2], w.stride[3], w.stride[1], out + r * r_step, s_step, 1);
+    const FilterPositions at = positions_of(w, r_step, s_step);
+    for (int64_t r = 0; r < at.rows; ++r)
+        copy2d(at.columns, w.size[1], filter + r * w.stride[2], w.stride[3], w.stride[1], out + r * r_step, s_step, 1);
 }
 template <class T>
 inline void unpack_filter(const T* packed, int64_t r_step, int64_t s_step, const Tensor& w, int64_t k) {
     T* filter = static_cast<T*>(w.data) + k * w.stride[0];
-    const bool even = r_step == w.size[3] * s_step && w.stride[2] == w.size[3] * w.stride[3];
-    const int64_t rows = even ? 1 : w.size[2], columns = even ? w.size[2] * w.size[3] : w.size[3];
-    for (int64_t r = 0; r < rows; ++r)
-        copy2d(columns, w.size[1], packed + r * r_step, s_step, 1, filter + r * w.stride[2], w.stride[3], w.stride[1]);
+    const FilterPositions at = positions_of(w, r_step, s_step);
+    for (int64_t r = 0; r < at.rows; ++r)
+        copy2d(at.columns, w.size[1], packed + r * r_step, s_step, 1, filter + r * w.stride[2], w.stride[3],
+               w.stride[1]);
 }
 
 // Carves arrays, each aligned to 64 bytes, from a workspace; with a null start it only adds up sizes.

@@ -1,37 +1,18 @@
-// What the convolution kernels of every direction share: division by numbers known before the launch, strides, and
-// the two index spaces they run over, the pixels of an image batch and the taps (c, r, s) of a filter.
+// What the convolution kernels of every direction share: strides, and the two index spaces they run over, the pixels
+// of an image batch and the taps (c, r, s) of a filter.
 #pragma once
 
 #include <cstdint>
 
 #include "../common/geometry.h"
 #include "../simt/simt.h"
+#include "divider.cuh"
 
 namespace fastconv::cuda {
 
 FASTCONV_HOST_DEVICE int ceil_div(int a, int b) { return int((int64_t(a) + b - 1) / b); }
 FASTCONV_HOST_DEVICE int least(int a, int b) { return a < b ? a : b; }
 FASTCONV_HOST_DEVICE int most(int a, int b) { return a > b ? a : b; }
-
-// n / divisor for 0 <= n < 2^31 by one multiplication: multiplier = 2^(31 + l) / divisor, rounded up, where
-// 2^l >= divisor. Rounded up it is too large by less than 2^-31 of itself, which no n < 2^31 makes visible.
-struct Divider {
-    uint32_t multiplier = 1u << 31;
-    int shift = 31, divisor = 1;
-
-    Divider() = default;
-    FASTCONV_HOST_DEVICE explicit Divider(int by) : divisor(most(by, 1)) {
-        while (int64_t(1) << (shift - 31) < divisor) ++shift;
-        multiplier = uint32_t(((uint64_t(1) << shift) + uint64_t(divisor) - 1) / uint64_t(divisor));
-    }
-    FASTCONV_HOST_DEVICE int divide(int n) const { return int(uint64_t(uint32_t(n)) * multiplier >> shift); }
-    // n becomes n % divisor; returns n / divisor.
-    FASTCONV_HOST_DEVICE int split(int& n) const {
-        const int quotient = divide(n);
-        n -= quotient * divisor;
-        return quotient;
-    }
-};
 
 struct Strides {
     int64_t n = 0, c = 0, h = 0, w = 0;

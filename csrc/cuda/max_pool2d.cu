@@ -1,5 +1,7 @@
 #include "max_pool2d.cuh"
 
+#include <climits>
+
 #include "kernels.h"
 
 namespace fastconv::cuda {
@@ -39,7 +41,9 @@ MaxPool2d<T, Code> make(const Tensor& in, const Tensor& code, const Tensor& out,
     return t;
 }
 
-// For the kernels of 2x2 windows: whole chunks, no window beyond the input.
+int64_t row_pairs(const Tensor& x) { return (x.size[2] + 1) / 2; }
+
+// For the kernels of 2x2 windows: whole chunks, no window beyond the input, and items that an int counts.
 template <class T>
 bool is_planes_2x2(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& pool) {
     constexpr int V = 16 / int(sizeof(T));
@@ -47,12 +51,13 @@ bool is_planes_2x2(const Tensor& x, const Tensor& y, const Tensor& code, const P
            pool.pad_w == 0 && pool.dilation_h == 1 && pool.dilation_w == 1 && x.size[3] % V == 0 &&
            pool.Q * 2 == x.size[3] && pool.P * 2 <= x.size[2] && is_contiguous(x) && is_contiguous(y) &&
            (!code.data || is_contiguous(code)) && is_aligned(x.data, 16) && is_aligned(y.data, 8) &&
-           is_aligned(code.data, V / 2);
+           is_aligned(code.data, V / 2) && x.size[0] * x.size[1] <= INT_MAX &&
+           x.size[0] * x.size[1] * row_pairs(x) <= INT_MAX / (x.size[3] / V);
 }
 
 Planes2x2 planes(const Tensor& x, const Pool2d& pool, int64_t rows, int V) {
-    const int64_t chunks = x.size[3] / V;
-    return {x.size[2], x.size[3], pool.P, pool.Q, chunks, x.size[0] * x.size[1] * rows * chunks};
+    const int64_t chunks = x.size[3] / V, items = x.size[0] * x.size[1] * rows * chunks;
+    return {x.size[2], x.size[3], pool.P, pool.Q, Divider(int(chunks)), Divider(int(rows)), int(items)};
 }
 
 template <class T, class Code, int V>
@@ -102,11 +107,10 @@ std::string max_pool2d_bprop(const Tensor& dy, const Tensor& code, const Tensor&
         constexpr int V = 16 / int(sizeof(T));
         if (!byte_codes(pool)) return bprop<T, int32_t, 1>(dy, code, dx, pool, stream);
         if (is_planes_2x2<T>(dx, dy, code, pool)) {
-            const int64_t row_pairs = (dx.size[2] + 1) / 2;
-            const Planes2x2 t = planes(dx, pool, row_pairs, V);
+            const Planes2x2 t = planes(dx, pool, row_pairs(dx), V);
             return simt::launch(max_pool2d_bprop_2x2_kernel<T>, item_blocks(t.items), item_threads, 0, stream,
                                 static_cast<const T*>(dy.data), static_cast<const uint8_t*>(code.data),
-                                static_cast<T*>(dx.data), row_pairs, t);
+                                static_cast<T*>(dx.data), t);
         }
         const bool packs = has_packs(dx, V, sizeof(T)) && has_packs(dy, V, sizeof(T)) && has_packs(code, V, 1);
         return packs ? bprop<T, uint8_t, V>(dy, code, dx, pool, stream)

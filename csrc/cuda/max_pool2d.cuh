@@ -9,6 +9,7 @@
 #include <cmath>
 
 #include "../common/geometry.h"
+#include "divider.cuh"
 #include "items.h"
 
 namespace fastconv::cuda {
@@ -168,18 +169,37 @@ FASTCONV_KERNEL max_pool2d_bprop_kernel(MaxPool2d<T, Code> t, int64_t P, int64_t
 
 // --- 2x2 windows side by side in contiguous planes ------------------------------------------------------------------
 
-// A thread takes 16 bytes of two rows, that is half as many windows. `chunks` of them make up a row.
+// An item is 16 bytes of two rows of x, that is half as many windows. `chunks` of them make up a row of windows, `rows`
+// of these a plane; where a last row of dx is without a window, it counts as one.
 struct Planes2x2 {
-    int64_t H, W, P, Q, chunks, items;
+    int64_t H, W, P, Q;
+    Divider chunks, rows;
+    int items;
 };
+
+struct Place2x2 {
+    int plane, row, chunk;
+};
+FASTCONV_DEVICE Place2x2 place_of(int64_t item, const Planes2x2& t) {
+    int chunk = int(item), row = t.chunks.split(chunk);
+    const int plane = t.rows.split(row);
+    return {plane, row, chunk};
+}
+// Where the item begins in x or dx, and in y, dy and the code.
+FASTCONV_DEVICE int64_t large_offset(const Place2x2& at, const Planes2x2& t, int V) {
+    return (at.plane * t.H + at.row * 2) * t.W + at.chunk * V;
+}
+FASTCONV_DEVICE int64_t small_offset(const Place2x2& at, const Planes2x2& t, int V) {
+    return (at.plane * t.P + at.row) * t.Q + at.chunk * (V / 2);
+}
 
 template <class T>
 FASTCONV_KERNEL max_pool2d_fprop_2x2_kernel(const T* x, T* y, uint8_t* codes, Planes2x2 t) {
     using F = Accumulator<T>;
     constexpr int V = 16 / int(sizeof(T)), windows = V / 2;
     for (int64_t item = first_item(); item < t.items; item += item_step()) {
-        const Division chunk = divide(item, t.chunks), row = divide(chunk.quotient, t.P);
-        const T* from = x + row.quotient * t.H * t.W + row.remainder * 2 * t.W + chunk.remainder * V;
+        const Place2x2 at = place_of(item, t);
+        const T* from = x + large_offset(at, t, V);
         const simt::Pack<T, V> upper = simt::load<V>(from), lower = simt::load<V>(from + t.W);
         simt::Pack<T, windows> values;
         simt::Pack<uint8_t, windows> winners;
@@ -193,22 +213,22 @@ FASTCONV_KERNEL max_pool2d_fprop_2x2_kernel(const T* x, T* y, uint8_t* codes, Pl
                 if (window[i] > best || window[i] != window[i]) best = window[i], winner = i;
             values[v] = T(best), winners[v] = uint8_t(winner);
         }
-        const int64_t to = chunk.quotient * t.Q + chunk.remainder * windows;
+        const int64_t to = small_offset(at, t, V);
         simt::store(y + to, values);
         if (codes) simt::store(codes + to, winners);
     }
 }
 
 template <class T>
-FASTCONV_KERNEL max_pool2d_bprop_2x2_kernel(const T* dy, const uint8_t* codes, T* dx, int64_t row_pairs, Planes2x2 t) {
+FASTCONV_KERNEL max_pool2d_bprop_2x2_kernel(const T* dy, const uint8_t* codes, T* dx, Planes2x2 t) {
     constexpr int V = 16 / int(sizeof(T)), windows = V / 2;
     for (int64_t item = first_item(); item < t.items; item += item_step()) {
-        const Division chunk = divide(item, t.chunks), row = divide(chunk.quotient, row_pairs);
+        const Place2x2 at = place_of(item, t);
         simt::Pack<T, V> upper, lower;
         FASTCONV_UNROLL
         for (int v = 0; v < V; ++v) upper[v] = lower[v] = T(0.0f);
-        if (row.remainder < t.P) {
-            const int64_t from = (row.quotient * t.P + row.remainder) * t.Q + chunk.remainder * windows;
+        if (at.row < t.P) {
+            const int64_t from = small_offset(at, t, V);
             const simt::Pack<T, windows> values = simt::load<windows>(dy + from);
             const simt::Pack<uint8_t, windows> winners = simt::load<windows>(codes + from);
             FASTCONV_UNROLL
@@ -219,9 +239,9 @@ FASTCONV_KERNEL max_pool2d_bprop_2x2_kernel(const T* dy, const uint8_t* codes, T
                 if (winners[v] == 3) lower[2 * v + 1] = values[v];
             }
         }
-        T* to = dx + row.quotient * t.H * t.W + row.remainder * 2 * t.W + chunk.remainder * V;
+        T* to = dx + large_offset(at, t, V);
         simt::store(to, upper);
-        if (row.remainder * 2 + 1 < t.H) simt::store(to + t.W, lower);
+        if (at.row * 2 + 1 < t.H) simt::store(to + t.W, lower);
     }
 }
 

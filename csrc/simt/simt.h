@@ -3,7 +3,7 @@
 // the very same kernel. No asm, no <<<>>> and no header of CUDA anywhere else.
 //
 //   FASTCONV_KERNEL, FASTCONV_KERNEL_BOUNDS(threads, blocks), FASTCONV_DEVICE, FASTCONV_HOST_DEVICE,
-//   FASTCONV_UNROLL
+//   FASTCONV_UNROLL, FASTCONV_NO_UNROLL                       the loop that follows
 //   thread() block_size() lane() warp() block() grid()          indices; blocks are one-dimensional
 //   Shared: block_shared(), take<T>(count), bytes()             dynamic shared memory
 //   sync() sync_warp()                                          barriers

@@ -9,18 +9,15 @@ import torch
 from torch import Tensor
 
 from .. import _C
+from . import _eager
 
-# A torch without CUDA has neither; nor is there a CUDA tensor then.
-_raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)
 _said = False
 
 
 def place(tensor: Tensor) -> tuple[int, int]:
     """Device and stream, the last arguments of the CUDA entries of `_C`."""
     device = tensor.get_device()
-    if _raw_stream is not None:
-        return device, _raw_stream(device)
-    return device, torch.cuda.current_stream(device).cuda_stream
+    return device, _eager.cuda_stream(device)
 
 
 @lru_cache
@@ -39,6 +36,7 @@ def why_not_on(device: int) -> str:
     return error and f"fastconv was built for {' '.join(build['cuda_targets'])} ({error})"
 
 
+@_eager.constant  # a compiler cannot look into `_C`
 def usable(device: int) -> bool:
     """Whether fastconv's kernels run on that GPU. Says once per process why they do not."""
     global _said
@@ -47,7 +45,3 @@ def usable(device: int) -> bool:
         _said = True
         warnings.warn(f"GPUs are left to torch's own operators: {why}", stacklevel=3)
     return not why
-
-
-# torch.compile takes the answer for a constant: it cannot look into `_C`.
-usable._dynamo_marked_constant = True  # type: ignore[attr-defined]

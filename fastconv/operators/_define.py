@@ -61,7 +61,7 @@ def define(
     qualified = f"fastconv::{name}"
     kept, unkept = ((True,), (False,)) if code else ((), ())
 
-    def kernel(*args: Any) -> Any:
+    def expect_one_device(args: Sequence[Any]) -> None:
         device = args[0].device
         for tensor in args[1:tensors]:
             if tensor is not None and tensor.device != device:
@@ -69,16 +69,23 @@ def define(
                     f"{qualified}: all tensors must be on one device, got {device} and "
                     f"{tensor.device}"
                 )
+
+    def kernel(*args: Any) -> Any:
+        expect_one_device(args)
         output = forward(*args)
         if not isinstance(output, tuple):
             return output
         # An operator returns tensors; what was not asked for is empty.
         return tuple(args[0].new_empty(0) if part is None else part for part in output)
 
+    def checked_fake(*args: Any) -> Any:
+        expect_one_device(args)
+        return fake(*args)
+
     _library.define(schema)
     _library.impl(name, kernel, "CPU")
     _library.impl(name, kernel, "CUDA")
-    torch.library.register_fake(qualified, fake, lib=_library)
+    torch.library.register_fake(qualified, checked_fake, lib=_library)
     op = getattr(torch.ops.fastconv, name).default
     others = len(op._schema.arguments) - tensors - len(kept)
 
@@ -147,7 +154,7 @@ def define(
     def call(*args: Any) -> Any:
         if not quiet():
             return call_general(*args)
-        wanted = False
+        wanted, place = False, None
         for tensor in args[:tensors]:
             if tensor is not None:
                 if (
@@ -156,6 +163,10 @@ def define(
                     or tensor.is_neg()
                 ):
                     return call_general(*args)
+                if place is None:
+                    place = tensor.get_device()
+                elif place != tensor.get_device():
+                    expect_one_device(args)
                 wanted = wanted or tensor.requires_grad
         try:
             if wanted and is_grad_enabled():

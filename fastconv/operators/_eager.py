@@ -1,10 +1,13 @@
-"""Is this a plain eager call? The only file that asks torch's private state.
+"""Torch's private names, in this file only. Above all: is this a plain eager call?
 
 A plain call may go straight to the kernels. Where a name is missing in some version of torch, no
 call counts as plain and all take the registered operators, which are slower but right everywhere.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch.autograd import forward_ad
@@ -19,10 +22,15 @@ _tracing_state = getattr(torch._C, "_get_tracing_state", None)
 _any_autocast = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
 _is_wrapped = getattr(torch._C._functorch, "is_functorch_wrapped_tensor", None)
 _is_compiling = torch.compiler.is_compiling
+# A torch without CUDA has it not; nor is there a CUDA tensor then.
+_raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)
 
 COMPLETE = None not in (_functorch_active, _dispatch_modes, _function_modes, _tracing_state) and (
     hasattr(forward_ad, "_current_level")
 )
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def quiet() -> bool:
@@ -73,3 +81,19 @@ def autocast_dtype(tensor: torch.Tensor) -> torch.dtype | None:
     if not tensor.is_floating_point() or tensor.dtype == torch.float64:
         return None
     return torch.get_autocast_dtype(device)
+
+
+def cuda_stream(device: int) -> int:
+    """The current stream of a GPU, as CUDA knows it."""
+    if _raw_stream is not None:
+        return _raw_stream(device)
+    return torch.cuda.current_stream(device).cuda_stream
+
+
+def constant(function: Function) -> Function:
+    """Makes torch.compile take the function's answer for a constant instead of looking into it.
+
+    torch.compiler.assume_constant_result does the same and imports all of the compiler for it.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function

@@ -86,8 +86,9 @@ def workspace_bytes(direction, dtype, x_size, w_size, y_size, conv, pool, relu, 
     return _C.conv2d_workspace(*arguments, *how)
 
 
-# One thread's kernels run one after another, so they can share memory; and memory that was just
-# used is in the caches and has its pages. Larger workspaces are given back.
+# On CPUs one thread's kernels run one after another, so they can share memory; and memory that was
+# just used is in the caches and has its pages. Larger workspaces are given back. On a GPU a
+# thread's kernels may run at once, on several streams; torch keeps memory there, for each of them.
 _KEPT_BYTES = 32 << 20
 _kept = threading.local()
 
@@ -96,9 +97,9 @@ def workspace(nbytes: int, like: Tensor) -> tuple[Buffer, Tensor | None]:
     """The buffer for a kernel and the tensor that keeps it alive."""
     if nbytes == 0:
         return NO_WORKSPACE, None
-    memory = getattr(_kept, "memory", None)
+    memory = getattr(_kept, "memory", None) if like.is_cpu else None
     if memory is None or memory.nbytes < nbytes:
         memory = torch.empty_strided((nbytes,), (1,), dtype=torch.uint8, device=like.device)
-        if nbytes <= _KEPT_BYTES:
+        if like.is_cpu and nbytes <= _KEPT_BYTES:
             _kept.memory = memory
     return (memory.data_ptr(), nbytes, 2, (nbytes,), (1,)), memory

@@ -14,21 +14,13 @@ import torch
 from torch import Tensor
 
 from .. import _C
+from ..operators._marshal import DTYPES as CODES
 from . import inputs
 from .problem import ALL_DTYPES, DTYPES, HALF_DTYPES, Problem
 
 # Whose entries are called, by device. The test suite puts the emulated module here.
 modules: dict[str, ModuleType] = {"cpu": _C, "cuda": _C}
 DEVICES = ("cpu", "emulated", "cuda") if torch.cuda.is_available() else ("cpu", "emulated")
-
-_CODES = {
-    torch.float32: 0,
-    torch.float64: 1,
-    torch.uint8: 2,
-    torch.int32: 3,
-    torch.float16: 4,
-    torch.bfloat16: 5,
-}
 
 
 def dtypes(device: str) -> dict[str, torch.dtype]:
@@ -104,7 +96,7 @@ def pack(tensor: Tensor | None) -> tuple | None:
     size, stride = tuple(tensor.shape), tensor.stride()
     extent = 1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     nbytes = max(extent, 0) * tensor.element_size()
-    return tensor.data_ptr(), nbytes, _CODES[tensor.dtype], size, stride
+    return tensor.data_ptr(), nbytes, CODES[tensor.dtype], size, stride
 
 
 def code_size(problem: Problem) -> tuple[int, int, int, int]:
@@ -120,7 +112,7 @@ def workspace_bytes(
     how = (threads, implementation) if device == "cpu" else ()
     return _entry("conv2d_workspace", device)(
         direction,
-        _CODES[problem.dtype],
+        CODES[problem.dtype],
         problem.x_size,
         problem.w_size,
         problem.y_size,

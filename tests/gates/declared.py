@@ -14,7 +14,6 @@ class Declared(NamedTuple):
 
     kernel: str
     holds: dict[str, int]
-    divides: str = ""  # why its main loop may divide integers
     registers: int = 255
 
 
@@ -36,18 +35,8 @@ DECLARED = [
     Declared(r"max_pool2d_bprop_kernel" + PACK, {"LDG.128": 1, "LDG": 2}, registers=64),
     Declared(r"max_pool2d_bprop_kernel<.*, 1>", {"LDG": 2}, registers=64),
     # The loop over items is their only one.
-    Declared(
-        r"max_pool2d_fprop_2x2_kernel<.*>",
-        {"LDG.128": 2, "STG": 1},
-        divides="two for every 32 bytes, to find their place",
-        registers=64,
-    ),
-    Declared(
-        r"max_pool2d_bprop_2x2_kernel<.*>",
-        {"STG.128": 2, "LDG": 2},
-        divides="two for every 32 bytes, to find their place",
-        registers=64,
-    ),
+    Declared(r"max_pool2d_fprop_2x2_kernel<.*>", {"LDG.128": 2, "STG": 1}, registers=64),
+    Declared(r"max_pool2d_bprop_2x2_kernel<.*>", {"STG.128": 2, "LDG": 2}, registers=64),
 ]
 
 
