@@ -115,7 +115,7 @@ GROUPS = "mb1ic536870912ih{}iw{}oc536870912g536870912"  # 2^29
 BLOCKS = [
     ("fprop", GROUPS.format(32, 16), "the number of blocks", 2**31, COUNTED),
     ("fprop", GROUPS.format(32, 16) + "_relu", "the number of blocks", 2**31, COUNTED),
-    ("dgrad", GROUPS.format(32, 16), "the number of blocks", 4, 3),  # for each of the groups
+    ("dgrad", GROUPS.format(32, 16), "the number of blocks", 2**31, COUNTED),
     (
         "fprop",
         "mb32768ic32768ih2iw2oc32768g32768_pool2x2s2x2p0x0d1x1c0",

@@ -41,7 +41,7 @@ std::string run(const Conv2dProblem& problem, const DgradArgs& args, simt::Strea
     const std::string too_many = refuse({{"the number of blocks of pixels", row_blocks}}, most_counted);
     if (!too_many.empty()) return too_many;
     const int64_t columns = int64_t(d.column_tiles) * conv.groups;
-    const std::string refused = refuse({{"the number of blocks", row_blocks}}, most_counted / columns);
+    const std::string refused = refuse({{"the number of blocks", row_blocks * columns}}, most_counted);
     if (!refused.empty()) return refused;
     return simt::launch(conv2d_dgrad_kernel<T, Tile>, {int(row_blocks * columns)}, Tile::threads,
                         shared_bytes<DgradMemory<Tile>>(), stream, d);

@@ -24,7 +24,7 @@ std::string run(const Conv2dProblem& problem, const FpropArgs& args, simt::Strea
     const std::string still = refuse({{"N * groups", images}}, most_reached);
     if (!still.empty()) return still;
     const int64_t blocks = tiles * images;
-    const std::string refused = refuse({{"the number of blocks", blocks}}, most_counted / in.column_tiles);
+    const std::string refused = refuse({{"the number of blocks of pixels", blocks}}, most_counted / in.column_tiles);
     if (!refused.empty()) return refused;
     return simt::launch(conv2d_fprop_pool_kernel<T, Tile>, {int(blocks * in.column_tiles)}, Tile::threads,
                         shared_bytes<FpropPoolMemory<Tile>>(), stream, in, out);

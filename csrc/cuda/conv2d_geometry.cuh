@@ -12,7 +12,6 @@ namespace fastconv::cuda {
 
 FASTCONV_HOST_DEVICE int ceil_div(int a, int b) { return int((int64_t(a) + b - 1) / b); }
 FASTCONV_HOST_DEVICE int least(int a, int b) { return a < b ? a : b; }
-FASTCONV_HOST_DEVICE int most(int a, int b) { return a > b ? a : b; }
 
 struct Strides {
     int64_t n = 0, c = 0, h = 0, w = 0;
