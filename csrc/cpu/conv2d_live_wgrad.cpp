@@ -26,7 +26,9 @@ constexpr int64_t least_entries = 24;      // of a full list, so that adding to 
 constexpr int64_t bytes_per_vector = 3;    // of a tile of x, for a multiply-add of one vector: the most
 constexpr int64_t least_items = 8;
 constexpr int64_t shared_bytes = 512 << 10;  // of lists that all items share
-constexpr int64_t least_parts = 4;           // that lists are used for, if it is to pay to merge their entries
+// To merge entries takes its time once, and pays over all parts that a list is used for: at least so many, where there
+// are at most so many positions for each window.
+constexpr int64_t least_parts = 4, most_positions = 16;
 
 template <class T>
 struct WgradPlan {
@@ -89,12 +91,13 @@ struct WgradPlan {
         capacity = tile_rows * tile_columns + list_slack;
 
         parts = slabs.outer * slabs.row_groups * slabs.pieces;
-        // Merging takes its time, once for all parts of a filter.
         plane_lines = (pool.window_h - 1) * pool.dilation_h + 1;
         plane_width = (tile_columns - 1) * pool.stride_w + (pool.window_w - 1) * pool.dilation_w + 1;
         const bool overlap = plane_lines > pool.stride_h || plane_width > tile_columns * pool.stride_w;
-        const bool merge = overlap && parts * blocks_per_group >= least_parts;
-        plane_size = merge ? round_up(tile_rows * max(plane_lines, pool.stride_h) * plane_width, lanes<T>) : 0;
+        const int64_t row_positions = max(plane_lines, pool.stride_h) * plane_width;
+        const bool merge =
+            overlap && parts * blocks_per_group >= least_parts && row_positions <= most_positions * tile_columns;
+        plane_size = merge ? round_up(tile_rows * row_positions, lanes<T>) : 0;
         tiles = ceil_div(images * pool.P, tile_rows) * tiles_across;
         filters_listed = max(8, ceil_div(conv.K, least_items));  // 8: as copies turn around at a time
         shared_lists =
