@@ -236,6 +236,7 @@ bool applies_typed(const Conv2dProblem& problem) {
     const double width = double(conv.Q) * double(conv.stride_w) + double(conv.S) * double(conv.dilation_w);
     const double window = double(problem.pool.window_h) * double(problem.pool.dilation_h);
     const double rows = (window < double(conv.P) ? window : double(conv.P)) * double(conv.stride_h) + extent_h;
+    if (rows * width * lanes<T> >= 8 * limit) return false;  // a pixel's place is an int
     return rows * width * double(conv.C) < limit && double(conv.K) * double(conv.C) * double(conv.R * conv.S) < limit;
 }
 

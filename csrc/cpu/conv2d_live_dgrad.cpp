@@ -224,9 +224,7 @@ struct Block {
 
     // The kernel rows through which row p of pixels reaches into them.
     Range kernel_rows(const Conv2d& conv, int64_t p) const {
-        const int64_t h = p * conv.stride_h;
-        return {ceil_div(max(0, rows.first - h), conv.dilation_h),
-                min(conv.R, ceil_div(max(0, rows.last - h), conv.dilation_h))};
+        return valid_positions(p * conv.stride_h - rows.first, conv.dilation_h, conv.R, rows.last - rows.first);
     }
 };
 
