@@ -25,6 +25,13 @@ CONVOLUTIONS = {
     "pool": "mb1ic8ih10iw9oc36kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
     "overlapping pool": "mb1ic4ih11iw9oc7kh3kw3ph1pw1_pool3x3s2x2p1x1d1x1c1_f64_nchw",
     "pool in passes": "mb1ic2ih13iw12oc9kh3kw3ph1pw1_pool13x11s9x9p3x3d1x1c0_f32_nchw",
+    # On tensor cores: more turns than stages, copies of both operands, of one, of none.
+    "wide, x and w copied": "mb1ic136ih3iw9oc72kh1kw1_relu_bf16_nhwc",
+    "middle, x copied": "mb1ic24ih5iw9oc40kh3kw3ph1pw1_f16_nhwc",
+    "narrow, w copied, planes": "mb1ic16ih6iw7oc12kh3kw3ph1pw1_relu_f16_nchw",
+    "narrow, nothing copied": "mb1ic5ih6iw11oc34kh3kw3ph1pw1_bf16_nchw",
+    "pool in 16 bits": "mb1ic8ih10iw9oc36kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f16_nhwc",
+    "pool in passes in 16 bits": "mb1ic2ih13iw12oc9kh3kw3_pool13x11s9x9p3x3d1x1c0_bf16_nchw",
 }
 
 

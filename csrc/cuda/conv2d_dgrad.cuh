@@ -68,7 +68,7 @@ struct DgradMemory {
 };
 
 template <class T, class Tile>
-FASTCONV_KERNEL_BOUNDS(Tile::threads, 512 / Tile::threads)
+FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::blocks)
 conv2d_dgrad_kernel(const DgradParameters<T> d) {
     using Acc = typename Tile::Acc;
     simt::Shared shared = simt::block_shared();

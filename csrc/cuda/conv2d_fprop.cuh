@@ -11,7 +11,7 @@
 // Of the bits a thread makes whole bytes, from 8 rows of one column.
 #pragma once
 
-#include "conv2d_gemm.cuh"
+#include "conv2d_mma.cuh"
 #include "conv2d_views.cuh"
 
 namespace fastconv::cuda {
@@ -25,7 +25,8 @@ struct FpropInput {
     int64_t bias_stride;
     Geometry conv;
     Strides x_strides, w_strides;
-    Taps taps;
+    Taps taps;            // of the exact product
+    Walk x_walk, w_walk;  // of the tensor cores'
     int steps, column_tiles;
 
     FASTCONV_DEVICE Site pixel(int group, int n, int p, int q) const {
@@ -40,6 +41,13 @@ struct FpropInput {
         const int h = t.r * conv.dilation_h, w = t.s * conv.dilation_w;
         x_site = {x_strides.at(0, t.c, h, w), h, w, 0, 0};
         w_site = {w_strides.at(0, t.c, t.r, t.s), 0, 0, 0, 0};
+    }
+    template <class Tile>
+    FASTCONV_DEVICE void multiply(Sums<Tile>& sums, const GemmMemory<Tile>& memory) const {
+        if constexpr (Tile::tensor_cores) gemm(sums, memory, x, x_walk, w, w_walk, steps);
+        else
+            gemm(sums, memory, x, w, 0, steps,
+                 [&](int step, Site& x_site, Site& w_site) { tap(step, x_site, w_site); });
     }
     template <class Acc>
     FASTCONV_DEVICE Acc bias_of(int group, int column) const {
@@ -58,7 +66,7 @@ struct FpropOutput {
 };
 
 template <class T, class Tile>
-FASTCONV_KERNEL_BOUNDS(Tile::threads, 512 / Tile::threads)
+FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::blocks)
 conv2d_fprop_kernel(const FpropInput<T> in, const FpropOutput<T> out) {
     using Acc = typename Tile::Acc;
     simt::Shared shared = simt::block_shared();
@@ -75,8 +83,7 @@ conv2d_fprop_kernel(const FpropInput<T> in, const FpropOutput<T> out) {
     for (int i = simt::thread(); i < Tile::columns; i += Tile::threads)
         memory.columns.put(i, in.filter(group, first_column + i));
     Sums<Tile> sums;
-    gemm(sums, memory, in.x, in.w, 0, in.steps,
-         [&](int step, Site& x_site, Site& w_site) { in.tap(step, x_site, w_site); });
+    in.multiply(sums, memory);
 
     sums.store(memory.buffer, [&](int column) { return in.template bias_of<Acc>(group, first_column + column); });
     for (int row = simt::thread(); row < Tile::rows; row += Tile::threads) {
@@ -104,7 +111,7 @@ conv2d_fprop_kernel(const FpropInput<T> in, const FpropOutput<T> out) {
             int bits = 0;
             FASTCONV_UNROLL
             for (int bit = 0; bit < 8; ++bit) {
-                const Acc value = Acc(T(memory.buffer[(row + bit) * Tile::sum_stride + column]));
+                const Acc value = Acc(T(memory.buffer[Tile::sum_place(row + bit, column)]));
                 if (bit < in_image_row && !(value <= Acc(0))) bits |= 1 << bit;
             }
             const int64_t byte = (first_row + row) / 8;

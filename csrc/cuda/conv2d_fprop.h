@@ -24,6 +24,16 @@ FpropInput<T> fprop_input(const Conv2dProblem& problem, const FpropArgs& args) {
     const bool vectors = in_order_of_taps(args.w, channels_inside) && in.steps % vector == 0 &&
                          reinterpret_cast<uintptr_t>(args.w.data) % (vector * sizeof(T)) == 0;
     in.w.lanes = vectors ? Lanes::step_vectors : Lanes::steps;
+    if constexpr (Tile::tensor_cores) {
+        const auto walk = [&](const Site& one_c, const Site& one_r, const Site& one_s) {
+            const Digit c{in.conv.channels, one_c}, r{in.conv.R, one_r}, s{in.conv.S, one_s};
+            return channels_inside ? Walk(c, s, r, Tile::steps) : Walk(s, r, c, Tile::steps);
+        };
+        const int h = in.conv.dilation_h, w = in.conv.dilation_w;
+        in.x_walk =
+            walk({in.x_strides.c, 0, 0, 0, 0}, {in.x_strides.h * h, h, 0, 0, 0}, {in.x_strides.w * w, 0, w, 0, 0});
+        in.w_walk = walk({in.w_strides.c, 0, 0, 0, 0}, {in.w_strides.h, 0, 0, 0, 0}, {in.w_strides.w, 0, 0, 0, 0});
+    }
     return in;
 }
 

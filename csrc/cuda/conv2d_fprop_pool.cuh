@@ -109,7 +109,7 @@ FASTCONV_DEVICE void each_position(const PoolGeometry& pool, const Geometry& con
 }
 
 template <class T, class Tile>
-FASTCONV_KERNEL_BOUNDS(Tile::threads, 512 / Tile::threads)
+FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::fewer_blocks)
 conv2d_fprop_pool_kernel(const FpropInput<T> in, const FpropPoolOutput<T> out) {
     using Acc = typename Tile::Acc;
     static_assert(Tile::columns <= Tile::threads);  // with several passes a thread has one pooled value at most
@@ -139,8 +139,7 @@ conv2d_fprop_pool_kernel(const FpropInput<T> in, const FpropPoolOutput<T> out) {
     for (int pass = 0; pass < tiling.passes; ++pass) {
         describe_tile(in, out, *all.block, pass * Tile::rows, memory);
         Sums<Tile> sums;
-        gemm(sums, memory, in.x, in.w, 0, in.steps,
-             [&](int step, Site& x_site, Site& w_site) { in.tap(step, x_site, w_site); });
+        in.multiply(sums, memory);
         const PoolBlock block = *all.block;
         sums.store(memory.buffer,
                    [&](int column) { return in.template bias_of<Acc>(block.group, block.first_column + column); });
@@ -156,7 +155,7 @@ conv2d_fprop_pool_kernel(const FpropInput<T> in, const FpropPoolOutput<T> out) {
                 const int row = (u * pool.stride_h + i * position_h) * tiling.width + v * pool.stride_w +
                                 j * position_w - pass * Tile::rows;
                 if (unsigned(row) >= unsigned(Tile::rows)) return;
-                const Acc value = Acc(T(memory.buffer[row * Tile::sum_stride + column]));
+                const Acc value = Acc(T(memory.buffer[Tile::sum_place(row, column)]));
                 if (winner < 0 || value > best || value != value) best = value, winner = i * pool.window_w + j;
             });
             if (pass != tiling.passes - 1) continue;

@@ -35,6 +35,8 @@ struct Tile {
     static constexpr int rows_each = rows_each_, columns_each = columns_each_;
     static constexpr int threads_along_columns = columns / columns_each, threads_along_rows = rows / rows_each;
     static constexpr int threads = threads_along_columns * threads_along_rows;
+    static constexpr int blocks = 512 / threads, fewer_blocks = blocks;  // on a multiprocessor, at least
+    static constexpr bool tensor_cores = false;
     // A thread's rows come in chunks of 16 bytes, as far apart as all threads' chunks are long; so do its columns.
     static constexpr int vector = 16 / int(sizeof(Acc));
     static constexpr int row_chunk = rows_each < vector ? rows_each : vector;
@@ -44,6 +46,8 @@ struct Tile {
     static constexpr int sum_stride = columns + column_chunk;
     static constexpr int half = steps * (a_stride + b_stride);
     static constexpr int buffer = 2 * half > rows* sum_stride ? 2 * half : rows * sum_stride;
+
+    FASTCONV_DEVICE static int sum_place(int row, int column) { return row * sum_stride + column; }
 };
 
 template <class Acc>
@@ -256,7 +260,7 @@ struct Sums {
                 simt::Pack<Acc, Tile::column_chunk> pack;
                 FASTCONV_UNROLL
                 for (int v = 0; v < Tile::column_chunk; ++v) pack[v] = value[i][j + v] + add[v];
-                simt::store(to + row(i) * Tile::sum_stride + column(j), pack);
+                simt::store(to + Tile::sum_place(row(i), column(j)), pack);
             }
         }
     }
@@ -328,7 +332,7 @@ FASTCONV_DEVICE void write_tile(T* to, const GemmMemory<Tile>& memory, bool alon
         const int column = (along_columns ? i % chunks : i / Tile::rows) * chunk;
         const Site row_site = memory.rows.get(row);
         if (row_site.h < 0) continue;
-        const auto sums = simt::load<chunk>(memory.buffer + row * Tile::sum_stride + column);
+        const auto sums = simt::load<chunk>(memory.buffer + Tile::sum_place(row, column));
         simt::Pack<T, chunk> pack;
         FASTCONV_UNROLL
         for (int v = 0; v < chunk; ++v) pack[v] = finish(sums[v]);

@@ -5,7 +5,7 @@
 #include <initializer_list>
 #include <string>
 
-#include "conv2d_gemm.cuh"
+#include "conv2d_choice.h"
 #include "kernels.h"
 
 namespace fastconv::cuda {
@@ -84,14 +84,6 @@ inline bool in_order_of_taps(const Tensor& w, bool channels_inside) {
         dense *= w.size[d];
     }
     return true;
-}
-
-// Calls run(a value of the tile's type): a tile that this many columns fill best.
-template <class Acc, class Run>
-auto with_tile(int columns, const Run& run) {
-    if (columns > 32) return run(typename Tiles<Acc>::wide());
-    if (columns > 8) return run(typename Tiles<Acc>::middle());
-    return run(typename Tiles<Acc>::narrow());
 }
 
 template <class Memory>

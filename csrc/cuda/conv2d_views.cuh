@@ -30,12 +30,14 @@ struct ImageView {
     const T* data;
     int H, W;
 
+    FASTCONV_DEVICE bool inside(const Site& site) const {
+        return unsigned(site.h) < unsigned(H) && unsigned(site.w) < unsigned(W);
+    }
     template <int N>
     FASTCONV_DEVICE simt::Pack<Accumulator<T>, N> get(const Site& site) const {
         auto result = zeros<N, Accumulator<T>>();
         if (with_ones && site.k != 0) result[0] = Accumulator<T>(1);
-        else if (unsigned(site.h) < unsigned(H) && unsigned(site.w) < unsigned(W))
-            result = load_as_accumulators<N>(data + site.offset);
+        else if (inside(site)) result = load_as_accumulators<N>(data + site.offset);
         return result;
     }
 };
@@ -45,9 +47,10 @@ template <class T>
 struct WeightView {
     const T* data;
 
+    FASTCONV_DEVICE bool inside(const Site& site) const { return site.h >= 0; }
     template <int N>
     FASTCONV_DEVICE simt::Pack<Accumulator<T>, N> get(const Site& site) const {
-        return site.h >= 0 ? load_as_accumulators<N>(data + site.offset) : zeros<N, Accumulator<T>>();
+        return inside(site) ? load_as_accumulators<N>(data + site.offset) : zeros<N, Accumulator<T>>();
     }
 };
 

@@ -85,7 +85,7 @@ size_t conv2d_wgrad_workspace(const Conv2dProblem& problem) {
     const auto bytes = [&](auto acc) {
         using Acc = decltype(acc);
         const int splits =
-            with_tile<Acc>(conv.filters, [&](auto tile) { return split_of<decltype(tile)>(conv).splits; });
+            with_exact_tile<Acc>(conv.filters, [&](auto tile) { return split_of<decltype(tile)>(conv).splits; });
         return size_t(splits) * size_t(conv.K) * (size_t(conv.channels) * size_t(conv.R) * size_t(conv.S) + 1) *
                sizeof(Acc);
     };
@@ -100,7 +100,7 @@ std::string conv2d_wgrad(const Conv2dProblem& problem, const WgradArgs& args, vo
     if (conv.K == 0 || (!weights && !args.dbias.data)) return "";
     return with_type(problem.dtype, [&](auto type) {
         using T = decltype(type);
-        return with_tile<Accumulator<T>>(int(conv.K / conv.groups), [&](auto tile) {
+        return with_exact_tile<Accumulator<T>>(int(conv.K / conv.groups), [&](auto tile) {
             return run<T, decltype(tile)>(problem, args, workspace, stream);
         });
     });

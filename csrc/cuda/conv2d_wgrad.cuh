@@ -44,7 +44,7 @@ struct WgradMemory {
 };
 
 template <class T, class Tile>
-FASTCONV_KERNEL_BOUNDS(Tile::threads, 512 / Tile::threads)
+FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::blocks)
 conv2d_wgrad_kernel(const WgradParameters<T> d) {
     using Acc = typename Tile::Acc;
     simt::Shared shared = simt::block_shared();

@@ -20,8 +20,13 @@ class Declared(NamedTuple):
 PACK = r"<.*\b[248]>"  # the last template argument: elements of a 16-byte access
 
 CONV = "conv2d_(fprop|fprop_pool|dgrad|wgrad)"
+MMA = CONV + r"_kernel<.*MmaTile<.*"
 
 DECLARED = [
+    # On tensor cores, by a warp's tile: a turn's products and operands, a later one's copies.
+    Declared(MMA + ", 64, 64>.*>", {"HMMA.16816": 64, "LDSM.M88.4": 16, "LDGSTS.128": 8}),
+    Declared(MMA + ", 64, 32>.*>", {"HMMA.16816": 32, "LDSM.M88.4": 12, "LDGSTS.128": 6}),
+    Declared(MMA + ", 32, 32>.*>", {"HMMA.16816": 16, "LDSM.M88.4": 8, "LDGSTS.128": 5}),
     # The products of a step: a and b from shared memory in 16 bytes.
     Declared(rf"{CONV}_kernel<double, .*>", {"DFMA": 8, "LDS.128": 1}),
     Declared(rf"{CONV}_kernel<.*>", {"FFMA": 8, "LDS.128": 1}),
