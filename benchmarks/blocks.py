@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import gpu_timing
@@ -17,9 +16,10 @@ import timing
 import torch
 from environment import environment
 from torch import Tensor, nn
+from truth import Truth
 
 import fastconv
-from fastconv.testing import Problem, checks, inputs, kernels
+from fastconv.testing import Problem, inputs
 
 
 class Block(NamedTuple):
@@ -90,7 +90,7 @@ def run_block(
     problem = block.problem.replace(n=batch)
     data = _plain(inputs.make(problem), device)
     _log(f"{block.letter} {block.name}: float64 reference")
-    truth = _Truth(problem, data, device)
+    truth = Truth(problem, data, device)
     modes: dict[str, dict] = {}
     wall: dict[str, dict] = {}
     wrong: list[str] = []
@@ -110,18 +110,13 @@ def run_block(
                 functions[name] = function
         _log(f"{block.letter} {block.name}, {mode}: timing")
         if device == "cpu":
-            modes[mode] = _milliseconds(timing.alternate(functions, repeat))
+            modes[mode] = timing.milliseconds(timing.alternate(functions, repeat))
         elif functions:
-            replayed = {name: gpu_timing.replay(f) for name, f in functions.items()}
-            wrong += [
-                f"{mode}, {name}: timed without a graph, launches included"
-                for name, (_, captured) in replayed.items()
-                if not captured
-            ]
-            device_functions = {name: f for name, (f, _) in replayed.items()}
-            modes[mode] = _milliseconds(gpu_timing.alternate(device_functions, repeat))
+            samples, launched = gpu_timing.device_times(functions, repeat)
+            modes[mode] = timing.milliseconds(samples)
+            wrong += [f"{mode}, {line}" for line in launched]
             finish = torch.cuda.synchronize
-            wall[mode] = _milliseconds(timing.alternate(functions, min(repeat, 5), finish))
+            wall[mode] = timing.milliseconds(timing.alternate(functions, min(repeat, 5), finish))
     result = {
         "letter": block.letter,
         "name": block.name,
@@ -129,15 +124,6 @@ def run_block(
         "milliseconds": modes,
     }
     return result if device == "cpu" else {**result, "wall": wall, "wrong": wrong}
-
-
-def _milliseconds(samples: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Quartiles of samples in seconds."""
-    return {
-        name: dict(zip(("q1", "median", "q3"), (1e3 * t for t in times), strict=True))
-        for name, taken in samples.items()
-        for times in [timing.quartiles(taken)]
-    }
 
 
 def _plain(data: inputs.Inputs, device: str) -> inputs.Inputs:
@@ -215,36 +201,3 @@ def _call(
         return y, *torch.autograd.grad(y, wanted, dy)
 
     return both
-
-
-class _Truth:
-    """A block's results in float64, for the winners that fastconv picks."""
-
-    def __init__(self, problem: Problem, data: inputs.Inputs, device: str = "cpu") -> None:
-        assert data.w is not None
-        self.problem, self.data, self.device = problem, data, device
-        self.code = checks.chosen_code(problem, data.x, data.w, data.bias)
-        with self._here():
-            self.output = checks.expected_conv(problem, data)
-            self.gradients = checks.expected_gradients(problem, data, self.code)
-        # What fastconv uses: Winograd's algorithm has an error rule of its own.
-        directions = ("fprop", "dgrad", "wgrad")
-        self.used = [kernels.applicable(direction, problem, device)[0] for direction in directions]
-
-    def _here(self) -> AbstractContextManager:
-        """On a GPU the truth is computed there; what it makes by itself must be there as well."""
-        return nullcontext() if self.device == "cpu" else torch.device(self.device)
-
-    def check(self, name: str, y: Tensor, *gradients: Tensor) -> None:
-        """Raises AssertionError where a variant computes something else.
-
-        Of torch's only the output: near-ties may make other winners than fastconv's.
-        """
-        ours = name.startswith("fastconv")
-        label = f"{name} {self.used if ours else ''}"
-        code = self.code if ours else None
-        with self._here():
-            checks.check_output(self.problem, self.data, y, code, label, expected=self.output)
-            if ours:
-                found = dict(zip(("dw", "dbias", "dx"), gradients, strict=False))
-                checks.check_gradients(self.problem, self.gradients, found, label)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from functools import partial
 
 import blocks
+import steps
 from budget import Budget
 
 BATCH, REPEAT = 64, 25
 
-# Seconds that the first block of a pass may take; later ones are expected to take what the
-# longest so far did.
-FIRST = {False: 15.0, True: 40.0}
+# Seconds that a block may take, without torch.compile and with it.
+SECONDS = {False: 15.0, True: 40.0}
 
 
 def run(
@@ -26,30 +26,19 @@ def run(
     Args:
         where: the machine, as `environment` describes it.
     """
-    found: dict[str, dict] = {}
-    left_out, problems = [], []
-    result = {"environment": where, "batch": BATCH, "repeat": REPEAT, "unit": "us"}
-    for compiled in (False, True):
-        longest = FIRST[compiled]
-        for block in blocks.BLOCKS:
-            label = f"{block.name}{' with torch.compile' if compiled else ''}"
-            if not budget.allows(longest):
-                left_out.append(f"{label}: left out, {budget.left():.0f} s are left")
-                continue
-            start = time.perf_counter()
-            try:
-                one = run_block(block, BATCH, REPEAT, compiled, "cuda")
-            except Exception as error:  # whatever it is: the others have to be measured
-                problems.append(f"{label}: {type(error).__name__}: {str(error)[:300]}")
-            else:
-                problems += [f"{label}: {line}" for line in one["wrong"]]
-                found[block.letter] = one
-            longest = max(longest, time.perf_counter() - start)
-            write(
-                status="failed" if problems else "ok",
-                summary=f"{len(found)} of {len(blocks.BLOCKS)} blocks measured",
-                problems=problems + left_out,
-                result={**result, "blocks": list(found.values())},
-            )
-    if left_out:
-        write(problems=problems + left_out)
+
+    def step(block: blocks.Block, compiled: bool) -> steps.Step:
+        label = f"{block.name}{' with torch.compile' if compiled else ''}"
+        job = partial(run_block, block, BATCH, REPEAT, compiled, "cuda")
+        return steps.Step(label, block.letter, job)
+
+    def tell(found: list[dict]) -> dict[str, object]:
+        result = {"environment": where, "batch": BATCH, "repeat": REPEAT, "unit": "us"}
+        summary = f"{len(found)} of {len(blocks.BLOCKS)} blocks measured"
+        return {"summary": summary, "result": {**result, "blocks": found}}
+
+    passes = [
+        steps.Pass(seconds, [step(block, compiled) for block in blocks.BLOCKS])
+        for compiled, seconds in SECONDS.items()
+    ]
+    steps.run(passes, write, budget, tell)

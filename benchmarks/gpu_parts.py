@@ -192,7 +192,7 @@ def sanitizer(write: Write, folder: Path, budget: Budget) -> None:
         )
 
 
-# --- blocks ---------------------------------------------------------------------------------------
+# --- blocks, layers -------------------------------------------------------------------------------
 
 
 def blocks(write: Write, folder: Path, budget: Budget) -> None:
@@ -205,7 +205,15 @@ def blocks(write: Write, folder: Path, budget: Budget) -> None:
     gpu_blocks.run(write, budget, environment.environment("cuda"))
 
 
-PARTS = {f.__name__: f for f in (build, wrappers, tests, sanitizer, cpu, blocks)}
+def layers(write: Write, folder: Path, budget: Budget) -> None:
+    """The layers of ResNet-50 and VGG-16 by dtype, as far as the time reaches."""
+    import environment
+    import gpu_layers
+
+    gpu_layers.run(write, budget, environment.environment("cuda"))
+
+
+PARTS = {f.__name__: f for f in (build, wrappers, tests, sanitizer, cpu, blocks, layers)}
 
 
 def main() -> None:

@@ -54,3 +54,16 @@ def alternate(functions: dict[str, Function], repeat: int) -> dict[str, list[flo
             torch.cuda.synchronize()
             samples[name].append(start.elapsed_time(end) / 1e3)
     return samples
+
+
+def device_times(
+    functions: dict[str, Function], repeat: int
+) -> tuple[dict[str, list[float]], list[str]]:
+    """`alternate` of their replays, and a line for each that could not be captured."""
+    replayed = {name: replay(function) for name, function in functions.items()}
+    launched = [
+        f"{name}: timed without a graph, launches included"
+        for name, (_, captured) in replayed.items()
+        if not captured
+    ]
+    return alternate({name: f for name, (f, _) in replayed.items()}, repeat), launched

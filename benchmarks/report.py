@@ -42,6 +42,9 @@ def text(parts: dict[str, dict]) -> str:
     blocks = parts.get("blocks", {}).get("result", {})
     if blocks.get("blocks"):
         sections += ["## Blocks", table.summary(blocks), "## Every variant", table.details(blocks)]
+    layers = parts.get("layers", {}).get("result", {})
+    if layers.get("layers"):
+        sections += ["## Layers", table.layers(layers)]
     return "\n\n".join(sections) + "\n"
 
 

@@ -53,16 +53,24 @@ def details(result: dict) -> str:
 
 
 def _shape(problem: str) -> str:
-    """A block's shape as people say it, from its problem string."""
+    """A block's or a layer's shape as people say it, from its problem string."""
     from fastconv.testing import Problem
 
     p = Problem.parse(problem)
-    assert p.pool is not None
     stride = f" s{p.stride[0]}" if p.stride != (1, 1) else ""
-    pool = f"{p.pool.window[0]}" + (
-        f" s{p.pool.stride[0]}" if p.pool.stride != p.pool.window else ""
-    )
-    return f"{p.c}->{p.k} {p.r}x{p.s}{stride}, {p.h}x{p.w}, pool {pool}"
+    rest = ", ReLU" if p.relu else ""
+    if p.pool is not None:
+        moves = f" s{p.pool.stride[0]}" if p.pool.stride != p.pool.window else ""
+        rest = f", pool {p.pool.window[0]}{moves}"
+    return f"{p.c}->{p.k} {p.r}x{p.s}{stride}, {p.h}x{p.w}{rest}"
+
+
+def _ratio(torch_ms: float | None, our_ms: float | None) -> str:
+    """How many times as fast fastconv is, "" where either has no time."""
+    if not torch_ms or not our_ms:
+        return ""
+    ratio = torch_ms / our_ms
+    return f"**{ratio:.{1 if ratio >= 2 else 2}f}x**"  # 0.96 is not 1.0
 
 
 def summary(result: dict) -> str:
@@ -77,10 +85,8 @@ def summary(result: dict) -> str:
             torch_ms, our_ms = _best(times, "torch"), _best(times, "fastconv")
             shown = [_number(scale * ms) if ms else "none" for ms in (torch_ms, our_ms)]
             cells.append(" -> ".join(shown))
-            if torch_ms and our_ms:
-                ratio = torch_ms / our_ms
-                digits = 1 if ratio >= 2 else 2  # 0.96 is not 1.0
-                cells[-1] += f" (**{ratio:.{digits}f}x**)"
+            if ratio := _ratio(torch_ms, our_ms):
+                cells[-1] += f" ({ratio})"
         lines.append(_row(cells))
     what = "device time, L2 cache flushed, " if unit == "us" else ""
     lines += [
@@ -88,6 +94,30 @@ def summary(result: dict) -> str:
         f"{unit}, {what}batch {result['batch']}, float32, medians of {result['repeat']}: the "
         f"fastest of torch ({_competitors(result)}, NCHW and channels_last) -> fastconv (the "
         f"faster of NCHW and channels_last). {_machine(result['environment'])}.",
+    ]
+    return "\n".join(lines)
+
+
+def layers(result: dict) -> str:
+    """One line a layer and dtype: torch, fastconv and their ratio, forward and backward."""
+    unit, scale = _scale(result)
+    modes = ("forward", "backward")
+    columns = (f"torch {unit}", f"fastconv {unit}", "ratio")
+    titles = [f"{mode}, {column}" for mode in modes for column in columns]
+    lines = _head(["layer", "dtype", *titles], 2)
+    for layer in result["layers"]:
+        often = f", {layer['uses']} times" if layer["uses"] > 1 else ""
+        cells = [f"{layer['network']}: {_shape(layer['problem'])}{often}", layer["dtype"]]
+        for mode in modes:
+            times = layer["milliseconds"].get(mode, {})
+            both = _best(times, "torch"), _best(times, "fastconv")
+            cells += [_number(scale * ms) if ms else "none" for ms in both] + [_ratio(*both)]
+        lines.append(_row(cells))
+    lines += [
+        "",
+        f"{unit}, device time, L2 cache flushed, batch {result['batch']}, channels_last, medians "
+        f"of {result['repeat']}. Backward: all gradients (input, weight, bias if there is one). "
+        f"{_machine(result['environment'])}.",
     ]
     return "\n".join(lines)
 

@@ -50,3 +50,11 @@ def quartiles(samples: Sequence[float]) -> tuple[float, float, float]:
         return samples[0], samples[0], samples[0]
     low, middle, high = statistics.quantiles(samples, n=4, method="inclusive")
     return low, middle, high
+
+
+def milliseconds(samples: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Quartiles, in milliseconds, of samples in seconds."""
+    return {
+        name: dict(zip(("q1", "median", "q3"), (1e3 * t for t in quartiles(taken)), strict=True))
+        for name, taken in samples.items()
+    }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import gpu_blocks
 import gpu_check
+import gpu_layers
 import gpu_parts
 import outcomes
 import pytest
@@ -15,6 +16,8 @@ import report
 import table
 import torch
 from budget import Budget
+
+from fastconv.testing import Problem
 
 pytestmark = pytest.mark.quick
 
@@ -93,7 +96,7 @@ def run_parts(folder, seconds, took, bad=()):
 
 def test_parts_stop_when_time_is_short(tmp_path):
     code, parts, limits = run_parts(tmp_path, 475, {"build": 150, "tests": 300, "cpu": 35})
-    assert code == 0 and [p["status"] for p in parts.values()] == ["ok"] * 6
+    assert code == 0 and [p["status"] for p in parts.values()] == ["ok"] * 7
     assert limits["tests"] == 100 and limits["blocks"] == 475 - 150 - 100 - 35
 
     code, parts, _ = run_parts(tmp_path, 130, {"build": 115})
@@ -179,8 +182,7 @@ def test_blocks_are_written_one_by_one_as_far_as_time_reaches():
     counts = [len(w["result"]["blocks"]) for w in written if "result" in w]
     assert counts == [1, 2, 3, 4, 5, 6, 7, 7, 7]
     last = written[-1]["problems"]
-    assert len(last) == 5
-    assert last[0] == "CaseStudy-3 with torch.compile: left out, 30 s are left"
+    assert last == ["CaseStudy-3 with torch.compile and 4 more: left out, 30 s are left"]
 
 
 def test_a_block_that_fails_does_not_end_the_others():
@@ -209,6 +211,68 @@ def test_report_of_made_up_results(tmp_path):
     # The same file makes README's table.
     parts = json.loads((tmp_path / "gpu.json").read_text())
     assert readme_table.gpu([parts]) == table.summary(parts["parts"]["blocks"]["result"])
+
+
+def made_up_layer(problem, repeat):
+    assert problem.n == 32 and problem.layout == "nhwc" and repeat == 15
+    modes = {"forward": times(torch=0.4, fastconv=0.1), "backward": times(torch=0.3)}
+    return {"milliseconds": modes, "wrong": []}
+
+
+def test_layers_are_written_one_by_one_as_far_as_time_reaches():
+    clock = Clock()
+    written = []
+
+    def slow(*arguments):
+        clock.now += 10
+        return made_up_layer(*arguments)
+
+    # The first dtype and four layers of the next.
+    gpu_layers.run(lambda **r: written.append(r), Budget(35 * 10 + 48, clock), WHERE, slow)
+    counts = [len(w["result"]["layers"]) for w in written if "result" in w]
+    assert counts == list(range(1, 40))
+    *_, last, end = written
+    dtypes = [layer["dtype"] for layer in last["result"]["layers"]]
+    assert dtypes == ["bf16"] * 35 + ["f16"] * 4
+    assert last["summary"] == "39 of 105 layers measured" and last["problems"] == []
+    macs = [
+        Problem.parse(layer["problem"]).macs * layer["uses"] for layer in last["result"]["layers"]
+    ]
+    assert macs[:35] == sorted(macs[:35], reverse=True) and macs[35:] == macs[:4]
+    assert len(end["problems"]) == 1
+    assert end["problems"][0].endswith("_f16_nhwc and 65 more: left out, 8 s are left")
+
+
+def test_a_layer_that_is_wrong_or_fails_is_told_and_does_not_end_the_others():
+    def fails(problem, repeat):
+        if (problem.r, problem.dtype) == (7, torch.float16):
+            raise RuntimeError("no kernel")
+        wrong = ["forward, fastconv: y is wrong"] * ((problem.r, problem.dtype) == (7, torch.float))
+        return {**made_up_layer(problem, repeat), "wrong": wrong}
+
+    written = {}
+    gpu_layers.run(lambda **r: written.update(r), Budget(1e4, Clock()), WHERE, fails)
+    assert written["status"] == "failed" and len(written["result"]["layers"]) == 104
+    stem = "ResNet-50 mb32ic3ih224iw224oc64kh7kw7sh2sw2ph3pw3dh1dw1g1_nobias"
+    assert written["problems"] == [
+        f"{stem}_f16_nhwc: RuntimeError: no kernel",
+        f"{stem}_f32_nhwc: forward, fastconv: y is wrong",
+    ]
+
+
+def test_report_of_made_up_layers(tmp_path):
+    found = report.Report(tmp_path)
+    gpu_layers.run(
+        lambda **r: found.write("layers", **r), Budget(1e4, Clock()), WHERE, made_up_layer
+    )
+    text = (tmp_path / "gpu.md").read_text()
+    assert "| layer | dtype | forward, torch us | forward, fastconv us | forward, ratio |" in text
+    numbers = "400 | 100 | **4.0x** | 300 | none |  |"
+    assert f"| ResNet-50: 3->64 7x7 s2, 224x224 | bf16 | {numbers}" in text
+    assert f"| ResNet-50: 256->256 3x3, 14x14, 5 times | f32 | {numbers}" in text
+    assert f"| VGG-16: 512->512 3x3, 14x14, ReLU, 2 times | f16 | {numbers}" in text
+    assert f"| VGG-16: 512->512 3x3, 14x14, pool 2 | f16 | {numbers}" in text
+    assert "us, device time, L2 cache flushed, batch 32, channels_last, medians of 15." in text
 
 
 def test_readme_says_when_no_gpu_was_measured():

@@ -9,7 +9,7 @@ integers leave no rounding: there everything has to be equal, the first of equal
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ def check_output(
         if code is not None:
             allowed = errors.limit(exact, own, scale, errors.FORWARD, relative)
             check_code(problem, exact, code, allowed, name)
-        exact, own = _rest(problem, exact), _rest(problem, own)
+        exact, own = rest(problem, exact), rest(problem, own)
     errors.check_close(y, exact, own, scale, relative=relative, name=f"y: {name}")
 
 
@@ -71,11 +71,11 @@ def _magnitude(tensor: Tensor) -> Tensor:
     return tensor.double().abs().nan_to_num(0.0, 0.0)
 
 
-def _rest(problem: Problem, conv: Tensor) -> Tensor:
+def rest(problem: Problem, conv: Tensor) -> Tensor:
     """What follows the convolution."""
     if problem.pool is not None:
         conv = reference.max_pool2d(conv, problem.pool)[0]
-    return reference.relu(conv)
+    return reference.relu(conv) if problem.relu else conv
 
 
 def check_code(problem: Problem, conv: Tensor, code: Tensor, allowed: float, name: str) -> None:
@@ -232,11 +232,9 @@ def chosen_code(problem: Problem, x: Tensor, w: Tensor, bias: Tensor | None) -> 
     """The code that `apply` keeps for these very tensors."""
     if not problem.relu:
         return None
-    pool: tuple[Any, ...] = ()
-    if problem.pool is not None:
-        pool = (*problem.pool.spec, int(problem.pool.ceil))
-    operator = "conv2d_relu_max_pool2d" if pool else "conv2d_relu"
-    return getattr(torch.ops.fastconv, operator)(x, w, bias, problem.conv_spec, pool, True)[1]
+    operator = "conv2d_relu" if problem.pool is None else "conv2d_relu_max_pool2d"
+    arguments = (x, w, bias, problem.conv_spec, problem.pool_spec, True)
+    return getattr(torch.ops.fastconv, operator)(*arguments)[1]
 
 
 def check_functional(problem: Problem, kind: str = "normal") -> None:

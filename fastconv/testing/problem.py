@@ -204,6 +204,11 @@ class Problem:
         return *self.stride, *self.pads, *self.dilation, self.groups
 
     @property
+    def pool_spec(self) -> tuple[int, ...]:
+        """The pool as fastconv's operators take it, () where there is none."""
+        return () if self.pool is None else (*self.pool.spec, int(self.pool.ceil))
+
+    @property
     def same(self) -> bool:
         """Whether padding='same' is what it has and ints could not say."""
         total = [d * (n - 1) for d, n in zip(self.dilation, (self.r, self.s), strict=True)]

@@ -1,0 +1,132 @@
+"""One layer: fastconv against torch, forward and backward, all tensors channels_last.
+
+Forward is what the public functions do where no gradient is wanted. Backward is what autograd then
+calls, without autograd: the gradients of the input, the weight and, where there is one, the bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gpu_timing
+import timing
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from truth import Truth
+
+from fastconv.testing import Problem, checks, inputs
+
+aten, ours = torch.ops.aten, torch.ops.fastconv
+
+# What a mode computes: the output; or the gradients of weight, bias (None: no bias) and input.
+Function = Callable[[], tuple[Any, ...]]
+
+
+def measure(problem: Problem, repeat: int, device: str = "cuda") -> dict[str, object]:
+    """Times of both in both modes, in milliseconds; the device's on a GPU, a CPU's for tests.
+
+    What computes something else is left out and named in `wrong`; of torch's only the output is
+    looked at, since near-ties may make other winners than fastconv's.
+    """
+    data = draw(problem, device)
+    torch.backends.cudnn.benchmark = False  # looking for float64's best algorithm takes long
+    truth = Truth(problem, data, device)
+    torch.backends.cudnn.benchmark = True
+    sides = {"torch": torch_modes(problem, data), "fastconv": our_modes(problem, data, truth.code)}
+    modes: dict[str, dict] = {}
+    wrong: list[str] = []
+    for mode in ("forward", "backward"):
+        functions: dict[str, Callable[[], object]] = {}
+        for name, side in sides.items():
+            result = side[mode]()
+            try:
+                if mode == "forward":
+                    truth.check_output(name, result[0])
+                elif name == "fastconv":
+                    truth.check_gradients(name, *result)
+            except AssertionError as error:
+                wrong.append(f"{mode}, {name}: {error}")
+            else:
+                functions[name] = side[mode]
+        if not functions:
+            continue
+        if device == "cpu":
+            samples = timing.alternate(functions, repeat)
+        else:
+            samples, launched = gpu_timing.device_times(functions, repeat)
+            wrong += [f"{mode}, {line}" for line in launched]
+        modes[mode] = timing.milliseconds(samples)
+    return {"milliseconds": modes, "wrong": wrong}
+
+
+def draw(problem: Problem, device: str) -> inputs.Inputs:
+    """Normal values, drawn on the device: a CPU takes seconds for so many."""
+    generator = torch.Generator(device).manual_seed(0)
+
+    def values(*size: int) -> Tensor:
+        drawn = torch.randn(size, generator=generator, device=device).to(problem.dtype)
+        return drawn.contiguous(memory_format=torch.channels_last) if len(size) == 4 else drawn
+
+    x, w = values(*problem.x_size), values(*problem.w_size)
+    bias = values(problem.k) if problem.bias else None
+    return inputs.Inputs(x, w, bias, values(*problem.y_size))
+
+
+def torch_modes(problem: Problem, data: inputs.Inputs) -> dict[str, Function]:
+    """The layer by torch.nn.functional, and the operators that autograd calls for it."""
+    x, w, bias, dy = data
+    assert w is not None
+    stride, padding, dilation, groups = problem.conv_arguments
+    pool = () if problem.pool is None else problem.pool.arguments
+    sizes = None if bias is None else [problem.k]
+    adjoint = (sizes, stride, padding, dilation, False, (0, 0), groups)
+
+    def activated() -> Tensor:
+        y = F.conv2d(x, w, bias, stride, padding, dilation, groups)
+        return F.relu(y) if problem.relu else y
+
+    def forward() -> tuple[Any, ...]:
+        return (F.max_pool2d(activated(), *pool) if pool else activated(),)
+
+    kept = activated() if problem.relu else None
+    index = aten.max_pool2d_with_indices(kept, *pool)[1] if pool else None
+
+    def backward() -> tuple[Any, ...]:
+        g = dy
+        if pool:
+            g = aten.max_pool2d_with_indices_backward(g, kept, *pool, index)
+        if kept is not None:
+            g = aten.threshold_backward(g, kept, 0)
+        wanted = (True, True, bias is not None)
+        dx, dw, dbias = aten.convolution_backward(g, x, w, *adjoint, wanted)
+        return dw, dbias, dx
+
+    return {"forward": forward, "backward": backward}
+
+
+def our_modes(problem: Problem, data: inputs.Inputs, code: Tensor | None) -> dict[str, Function]:
+    """The layer by fastconv.functional, and the operators of its derivatives.
+
+    Args:
+        code: what the forward pass keeps, None without a ReLU.
+    """
+    x, w, bias, dy = data
+    assert w is not None
+    how = problem.w_size, True, True, bias is not None, problem.conv_spec
+
+    def forward() -> tuple[Any, ...]:
+        return (checks.apply(problem, x, w, bias),)
+
+    def backward() -> tuple[Any, ...]:
+        if code is None:
+            dx = ours.conv2d_dgrad(dy, w, x.shape[2:], True, problem.conv_spec)
+            dw, dbias = ours.conv2d_wgrad(x, dy, *how)
+        else:
+            pool = problem.pool_spec
+            dx = ours.conv2d_relu_dgrad(dy, w, code, x.shape[2:], True, problem.conv_spec, pool)
+            dw, dbias = ours.conv2d_relu_wgrad(x, dy, code, *how, pool)
+        return dw, None if bias is None else dbias, dx
+
+    return {"forward": forward, "backward": backward}
