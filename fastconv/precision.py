@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
+
 from . import _C
 
 _precision = "high"
@@ -33,6 +35,11 @@ def set_precision(precision: Literal["high", "highest"]) -> None:
         for name in _C.implementations(direction)
     )
     implementation = "highest" if precision == "highest" and inexact else ""
+
+
+def tf32() -> bool:
+    """Whether float32 convolutions on GPUs may round to TF32: torch's own flag, at "high"."""
+    return _precision == "high" and torch.backends.cudnn.conv.fp32_precision == "tf32"
 
 
 def get_precision() -> str:

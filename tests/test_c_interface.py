@@ -141,14 +141,15 @@ else:
         "cuda_device_count": (),
         "cuda_why_not_on": (0,),
     }
-if device == "emulated":  # instead of threads and implementation: device and stream
+if device == "emulated":  # instead of threads and implementation: device, stream, TF32
     on_cpu = {"conv2d_workspace": (2, ""), "conv2d_fprop": (2, ""), "conv2d_dgrad": (2, ""),
               "conv2d_wgrad": (2, "")}
     there = {name: value for name, value in calls.items() if name.startswith("cuda_")}
     for name, arguments in calls.items():
         if "cuda_" + name in dir(module):
             arguments = arguments[:-len(on_cpu.get(name, (2,)))]
-            there["cuda_" + name] = arguments + (() if "workspace" in name else (0, 0))
+            where = () if "workspace" in name else (0, 0)
+            there["cuda_" + name] = arguments + where + ((False,) if "conv2d" in name else ())
     calls = there
 counts = {"refused": 0, "done": 0}
 

@@ -52,11 +52,11 @@ def test_named_problem(name, direction, kind, device):
     checks.check(direction, Problem.parse(PROBLEMS[name]), device, kind)
 
 
-@pytest.mark.parametrize("device, dtype", kernels.SHORT_DTYPES, indirect=["device"])
+@pytest.mark.parametrize("device, name_of_type", kernels.TENSOR_CORE_TYPES, indirect=["device"])
 @pytest.mark.parametrize("direction", ["fprop", "dgrad", "wgrad"])
 @pytest.mark.parametrize("name", ["uneven same", "dilation", "groups", "depthwise", "B", "D", "F"])
-def test_named_problem_in_short_dtypes(name, direction, device, dtype):
-    checks.check(direction, Problem.parse(PROBLEMS[name]).replace(dtype=dtype), device)
+def test_named_problem_on_tensor_cores(name, direction, device, name_of_type):
+    checks.check(direction, Problem.parse(PROBLEMS[name]).with_type(name_of_type), device)
 
 
 @given(problem=conv_problems())

@@ -55,7 +55,6 @@ def count(direction, after, columns, others, dtype, layout, w_layout=None):
 
 # Only the forward pass looks at a finished tile in different ways.
 TILES = [(d, after) for d, after in BLOCKS if d == "fprop" or after == "alone"]
-MMA_TILES = [(d, after) for d, after in TILES if d == "fprop"]  # where tensor cores are used
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
@@ -80,14 +79,25 @@ def test_no_bank_conflicts(direction, after, columns, dtype, layout):
         assert not worse
 
 
-@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+# Where tensor cores are used: wgrad takes them where channels lie together.
+MMA_CASES = [
+    (d, after, layout)
+    for d, after in BLOCKS
+    for layout in ("nchw", "nhwc")
+    if (d, layout) != ("wgrad", "nchw")
+]
+
+
 @pytest.mark.parametrize("columns", [128, 64, 32])  # of the wide, the middle and the narrow tile
-@pytest.mark.parametrize("direction, after", MMA_TILES)
-def test_no_bank_conflicts_on_tensor_cores(direction, after, columns, layout):
-    counters = count(direction, after, columns, 40, "f16", layout)
+@pytest.mark.parametrize("dtype", ["f16", "tf32"])
+@pytest.mark.parametrize("direction, after, layout", MMA_CASES)
+def test_no_bank_conflicts_on_tensor_cores(direction, after, layout, dtype, columns):
+    counters = count(direction, after, columns, 40, dtype, layout)
     lines = [line for line in counters if line["space"] == "shared"]
     assert sum(line["accesses"] for line in lines if "conv2d_mma" in line["line"]) > 200
-    assert not [line for line in lines if line["cost"] > line["least"]]
+    worse = [line for line in lines if line["cost"] > line["least"]]
+    # Whoever copies 8 lines at once reads the site of every eighth, once before the main loop.
+    assert not [w for w in worse if "conv2d_gemm" not in w["line"] or w["cost"] > 1.04 * w["least"]]
 
 
 class Known(NamedTuple):
@@ -120,9 +130,11 @@ KNOWN = [
         "neighbouring channels of such a weight are R * S elements apart",
     ),
     Known(
-        "(dgrad|wgrad) alone, f16 nchw: read", 1.4, "as FILLED, and rows have half as many sectors"
+        "dgrad alone, f16 nchw: read",
+        2.0,
+        "lanes go along the weight's channels, which are R * S elements apart",
     ),
-    Known("dgrad alone, f16 nhwc: read", 2.0, "a turn's 8 steps are half a sector"),
+    Known("wgrad alone, f16 nchw: read", 1.4, "as FILLED, and rows have half as many sectors"),
 ]
 SECTOR_CASES = [
     *((d, after, f"f32 {layout}") for d, after in BLOCKS for layout in ("nchw", "nhwc")),

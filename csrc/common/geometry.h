@@ -51,6 +51,7 @@ struct Conv2dProblem {
     Epilogue epilogue;
     Pool2d pool;  // for none and relu: 1x1 windows, so that (pool.P, pool.Q) is (conv.P, conv.Q)
     int threads;
+    bool tf32 = false;  // on GPUs: float32 operands may be rounded to TF32, for tensor cores
 };
 
 // What a kernel of a convolution is called with. Null data: not given (bias, code) or not wanted (code, dw, dbias).

@@ -15,17 +15,19 @@ auto with_exact_tile(int columns, const Run& run) {
 }
 
 // Calls run(a value of the tile's type) for a product of elements T with so many columns. 16-bit types are for tensor
-// cores, unless columns are so few that most of a tile would be empty, as in depthwise convolutions.
+// cores, and float is where it may be rounded to TF32, unless columns are so few that most of a tile would be empty, as
+// in depthwise convolutions.
 template <class T, class Run>
-auto with_tile(int columns, const Run& run) {
-    if constexpr (sizeof(T) == 2) {
-        if (columns > 64) return run(typename MmaTiles<T>::wide());
-        if (columns > 32) return run(typename MmaTiles<T>::middle());
-        if (columns > 8) return run(typename MmaTiles<T>::narrow());
-        return run(typename Tiles<Accumulator<T>>::narrow());
-    } else {
-        return with_exact_tile<Accumulator<T>>(columns, run);
+auto with_tile(bool tf32, int columns, const Run& run) {
+    if constexpr (sizeof(T) <= 4) {
+        if (columns > 8 && (sizeof(T) == 2 || tf32)) {
+            if (columns > 64) return run(typename MmaTiles<T>::wide());
+            if (columns > 32) return run(typename MmaTiles<T>::middle());
+            return run(typename MmaTiles<T>::narrow());
+        }
     }
+    if constexpr (sizeof(T) == 2) return run(typename Tiles<Accumulator<T>>::narrow());
+    else return with_exact_tile<Accumulator<T>>(columns, run);
 }
 
 }  // namespace fastconv::cuda

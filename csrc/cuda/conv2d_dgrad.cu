@@ -58,8 +58,8 @@ std::string conv2d_dgrad(const Conv2dProblem& problem, const DgradArgs& args, vo
     if (conv.N * conv.H * conv.W == 0 || conv.C == 0) return "";
     return with_type(problem.dtype, [&](auto type) {
         using T = decltype(type);
-        return with_exact_tile<Accumulator<T>>(
-            int(conv.C / conv.groups), [&](auto tile) { return run<T, decltype(tile)>(problem, args, stream); });
+        return with_tile<T>(problem.tf32, int(conv.C / conv.groups),
+                            [&](auto tile) { return run<T, decltype(tile)>(problem, args, stream); });
     });
 }
 

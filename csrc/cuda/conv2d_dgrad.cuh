@@ -12,7 +12,7 @@
 // A phase without taps has no steps and so gets zeros.
 #pragma once
 
-#include "conv2d_gemm.cuh"
+#include "conv2d_mma.cuh"
 #include "conv2d_views.cuh"
 
 namespace fastconv::cuda {
@@ -58,17 +58,39 @@ struct DgradParameters {
     int tap_step_h, tap_step_w, output_step_h, output_step_w;
     bool filters_inside;
     bool along_columns, vectors;
+
+    // The tensor cores' walks along a phase's steps.
+    template <class Tile>
+    FASTCONV_DEVICE Walk gradient_walk(const BlockPhase& phase) const {
+        return walk<Tile>(phase, {dy_strides.c, 0, 0, 0, 1}, {-output_step_h * dy_strides.h, -output_step_h, 0, 0, 0},
+                          {-output_step_w * dy_strides.w, 0, -output_step_w, 0, 0});
+    }
+    template <class Tile>
+    FASTCONV_DEVICE Walk w_walk(const BlockPhase& phase) const {
+        return walk<Tile>(phase, {w_strides.n, 0, 0, 0, 0}, {tap_step_h * w_strides.h, 0, 0, 0, 0},
+                          {tap_step_w * w_strides.w, 0, 0, 0, 0});
+    }
+
+private:
+    template <class Tile>
+    FASTCONV_DEVICE Walk walk(const BlockPhase& phase, const Site& one_k, const Site& one_r, const Site& one_s) const {
+        const Digit k{conv.filters, one_k}, r{phase.h.taps, one_r}, s{phase.w.taps, one_s};
+        return filters_inside ? Walk(k, s, r, Tile::steps, Tile::hop(Tile::columns))
+                              : Walk(s, r, k, Tile::steps, Tile::hop(Tile::columns));
+    }
 };
 
 template <class Tile>
 struct DgradMemory {
     GemmMemory<Tile> gemm;
     BlockPhase* phase;
-    FASTCONV_HOST_DEVICE explicit DgradMemory(simt::Shared& shared) : gemm(shared), phase(shared.take<BlockPhase>(1)) {}
+    Walk* walks;  // of the gradient and of the weight, for tensor cores
+    FASTCONV_HOST_DEVICE explicit DgradMemory(simt::Shared& shared)
+        : gemm(shared), phase(shared.take<BlockPhase>(1)), walks(Tile::tensor_cores ? shared.take<Walk>(2) : nullptr) {}
 };
 
 template <class T, class Tile>
-FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::blocks)
+FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::fewer_blocks)
 conv2d_dgrad_kernel(const DgradParameters<T> d) {
     using Acc = typename Tile::Acc;
     simt::Shared shared = simt::block_shared();
@@ -82,7 +104,7 @@ conv2d_dgrad_kernel(const DgradParameters<T> d) {
     rest /= d.row_tiles;
     const int phase_w = rest % d.phases_w;
     rest /= d.phases_w;
-    const int phase_h = rest % d.phases_h, group = rest / d.phases_h;
+    const int phase_h = rest % d.phases_h, group = rest / d.phases_h, first_k = group * conv.filters;
 
     if (simt::thread() == 0) {
         BlockPhase phase;
@@ -91,6 +113,10 @@ conv2d_dgrad_kernel(const DgradParameters<T> d) {
         phase.taps = Taps(conv.filters, phase.h.taps, phase.w.taps, d.filters_inside);
         phase.steps = conv.filters * phase.h.taps * phase.w.taps;
         *all.phase = phase;
+        if constexpr (Tile::tensor_cores) {
+            all.walks[0] = d.template gradient_walk<Tile>(phase);
+            all.walks[1] = d.template w_walk<Tile>(phase);
+        }
     }
     simt::sync();
     const auto pixel_of = [&](int row, Pixel& pixel, int& h, int& w) {
@@ -103,20 +129,23 @@ conv2d_dgrad_kernel(const DgradParameters<T> d) {
         int h, w;
         const bool there = pixel_of(i, pixel, h, w);
         const int p = all.phase->h.start + pixel.p, q = all.phase->w.start + pixel.q;
-        memory.rows.put(i, there ? Site{d.dy_strides.at(pixel.n, 0, p, q), p, q, pixel.n, 0} : no_site());
+        memory.rows.put(i, there ? Site{d.dy_strides.at(pixel.n, first_k, p, q), p, q, pixel.n, first_k} : no_site());
     }
+    const int64_t first_w = d.w_strides.at(first_k, 0, all.phase->h.first, all.phase->w.first);
     for (int i = simt::thread(); i < Tile::columns; i += Tile::threads)
-        memory.columns.put(
-            i, first_column + i < conv.channels ? Site{(first_column + i) * d.w_strides.c, 0, 0, 0, 0} : no_site());
+        memory.columns.put(i, first_column + i < conv.channels
+                                  ? Site{first_w + (first_column + i) * d.w_strides.c, 0, 0, 0, 0}
+                                  : no_site());
     Sums<Tile> sums;
-    gemm(sums, memory, d.gradient, d.w, 0, all.phase->steps, [&](int step, Site& gradient_site, Site& w_site) {
-        const Tap t = all.phase->taps.at(step);
-        const int k = group * conv.filters + t.c, p = -t.r * d.output_step_h, q = -t.s * d.output_step_w;
-        gradient_site = {d.dy_strides.at(0, k, p, q), p, q, 0, k};
-        w_site = {
-            d.w_strides.at(k, 0, all.phase->h.first + t.r * d.tap_step_h, all.phase->w.first + t.s * d.tap_step_w), 0,
-            0, 0, 0};
-    });
+    if constexpr (Tile::tensor_cores)
+        gemm(sums, memory, d.gradient, all.walks[0], d.w, all.walks[1], 0, all.phase->steps);
+    else
+        gemm(sums, memory, d.gradient, d.w, 0, all.phase->steps, [&](int step, Site& gradient_site, Site& w_site) {
+            const Tap t = all.phase->taps.at(step);
+            const int p = -t.r * d.output_step_h, q = -t.s * d.output_step_w;
+            gradient_site = {d.dy_strides.at(0, t.c, p, q), p, q, 0, t.c};
+            w_site = {d.w_strides.at(t.c, 0, t.r * d.tap_step_h, t.s * d.tap_step_w), 0, 0, 0, 0};
+        });
 
     sums.store(memory.buffer, [](int) { return Acc(0); });
     for (int i = simt::thread(); i < Tile::rows; i += Tile::threads) {

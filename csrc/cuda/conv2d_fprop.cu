@@ -37,7 +37,7 @@ std::string conv2d_fprop(const Conv2dProblem& problem, const FpropArgs& args, vo
     if (problem.epilogue == Epilogue::relu_max_pool) return conv2d_fprop_pool(problem, args, stream);
     return with_type(problem.dtype, [&](auto type) {
         using T = decltype(type);
-        return with_tile<T>(int(conv.K / conv.groups),
+        return with_tile<T>(problem.tf32, int(conv.K / conv.groups),
                             [&](auto tile) { return run<T, decltype(tile)>(problem, args, stream); });
     });
 }

@@ -44,7 +44,7 @@ struct FpropInput {
     }
     template <class Tile>
     FASTCONV_DEVICE void multiply(Sums<Tile>& sums, const GemmMemory<Tile>& memory) const {
-        if constexpr (Tile::tensor_cores) gemm(sums, memory, x, x_walk, w, w_walk, steps);
+        if constexpr (Tile::tensor_cores) gemm(sums, memory, x, x_walk, w, w_walk, 0, steps);
         else
             gemm(sums, memory, x, w, 0, steps,
                  [&](int step, Site& x_site, Site& w_site) { tap(step, x_site, w_site); });

@@ -27,7 +27,7 @@ FpropInput<T> fprop_input(const Conv2dProblem& problem, const FpropArgs& args) {
     if constexpr (Tile::tensor_cores) {
         const auto walk = [&](const Site& one_c, const Site& one_r, const Site& one_s) {
             const Digit c{in.conv.channels, one_c}, r{in.conv.R, one_r}, s{in.conv.S, one_s};
-            return channels_inside ? Walk(c, s, r, Tile::steps) : Walk(s, r, c, Tile::steps);
+            return channels_inside ? Walk(c, s, r, Tile::steps, 0) : Walk(s, r, c, Tile::steps, 0);
         };
         const int h = in.conv.dilation_h, w = in.conv.dilation_w;
         in.x_walk =

@@ -134,6 +134,7 @@ template <class View_, int possible_>
 struct Source {
     using View = View_;
     static constexpr int possible = possible_;
+    static constexpr bool across = (possible & int(Lanes::line_vectors)) != 0;  // what lies together in memory is lines
     View view;
     Lanes lanes;
 };

@@ -12,25 +12,41 @@
 // A thread moves the same lines in every turn and keeps their sites in registers. Its steps are counted in three digits
 // (Walk), so that the main loop has carries where dividing would give the tap.
 //
-// Chunk c of line l stands in shared memory at chunk c ^ swizzle(l) of the line. So eight neighbouring lines' chunks c,
-// which an ldmatrix reads, lie in different banks, and so do eight neighbouring chunks of a copy.
+// In shared memory an operand is [line][step], or [step][line] where its lines lie together in global memory; a chunk
+// then is of neighbouring lines, and ldmatrix transposes. Chunks are exchanged within a row (place()), so that those of
+// eight neighbouring rows, which an ldmatrix reads, lie in different banks, and so do eight neighbouring ones of a
+// copy.
 #pragma once
 
 #include "conv2d_gemm.cuh"
 
 namespace fastconv::cuda {
 
-// A type's product of 16 rows x 8 columns x 32 bytes of steps.
+// A type's product of 16 rows x 8 columns x 32 bytes of steps, and what its operands need before it.
 template <class T>
 struct Mma;
 template <>
+struct Mma<float> {
+    // The nearest TF32; tensor cores by themselves cut off what it does not have.
+    template <int n>
+    FASTCONV_DEVICE static void round(uint32_t (&values)[n]) {
+        FASTCONV_UNROLL
+        for (int i = 0; i < n; ++i) values[i] = simt::to_tf32(simt::bits_float(values[i]));
+    }
+    FASTCONV_DEVICE static void add(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+        simt::mma_tf32(d, a, b);
+    }
+};
+template <>
 struct Mma<simt::half> {
+    FASTCONV_DEVICE static void round(const uint32_t (&)[4]) {}
     FASTCONV_DEVICE static void add(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
         simt::mma_fp16(d, a, b);
     }
 };
 template <>
 struct Mma<simt::bfloat16> {
+    FASTCONV_DEVICE static void round(const uint32_t (&)[4]) {}
     FASTCONV_DEVICE static void add(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
         simt::mma_bf16(d, a, b);
     }
@@ -56,19 +72,30 @@ struct MmaTile {
     static constexpr int stage_words = stages * stage * int(sizeof(T)) / 4;
     static constexpr int buffer = stage_words > rows* sum_stride ? stage_words : rows * sum_stride;
 
+    // Steps between the chunks that a thread copies of so many lines that lie together.
+    FASTCONV_HOST_DEVICE static constexpr int hop(int lines) { return threads / (lines / vector); }
     FASTCONV_DEVICE static int sum_place(int row, int column) { return row * sum_stride + (column ^ (row & 4)); }
-    // Where a line's chunk begins.
-    FASTCONV_DEVICE static int chunk_place(int line, int chunk) {
-        static_assert(chunks == 4 || chunks == 8, "a line has a half or all of the banks");
-        return line * steps + (chunk ^ line / (8 / chunks) % chunks) * vector;
+    // Where an element of an operand stands that has `size` elements in a row, which are steps or (across) lines.
+    template <bool across, int size>
+    FASTCONV_DEVICE static int place(int row, int element) {
+        constexpr int in_row = size / vector, exchanged = in_row < 8 ? in_row : 8;
+        static_assert(in_row >= 4 && in_row % exchanged == 0);
+        int with = row / (8 / exchanged) % exchanged;
+        if constexpr (across && sizeof(T) == 4) {  // 4 rows' pairs of chunks are read at once
+            static_assert(exchanged == 8);
+            with = row % 4 * 2;
+        }
+        return row * size + (element / vector ^ with) * vector + element % vector;
     }
 };
 
 template <class T>
 struct MmaTiles {
-    using wide = MmaTile<T, 128, 128, 32, 4, 64, 64>;
-    using middle = MmaTile<T, 128, 64, 32, 4, 64, 32>;
-    using narrow = MmaTile<T, 128, 32, 32, 4, 32, 32>;
+    static constexpr int steps = 64 / int(sizeof(T));
+    // With 64 x 64 a thread's sums and operands of TF32 are more than 255 registers.
+    using wide = MmaTile<T, 128, 128, steps, 4, 64, sizeof(T) == 4 ? 32 : 64>;
+    using middle = MmaTile<T, 128, 64, steps, 4, 64, 32>;
+    using narrow = MmaTile<T, 128, 32, steps, 4, 32, 32>;
 };
 
 // Site arithmetic that may wrap around: beyond the last step, where nobody looks at the result.
@@ -92,14 +119,16 @@ struct Walk {
     int extent[3];
     Site unit[3], carry[2];  // carry: what it adds if one does
     Stride turn;             // of the main loop
+    Stride hop;              // of a thread's chunks across the steps
 
     Walk() = default;
-    FASTCONV_HOST_DEVICE Walk(const Digit& inner, const Digit& middle, const Digit& outer, int steps_of_turn)
+    FASTCONV_HOST_DEVICE Walk(const Digit& inner, const Digit& middle, const Digit& outer, int steps_of_turn,
+                              int steps_of_hop)
         : unit{inner.unit, middle.unit, outer.unit} {
         const Digit* const digits[] = {&inner, &middle, &outer};
         for (int i = 0; i < 3; ++i) extent[i] = digits[i]->extent > 1 ? digits[i]->extent : 1;
         for (int i = 0; i < 2; ++i) carry[i] = wrapped(unit[i + 1], unit[i], -extent[i]);
-        turn = stride(steps_of_turn);
+        turn = stride(steps_of_turn), hop = stride(steps_of_hop);
     }
     FASTCONV_HOST_DEVICE Stride stride(int steps) const {
         Stride s{{steps % extent[0], steps / extent[0] % extent[1], steps / extent[0] / extent[1]}, Site()};
@@ -113,8 +142,8 @@ class Walker {
 public:
     FASTCONV_DEVICE Walker(const Walk& walk, int step) : at_(walk.stride(step)) {}
     FASTCONV_DEVICE void next_step(const Walk& walk) { add(walk, 1, 0, 0, walk.unit[0]); }
-    FASTCONV_DEVICE void next_turn(const Walk& walk) {
-        add(walk, walk.turn.digit[0], walk.turn.digit[1], walk.turn.digit[2], walk.turn.site);
+    FASTCONV_DEVICE void next(const Walk& walk, const Walk::Stride& stride) {
+        add(walk, stride.digit[0], stride.digit[1], stride.digit[2], stride.site);
     }
     FASTCONV_DEVICE Site site(const Walk& walk) const {
         Site site = at_.site;
@@ -153,52 +182,84 @@ struct GemmMemory<MmaTile<T, sizes...>> {
 template <class Tile, int lines, class Source>
 class MmaOperand {
     using T = typename Tile::T;
-    static constexpr int vector = Tile::vector, chunks = Tile::chunks;
-    static constexpr int each = lines * chunks / Tile::threads;  // chunks of a thread
-    static_assert(lines * chunks % Tile::threads == 0 && Tile::threads % lines == 0);
+    static constexpr bool across = Source::across;
+    static constexpr int vector = Tile::vector, chunks = across ? lines / vector : Tile::chunks;
+    static constexpr int each = lines * Tile::chunks / Tile::threads;  // chunks of a thread
+    static constexpr int apart = Tile::threads / chunks;               // their lines; across, their steps
+    static_assert(lines * Tile::chunks % Tile::threads == 0 && Tile::threads % lines == 0);
 
 public:
-    FASTCONV_DEVICE MmaOperand(const Source& source, const Walk& walk, const Sites<Tile::column_chunk>& sites)
-        : vectors_(source.lanes == Lanes::step_vectors),
-          line_(vectors_ ? simt::thread() / chunks : simt::thread() % lines),
-          chunk_(vectors_ ? simt::thread() % chunks : simt::thread() / lines * each),
-          walker_(walk, chunk_ * vector) {
+    FASTCONV_DEVICE MmaOperand(const Source& source, const Walk& walk, const Sites<Tile::column_chunk>& sites,
+                               int first_step)
+        : vectors_(source.lanes == Lanes::step_vectors || source.lanes == Lanes::line_vectors),
+          line_(!vectors_ ? simt::thread() % lines
+                : across  ? simt::thread() % chunks * vector
+                          : simt::thread() / chunks),
+          step_(!vectors_ ? simt::thread() / lines * each * vector
+                : across  ? simt::thread() / chunks
+                          : simt::thread() % chunks * vector),
+          walker_(walk, first_step + step_) {
         FASTCONV_UNROLL
         for (int i = 0; i < each; ++i)
-            if (i == 0 || vectors_) site_[i] = sites.get(line_ + i * lines_apart);
+            if (i == 0 || (vectors_ && !across)) site_[i] = sites.get(line_ + i * apart);
     }
 
     // One turn's, to a stage.
     FASTCONV_DEVICE void copy(const Source& source, const Walk& walk, T* to) {
-        if (vectors_) {
-            const Site step = walker_.site(walk);
+        if (vectors_ && across) {
             FASTCONV_UNROLL
             for (int i = 0; i < each; ++i) {
-                const Site site = site_[i] + step;
-                simt::copy_async<vector>(to + Tile::chunk_place(line_ + i * lines_apart, chunk_),
-                                         source.view.data + site.offset, source.view.inside(site));
+                copy_chunk(source, site_[0] + walker_.site(walk), to + place(line_, step_ + i * apart));
+                walker_.next(walk, walk.hop);
             }
+        } else if (vectors_) {
+            const Site step = walker_.site(walk);
+            FASTCONV_UNROLL
+            for (int i = 0; i < each; ++i) copy_chunk(source, site_[i] + step, to + place(line_ + i * apart, step_));
+            walker_.next(walk, walk.turn);
         } else {
-            Walker walker = walker_;
-            FASTCONV_NO_UNROLL
-            for (int i = 0; i < each; ++i) {
-                simt::Pack<T, vector> pack;
-                FASTCONV_UNROLL
-                for (int v = 0; v < vector; ++v) {
-                    pack[v] = T(source.view.template get<1>(site_[0] + walker.site(walk))[0]);
-                    walker.next_step(walk);
-                }
-                simt::store(to + Tile::chunk_place(line_, chunk_ + i), pack);
-            }
+            copy_elements(source, walk, to);
+            walker_.next(walk, walk.turn);
         }
-        walker_.next_turn(walk);
     }
 
 private:
-    static constexpr int lines_apart = Tile::threads / chunks;
+    FASTCONV_DEVICE static int place(int line, int step) {
+        if constexpr (across) return Tile::template place<true, lines>(step, line);
+        else return Tile::template place<false, Tile::steps>(line, step);
+    }
+    FASTCONV_DEVICE static void copy_chunk(const Source& source, const Site& site, T* to) {
+        if (source.view.copied(site)) {
+            simt::copy_async<vector>(to, source.view.at(site), source.view.inside(site));
+        } else {
+            const auto values = source.view.template get<vector>(site);
+            simt::Pack<T, vector> pack;
+            FASTCONV_UNROLL
+            for (int v = 0; v < vector; ++v) pack[v] = T(values[v]);
+            simt::store(to, pack);
+        }
+    }
+    FASTCONV_DEVICE void copy_elements(const Source& source, const Walk& walk, T* to) const {
+        Walker walker = walker_;
+        FASTCONV_NO_UNROLL
+        for (int step = step_; step < step_ + each * vector; step += vector) {
+            simt::Pack<T, vector> pack;
+            FASTCONV_UNROLL
+            for (int v = 0; v < vector; ++v) {
+                pack[v] = T(source.view.template get<1>(site_[0] + walker.site(walk))[0]);
+                walker.next_step(walk);
+            }
+            if constexpr (across) {
+                FASTCONV_UNROLL
+                for (int v = 0; v < vector; ++v) to[place(line_, step + v)] = pack[v];
+            } else {
+                simt::store(to + place(line_, step), pack);
+            }
+        }
+    }
 
     bool vectors_;
-    int line_, chunk_;  // the first
+    int line_, step_;  // the first
     Walker walker_;
     Site site_[each];
 };
@@ -226,18 +287,16 @@ struct Sums<MmaTile<T, sizes...>> {
     }
 
     // One turn of the main loop: a stage's rows and columns.
+    template <bool rows_across, bool columns_across>
     FASTCONV_DEVICE void add_products(const T* rows, const T* columns) {
-        const int lane = simt::lane();
-        const int row = first_row() + lane % 16, column = first_column() + lane / 16 * 8 + lane % 8;
         FASTCONV_UNROLL
-        for (int chunk = 0; chunk < Tile::chunks; chunk += 2) {
+        for (int step = 0; step < Tile::steps; step += 2 * Tile::vector) {
             uint32_t a[high][4], b[wide / 2][4];
             FASTCONV_UNROLL
-            for (int m = 0; m < high; ++m)
-                simt::ldmatrix_x4(a[m], rows + Tile::chunk_place(row + m * 16, chunk + lane / 16));
+            for (int m = 0; m < high; ++m) load<rows_across, Tile::rows, true>(a[m], rows, first_row() + m * 16, step);
             FASTCONV_UNROLL
             for (int n = 0; n < wide / 2; ++n)
-                simt::ldmatrix_x4(b[n], columns + Tile::chunk_place(column + n * 16, chunk + lane / 8 % 2));
+                load<columns_across, Tile::columns, false>(b[n], columns, first_column() + n * 16, step);
             FASTCONV_UNROLL
             for (int m = 0; m < high; ++m) {
                 FASTCONV_UNROLL
@@ -247,6 +306,28 @@ struct Sums<MmaTile<T, sizes...>> {
                 }
             }
         }
+    }
+
+    // Four matrices of 8 lines and a chunk of steps: 16 lines, two chunks; first along the lines or along the steps.
+    // Of each, a lane gets 4 bytes of steps of line lane / 4.
+    template <bool across, int lines, bool lines_first>
+    FASTCONV_DEVICE static void load(uint32_t (&to)[4], const T* from, int line, int step) {
+        const auto line_of = [=](int matrix) { return line + (lines_first ? matrix % 2 : matrix / 2) * 8; };
+        const auto step_of = [=](int matrix) { return step + (lines_first ? matrix / 2 : matrix % 2) * Tile::vector; };
+        const int matrix = simt::lane() / 8, in_matrix = simt::lane() % 8;
+        if constexpr (!across) {
+            simt::ldmatrix_x4(
+                to, from + Tile::template place<false, Tile::steps>(line_of(matrix) + in_matrix, step_of(matrix)));
+        } else if constexpr (sizeof(T) == 2) {
+            simt::ldmatrix_x4_trans(
+                to, from + Tile::template place<true, lines>(step_of(matrix) + in_matrix, line_of(matrix)));
+        } else {  // ldmatrix transposes elements of 16 bits only
+            FASTCONV_UNROLL
+            for (int i = 0; i < 4; ++i)
+                to[i] = simt::float_bits(from[Tile::template place<true, lines>(step_of(i) + simt::lane() % 4,
+                                                                                line_of(i) + simt::lane() / 4)]);
+        }
+        Mma<T>::round(to);
     }
 
     // Puts value + bias[column] into shared memory, [row][column].
@@ -269,18 +350,19 @@ struct Sums<MmaTile<T, sizes...>> {
     }
 };
 
-// The main loop. The caller has put the sites of rows and columns into shared memory; a barrier follows here. After it
-// has returned, all of `memory` may be written.
+// The main loop over steps first_step to last_step, which is the end of the walks or whole turns away. The caller has
+// put the sites of rows and columns into shared memory; a barrier follows here. After it has returned, all of `memory`
+// may be written.
 template <class T, int... sizes, class A, class B>
 FASTCONV_DEVICE void gemm(Sums<MmaTile<T, sizes...>>& sums, const GemmMemory<MmaTile<T, sizes...>>& memory, const A& a,
-                          const Walk& a_walk, const B& b, const Walk& b_walk, int steps) {
+                          const Walk& a_walk, const B& b, const Walk& b_walk, int first_step, int last_step) {
     using Tile = MmaTile<T, sizes...>;
     constexpr int ahead = Tile::stages - 1;
-    const int turns = ceil_div(steps, Tile::steps);
+    const int turns = ceil_div(last_step - first_step, Tile::steps);
     sums.clear();
     simt::sync();
-    MmaOperand<Tile, Tile::rows, A> next_a(a, a_walk, memory.rows);
-    MmaOperand<Tile, Tile::columns, B> next_b(b, b_walk, memory.columns);
+    MmaOperand<Tile, Tile::rows, A> next_a(a, a_walk, memory.rows, first_step);
+    MmaOperand<Tile, Tile::columns, B> next_b(b, b_walk, memory.columns, first_step);
     const auto copy = [&](bool wanted, int stage) {
         if (wanted) {
             next_a.copy(a, a_walk, memory.stage(stage));
@@ -296,7 +378,8 @@ FASTCONV_DEVICE void gemm(Sums<MmaTile<T, sizes...>>& sums, const GemmMemory<Mma
         simt::copy_wait<ahead - 1>();
         simt::sync();  // all have the turn's copies, and all are done with the stage that the next ones go to
         copy(turn + ahead < turns, free);
-        sums.add_products(memory.stage(full), memory.stage(full) + Tile::rows * Tile::steps);
+        sums.template add_products<A::across, B::across>(memory.stage(full),
+                                                         memory.stage(full) + Tile::rows * Tile::steps);
         full = full == ahead ? 0 : full + 1;
         free = free == ahead ? 0 : free + 1;
     }

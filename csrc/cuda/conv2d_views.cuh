@@ -1,5 +1,6 @@
 // How the kernels read a tensor at the sum of two sites (conv2d_gemm.cuh): N elements from there on, as accumulators.
-// N > 1 runs along the channels, where the launcher found that they lie together and are aligned.
+// N > 1 runs along the channels, where the launcher found that they lie together and are aligned. Where copied(site),
+// they can be copied as they are, from at(site) if that is inside(), else as zeros.
 #pragma once
 
 #include "conv2d_gemm.cuh"
@@ -30,6 +31,8 @@ struct ImageView {
     const T* data;
     int H, W;
 
+    FASTCONV_DEVICE static bool copied(const Site& site) { return !with_ones || site.k == 0; }
+    FASTCONV_DEVICE const T* at(const Site& site) const { return data + site.offset; }
     FASTCONV_DEVICE bool inside(const Site& site) const {
         return unsigned(site.h) < unsigned(H) && unsigned(site.w) < unsigned(W);
     }
@@ -47,6 +50,8 @@ template <class T>
 struct WeightView {
     const T* data;
 
+    FASTCONV_DEVICE static bool copied(const Site&) { return true; }
+    FASTCONV_DEVICE const T* at(const Site& site) const { return data + site.offset; }
     FASTCONV_DEVICE bool inside(const Site& site) const { return site.h >= 0; }
     template <int N>
     FASTCONV_DEVICE simt::Pack<Accumulator<T>, N> get(const Site& site) const {
@@ -88,10 +93,15 @@ struct GradientView {
         code_n = problem.pool.P * code_p;
     }
 
+    FASTCONV_DEVICE bool copied(const Site&) const { return epilogue == Epilogue::none; }
+    FASTCONV_DEVICE const T* at(const Site& site) const { return dy + site.offset; }
+    FASTCONV_DEVICE bool inside(const Site& site) const {
+        return unsigned(site.h) < unsigned(P) && unsigned(site.w) < unsigned(Q);
+    }
     template <int N>
     FASTCONV_DEVICE simt::Pack<Accumulator<T>, N> get(const Site& site) const {
         auto result = zeros<N, Accumulator<T>>();
-        if (unsigned(site.h) >= unsigned(P) || unsigned(site.w) >= unsigned(Q)) return result;
+        if (!inside(site)) return result;
         if (epilogue == Epilogue::none) {
             result = load_as_accumulators<N>(dy + site.offset);
         } else if (epilogue == Epilogue::relu) {

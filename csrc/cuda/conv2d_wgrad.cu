@@ -13,7 +13,8 @@ struct Split {
 
 template <class Tile>
 Split split_of(const Geometry& conv) {
-    constexpr int64_t wanted_blocks = 1024, least_steps = 128;
+    // Two blocks for each multiprocessor of an H100; more would only write and read more partial sums.
+    constexpr int64_t wanted_blocks = 264, least_steps = 128;
     const int64_t steps = int64_t(conv.N) * conv.P * conv.Q;
     const int64_t rows = int64_t(conv.channels) * conv.R * conv.S + 1;
     const int64_t blocks = (rows + Tile::rows - 1) / Tile::rows * ceil_div(conv.filters, Tile::columns) * conv.groups;
@@ -52,6 +53,17 @@ std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* works
                            ? Lanes::line_vectors
                            : Lanes::lines;
 
+    if constexpr (Tile::tensor_cores) {
+        const auto walk = [&](const Site& one_n, const Site& one_p, const Site& one_q, int lines) {
+            return Walk({conv.Q, one_q}, {conv.P, one_p}, {conv.N, one_n}, Tile::steps, Tile::hop(lines));
+        };
+        const int h = conv.stride_h, w = conv.stride_w;
+        d.x_walk = walk({d.x_strides.n, 0, 0, 0, 0}, {d.x_strides.h * h, h, 0, 0, 0}, {d.x_strides.w * w, 0, w, 0, 0},
+                        Tile::rows);
+        d.gradient_walk = walk({d.dy_strides.n, 0, 0, 1, 0}, {d.dy_strides.h, 1, 0, 0, 0}, {d.dy_strides.w, 0, 1, 0, 0},
+                               Tile::columns);
+    }
+
     WgradSumParameters<T> sum;
     sum.partial = d.partial;
     sum.dw = static_cast<T*>(args.dw.data), sum.dbias = static_cast<T*>(args.dbias.data);
@@ -82,14 +94,18 @@ size_t conv2d_wgrad_workspace(const Conv2dProblem& problem) {
     const Conv2d& c = problem.conv;
     if (c.K == 0 || !refuse(problem).empty()) return 0;
     const Geometry conv(c);
-    const auto bytes = [&](auto acc) {
-        using Acc = decltype(acc);
-        const int splits =
-            with_exact_tile<Acc>(conv.filters, [&](auto tile) { return split_of<decltype(tile)>(conv).splits; });
-        return size_t(splits) * size_t(conv.K) * (size_t(conv.channels) * size_t(conv.R) * size_t(conv.S) + 1) *
-               sizeof(Acc);
-    };
-    return problem.dtype == DType::float64 ? bytes(double()) : bytes(float());
+    size_t bytes = 0;
+    with_type(problem.dtype, [&](auto type) {
+        using T = decltype(type);
+        using Acc = Accumulator<T>;
+        const auto splits_of = [&](auto tile) { return split_of<decltype(tile)>(conv).splits; };
+        const int exact = with_exact_tile<Acc>(conv.filters, splits_of);
+        const int fast = with_tile<T>(problem.tf32, conv.filters, splits_of);  // whatever the memory formats will be
+        bytes = size_t(exact > fast ? exact : fast) * size_t(conv.K) *
+                (size_t(conv.channels) * size_t(conv.R) * size_t(conv.S) + 1) * sizeof(Acc);
+        return std::string();
+    });
+    return bytes;
 }
 
 std::string conv2d_wgrad(const Conv2dProblem& problem, const WgradArgs& args, void* workspace, simt::Stream stream) {
@@ -100,9 +116,13 @@ std::string conv2d_wgrad(const Conv2dProblem& problem, const WgradArgs& args, vo
     if (conv.K == 0 || (!weights && !args.dbias.data)) return "";
     return with_type(problem.dtype, [&](auto type) {
         using T = decltype(type);
-        return with_exact_tile<Accumulator<T>>(int(conv.K / conv.groups), [&](auto tile) {
-            return run<T, decltype(tile)>(problem, args, workspace, stream);
-        });
+        const auto run_with = [&](auto tile) { return run<T, decltype(tile)>(problem, args, workspace, stream); };
+        const int filters = int(conv.K / conv.groups), channels = int(conv.C / conv.groups);
+        constexpr int vector = 16 / int(sizeof(T));
+        if (channel_vectors(args.x, channels, vector, sizeof(T)) &&
+            gradient_vectors(problem, args.dy, args.code, filters, vector, sizeof(T)))
+            return with_tile<T>(problem.tf32, filters, run_with);
+        return with_exact_tile<Accumulator<T>>(filters, run_with);
     });
 }
 

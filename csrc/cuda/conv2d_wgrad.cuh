@@ -13,7 +13,7 @@
 // how many there are depends on the geometry alone, so that the bits do, too.
 #pragma once
 
-#include "conv2d_gemm.cuh"
+#include "conv2d_mma.cuh"
 #include "conv2d_views.cuh"
 
 namespace fastconv::cuda {
@@ -27,7 +27,8 @@ struct WgradParameters {
     Strides x_strides, dy_strides;
     Pixels pixels;
     Taps taps;
-    int weight_rows, rows;  // without and with the bias
+    Walk x_walk, gradient_walk;  // of the tensor cores
+    int weight_rows, rows;       // without and with the bias
     int steps, steps_per_split, row_tiles, column_tiles;
 };
 
@@ -44,7 +45,7 @@ struct WgradMemory {
 };
 
 template <class T, class Tile>
-FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::blocks)
+FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::fewer_blocks)
 conv2d_wgrad_kernel(const WgradParameters<T> d) {
     using Acc = typename Tile::Acc;
     simt::Shared shared = simt::block_shared();
@@ -65,7 +66,7 @@ conv2d_wgrad_kernel(const WgradParameters<T> d) {
     for (int i = simt::thread(); i < Tile::rows; i += Tile::threads) {
         const int row = block.first_row + i;
         const Tap t = d.taps.at(row);
-        const int h = t.r * conv.dilation_h, w = t.s * conv.dilation_w;
+        const int h = t.r * conv.dilation_h - conv.pad_h, w = t.s * conv.dilation_w - conv.pad_w;
         Site site = no_site();
         if (row < d.weight_rows) site = {d.x_strides.at(0, block.group * conv.channels + t.c, h, w), h, w, 0, 0};
         else if (row < d.rows) site.k = 1;
@@ -76,14 +77,17 @@ conv2d_wgrad_kernel(const WgradParameters<T> d) {
         memory.columns.put(i, block.first_column + i < conv.filters ? Site{k * d.dy_strides.c, 0, 0, 0, k} : no_site());
     }
     const int first_step = block.split * d.steps_per_split;
+    const int last_step = least(d.steps, first_step + d.steps_per_split);
     Sums<Tile> sums;
-    gemm(sums, memory, d.x, d.gradient, first_step, least(d.steps, first_step + d.steps_per_split),
-         [&](int step, Site& x_site, Site& gradient_site) {
-             const Pixel i = d.pixels.at(step);
-             const int h = i.p * conv.stride_h - conv.pad_h, w = i.q * conv.stride_w - conv.pad_w;
-             x_site = {d.x_strides.at(i.n, 0, h, w), h, w, 0, 0};
-             gradient_site = {d.dy_strides.at(i.n, 0, i.p, i.q), i.p, i.q, i.n, 0};
-         });
+    if constexpr (Tile::tensor_cores)
+        gemm(sums, memory, d.x, d.x_walk, d.gradient, d.gradient_walk, first_step, last_step);
+    else
+        gemm(sums, memory, d.x, d.gradient, first_step, last_step, [&](int step, Site& x_site, Site& gradient_site) {
+            const Pixel i = d.pixels.at(step);
+            const int h = i.p * conv.stride_h, w = i.q * conv.stride_w;
+            x_site = {d.x_strides.at(i.n, 0, h, w), h, w, 0, 0};
+            gradient_site = {d.dy_strides.at(i.n, 0, i.p, i.q), i.p, i.q, i.n, 0};
+        });
 
     sums.store(memory.buffer, [](int) { return Acc(0); });
     for (int i = simt::thread(); i < Tile::rows; i += Tile::threads)

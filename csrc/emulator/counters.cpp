@@ -5,7 +5,7 @@
 #include <map>
 #include <set>
 #include <tuple>
-#include <unordered_map>
+#include <unordered_set>
 
 #include "state.h"
 
@@ -28,6 +28,17 @@ using Key = std::tuple<Site, bool, bool>;  // site, shared, write
 
 std::array<std::vector<Access>, most_threads> logs;  // of each thread since the last flush
 std::map<Key, Tally> tallies;
+
+constexpr unsigned sector_bytes = 32;
+
+struct Run {
+    bool write;
+    uintptr_t begin;
+    int64_t bytes;
+};
+
+std::array<std::unordered_set<uintptr_t>, 2> touched;  // sectors that the launch has read, written
+std::vector<Run> traffic;                              // of earlier launches
 
 // One instruction of a warp: the accesses of the lanes that took part, with their lanes.
 using Instruction = std::vector<std::pair<int, Access>>;
@@ -54,10 +65,10 @@ void add_global(const Instruction& instruction, Tally& tally) {
     for (const auto& [lane, access] : instruction)
         for (uintptr_t b = access.address; b < access.address + unsigned(access.bytes); ++b) {
             bytes.insert(b);
-            sectors.insert(b / 32);
+            sectors.insert(b / sector_bytes);
         }
     tally.cost += int64_t(sectors.size());
-    tally.least += int64_t(bytes.size() + 31) / 32;
+    tally.least += int64_t(bytes.size() + sector_bytes - 1) / sector_bytes;
 }
 
 void flush_warp(int first) {
@@ -84,11 +95,39 @@ void flush_warp(int first) {
     }
 }
 
+std::set<std::tuple<const void*, int, int>> launches;  // kernel, threads, bytes of shared memory
+
 }  // namespace
 
+void count_launch(const void* kernel, int threads) {
+    if (settings.count) launches.insert({kernel, threads, taken_shared()});
+}
+
+std::string take_launches() {
+    std::vector<const void*> kernels;
+    for (const auto& launch : launches) kernels.push_back(std::get<0>(launch));
+    const std::vector<std::string> names = name_functions(kernels);
+    std::string json = "[";
+    size_t i = 0;
+    for (const auto& [kernel, threads, bytes] : launches) {
+        if (i) json += ", ";
+        json += "{\"kernel\": \"" + (i < names.size() ? names[i] : "?") +
+                "\", \"threads\": " + std::to_string(threads) + ", \"shared_bytes\": " + std::to_string(bytes) + "}";
+        ++i;
+    }
+    launches.clear();
+    return json + "]";
+}
+
 void count_access(const void* p, int bytes, bool write, Site site) {
-    if (settings.count)
-        logs[size_t(running.current->index)].push_back({uintptr_t(p), site, bytes, write, in_shared(p)});
+    if (!settings.count) return;
+    if (!in_shared(p))
+        for (uintptr_t s = uintptr_t(p) / sector_bytes; s <= (uintptr_t(p) + unsigned(bytes) - 1) / sector_bytes; ++s)
+            touched[write].insert(s);
+    constexpr int most = 16;  // in one instruction; whole structs come as one access
+    for (int i = 0; i < bytes; i += most)
+        logs[size_t(running.current->index)].push_back(
+            {uintptr_t(p) + unsigned(i), site, std::min(most, bytes - i), write, in_shared(p)});
 }
 
 void flush_counters() {
@@ -98,6 +137,20 @@ void flush_counters() {
 
 void drop_counters() {
     for (auto& log : logs) log.clear();
+    for (auto& sectors : touched) sectors.clear();
+}
+
+void end_launch() {
+    for (const bool write : {false, true}) {
+        const std::set<uintptr_t> in_order(touched[write].begin(), touched[write].end());
+        touched[write].clear();
+        uintptr_t next = 0;
+        for (const uintptr_t sector : in_order) {
+            if (sector != next) traffic.push_back({write, sector * sector_bytes, 0});
+            traffic.back().bytes += sector_bytes;
+            next = sector + 1;
+        }
+    }
 }
 
 std::string take_counters() {
@@ -121,6 +174,17 @@ std::string take_counters() {
                 ", \"cost\": " + std::to_string(tally.cost) + ", \"least\": " + std::to_string(tally.least) +
                 ", \"bytes\": " + std::to_string(tally.bytes) + "}";
     }
+    return json + "]";
+}
+
+std::string take_traffic() {
+    std::string json = "[";
+    for (const Run& run : traffic) {
+        if (json.size() > 1) json += ", ";
+        json += std::string("{\"write\": ") + (run.write ? "true" : "false") +
+                ", \"begin\": " + std::to_string(run.begin) + ", \"bytes\": " + std::to_string(run.bytes) + "}";
+    }
+    traffic.clear();
     return json + "]";
 }
 

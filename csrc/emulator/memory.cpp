@@ -63,6 +63,12 @@ char* take_shared(int offset, int bytes, Where where) {
     return shared_memory + offset;
 }
 
+int taken_shared() {
+    int bytes = 0;
+    for (const Part part : parts) bytes += (part.end - part.begin + 15) / 16 * 16;
+    return bytes;
+}
+
 bool in_shared(const void* p) { return uintptr_t(p) - uintptr_t(shared_memory) < shared_range; }
 
 bool in_part(const void* p, int bytes) {

@@ -200,6 +200,7 @@ std::string run_grid(Dim grid, int threads, int shared_bytes, void (*kernel)(voi
                 running.block = {x, y, z};
                 run_block();
             }
+    if (!failed()) end_launch();
     return running.error;
 }
 

@@ -42,6 +42,9 @@ void ldmatrix(const char* name, uint32_t* d, const void* row, int matrices, bool
 enum class Mma { tf32, bf16, fp16 };
 void mma(Mma type, float* d, const uint32_t* a, const uint32_t* b, Where where);
 
+// Notes which kernel the last launch ran and how much shared memory it took, for take_launches() of counters.h.
+void count_launch(const void* kernel, int threads);
+
 // Runs kernel(arguments) as every thread of the grid; "" or a report.
 std::string run_grid(Dim grid, int threads, int shared_bytes, void (*kernel)(void*), void* arguments);
 

@@ -144,9 +144,11 @@ std::string launch(void (*kernel)(Parameters...), Dim grid, int threads, int sha
         void (*kernel)(Parameters...);
         std::tuple<std::decay_t<Parameters>...> arguments;
     } call{kernel, {static_cast<Parameters>(arguments)...}};
-    return emulator::run_grid(
+    const std::string error = emulator::run_grid(
         grid, threads, shared_bytes,
         [](void* p) { std::apply(static_cast<Call*>(p)->kernel, static_cast<Call*>(p)->arguments); }, &call);
+    emulator::count_launch(reinterpret_cast<const void*>(kernel), threads);
+    return error;
 }
 
 }  // namespace fastconv::simt

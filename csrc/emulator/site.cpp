@@ -82,6 +82,20 @@ std::vector<std::string> name_sites(const std::vector<Site>& sites) {
     return names;
 }
 
+std::vector<std::string> name_functions(const std::vector<const void*>& functions) {
+    std::vector<std::string> names;
+    Dl_info info;
+    if (functions.empty() || !dladdr(functions[0], &info) || !info.dli_fname) return names;
+    std::ostringstream command;
+    command << "addr2line -f -C -e '" << info.dli_fname << "'" << std::hex;
+    for (const void* const function : functions)
+        command << " 0x" << reinterpret_cast<uintptr_t>(function) - reinterpret_cast<uintptr_t>(info.dli_fbase);
+    std::istringstream output(run(command.str()));  // of each, its name and its line
+    std::string name, line;
+    while (std::getline(output, name) && std::getline(output, line)) names.push_back(name);
+    return names;
+}
+
 std::string name_site(Site site) { return name_sites({site})[0]; }
 
 }  // namespace fastconv::emulator

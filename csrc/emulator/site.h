@@ -18,5 +18,6 @@ Site site_of(Where where);
 // "file:line" of each, of the outermost-but-kernel function: wrappers of simt/ do not count.
 std::vector<std::string> name_sites(const std::vector<Site>& sites);
 std::string name_site(Site site);
+std::vector<std::string> name_functions(const std::vector<const void*>& functions);  // of one library, demangled
 
 }  // namespace fastconv::emulator

@@ -87,6 +87,7 @@ void warp_collective(const char* name, Collective compute, const void* in, void*
 // memory.cpp
 bool prepare_shared(int bytes);  // for a launch; false: too many
 void clear_shared();             // for a block
+int taken_shared();              // bytes that the block took
 bool in_shared(const void* p);
 bool in_part(const void* p, int bytes);  // of what was taken
 void check_access(const void* p, int bytes, bool write, Where where);

@@ -31,6 +31,18 @@ class _Plan(NamedTuple):
     pool: Ints | None
 
 
+def _how(tensor: Tensor) -> tuple:
+    """Threads and the implementation's name on CPUs; whether TF32 is allowed on GPUs."""
+    if tensor.is_cpu:
+        return torch.get_num_threads(), precision.implementation
+    return (precision.tf32(),)
+
+
+def _where(tensor: Tensor, how: tuple) -> tuple:
+    """The last arguments of an entry of `_C`."""
+    return how if tensor.is_cpu else (*place(tensor), *how)
+
+
 def _input(
     size: Ints, stride: Ints, dtype: torch.dtype
 ) -> tuple[torch.memory_format | None, tuple]:
@@ -50,7 +62,7 @@ def _tail(size: Ints, stride: Ints, dtype: torch.dtype) -> tuple:
 
 
 @lru_cache(maxsize=4096)
-def _plan(x_size, x_stride, w_size, w_stride, dtype, conv, pool, relu, how) -> _Plan:
+def _plan(x_size, x_stride, w_size, w_stride, dtype, conv, pool, relu, on_cpu, how) -> _Plan:
     x_format, x = _input(x_size, x_stride, dtype)
     w_format, w = _input(w_size, w_stride, dtype)
     channels_last = geometry.is_channels_last(x_size, x_stride) or geometry.is_channels_last(
@@ -69,7 +81,7 @@ def _plan(x_size, x_stride, w_size, w_stride, dtype, conv, pool, relu, how) -> _
         _tail(y_size, geometry.strides(y_size, channels_last), dtype),
         _tail(code_size, code_stride, torch.uint8),
         workspace_bytes(
-            "fprop", dtype, tuple(x_size), tuple(w_size), y_size, conv, c_pool, relu, how
+            "fprop", dtype, tuple(x_size), tuple(w_size), y_size, conv, c_pool, relu, on_cpu, how
         ),
         c_pool,
     )
@@ -85,9 +97,10 @@ def fprop(
     save: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """The convolution, or with `relu` the fused block: its output and, if asked for, its code."""
-    how = (torch.get_num_threads(), precision.implementation) if x.is_cpu else None
+    how = _how(x)
     dtype, device = x.dtype, x.device
-    plan = _plan(x.shape, x.stride(), weight.shape, weight.stride(), dtype, conv, pool, relu, how)
+    sizes = (x.shape, x.stride(), weight.shape, weight.stride())
+    plan = _plan(*sizes, dtype, conv, pool, relu, x.is_cpu, how)
     if plan.x_format is not None:
         x = x.contiguous(memory_format=plan.x_format)
     if plan.w_format is not None:
@@ -101,7 +114,7 @@ def fprop(
     space, memory = NO_WORKSPACE, None
     if plan.workspace_bytes:
         space, memory = workspace(plan.workspace_bytes, x)
-    entry = _C.cuda_conv2d_fprop if how is None else _C.conv2d_fprop
+    entry = _C.conv2d_fprop if x.is_cpu else _C.cuda_conv2d_fprop
     entry(
         (x.data_ptr(), *plan.x),
         (weight.data_ptr(), *plan.w),
@@ -112,7 +125,7 @@ def fprop(
         plan.pool,
         relu,
         space,
-        *(how or place(x)),
+        *_where(x, how),
     )
     del memory
     return y, code
@@ -135,7 +148,7 @@ def dgrad(
     pool: Ints = (),
 ) -> Tensor:
     """The gradient of x, in the memory format asked for."""
-    how = (torch.get_num_threads(), precision.implementation) if dy.is_cpu else None
+    how = _how(dy)
     dy, weight, code = dense(dy), dense(weight), _code(code, pool)
     x_size = (dy.shape[0], weight.shape[1] * conv[8], *x_hw)
     dx = empty(x_size, channels_last, dy)
@@ -150,12 +163,13 @@ def dgrad(
             conv,
             c_pool,
             code is not None,
+            dy.is_cpu,
             how,
         ),
         dy,
     )
-    entry = _C.cuda_conv2d_dgrad if how is None else _C.conv2d_dgrad
-    entry(pack(dy), pack(code), pack(weight), pack(dx), conv, c_pool, space, *(how or place(dy)))
+    entry = _C.conv2d_dgrad if dy.is_cpu else _C.cuda_conv2d_dgrad
+    entry(pack(dy), pack(code), pack(weight), pack(dx), conv, c_pool, space, *_where(dy, how))
     del memory
     return dx
 
@@ -172,7 +186,7 @@ def wgrad(
     pool: Ints = (),
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of weight and bias, None where not wanted."""
-    how = (torch.get_num_threads(), precision.implementation) if dy.is_cpu else None
+    how = _how(dy)
     x, dy, code = dense(x), dense(dy), _code(code, pool)
     dw = empty(w_size, channels_last, dy) if want_weight else None
     dbias = torch.empty((w_size[0],), dtype=dy.dtype, device=dy.device) if want_bias else None
@@ -187,11 +201,12 @@ def wgrad(
             conv,
             c_pool,
             code is not None,
+            dy.is_cpu,
             how,
         ),
         dy,
     )
-    entry = _C.cuda_conv2d_wgrad if how is None else _C.conv2d_wgrad
+    entry = _C.conv2d_wgrad if dy.is_cpu else _C.cuda_conv2d_wgrad
     entry(
         pack(x),
         pack(dy),
@@ -202,7 +217,7 @@ def wgrad(
         conv,
         c_pool,
         space,
-        *(how or place(dy)),
+        *_where(dy, how),
     )
     del memory
     return dw, dbias

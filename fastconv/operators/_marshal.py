@@ -75,15 +75,10 @@ def empty(size: Sequence[int], channels_last: bool, like: Tensor, dtype=None) ->
 
 
 @lru_cache(maxsize=4096)
-def workspace_bytes(direction, dtype, x_size, w_size, y_size, conv, pool, relu, how):
-    """What a kernel needs for itself. Depends on the geometry alone, so it is asked once.
-
-    `how` is the number of threads and the implementation on CPUs, None on GPUs.
-    """
-    arguments = (direction, DTYPES[dtype], x_size, w_size, y_size, conv, pool, relu)
-    if how is None:
-        return _C.cuda_conv2d_workspace(*arguments)
-    return _C.conv2d_workspace(*arguments, *how)
+def workspace_bytes(direction, dtype, x_size, w_size, y_size, conv, pool, relu, on_cpu, how):
+    """What a kernel needs for itself. Depends on the geometry alone, so it is asked once."""
+    entry = _C.conv2d_workspace if on_cpu else _C.cuda_conv2d_workspace
+    return entry(direction, DTYPES[dtype], x_size, w_size, y_size, conv, pool, relu, *how)
 
 
 # On CPUs one thread's kernels run one after another, so they can share memory; and memory that was

@@ -46,7 +46,7 @@ def check_output(
     expected: Expected | None = None,
 ) -> None:
     """Checks the output of a convolution or a block, and the block's code where it is given."""
-    relative = errors.relative("y", name, kind, problem.dtype)
+    relative = errors.relative("y", name, kind, problem)
     name = f"{name} {kind} {problem}"
     exact, own, scale = expected or expected_conv(problem, data)
     if kind == "integers" and not relative:
@@ -143,7 +143,7 @@ def check_gradients(
     for what, actual in gradients.items():
         if actual is not None:
             exact, own, scale = expected[what]
-            relative = errors.relative(what, name, kind, problem.dtype)
+            relative = errors.relative(what, name, kind, problem)
             errors.check_close(
                 actual,
                 exact,

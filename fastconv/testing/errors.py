@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .problem import Problem
+
 FORWARD, GRADIENT = 2.0, 3.0  # times torch's own error
 
 # Largest error by the largest value, float32, for Winograd's algorithm. And for any other on inputs
@@ -13,11 +15,16 @@ FORWARD, GRADIENT = 2.0, 3.0  # times torch's own error
 RELATIVE = {"y": 1e-5, "dx": 1e-5, "dw": 1e-4, "dbias": 1e-5}
 
 
-def relative(what: str, implementation: str, kind: str, dtype: torch.dtype) -> float:
+TF32 = 1e-3  # the same where operands are rounded to TF32; integers of the tests do not notice
+
+
+def relative(what: str, implementation: str, kind: str, problem: Problem) -> float:
     """The `relative` of `limit` for a result called `what`, 0 where it does not apply."""
+    if problem.tf32:
+        return 0.0 if kind == "integers" else TF32
     if kind != "positive" and "winograd" not in implementation:
         return 0.0
-    return RELATIVE[what] * torch.finfo(dtype).eps / torch.finfo(torch.float32).eps
+    return RELATIVE[what] * torch.finfo(problem.dtype).eps / torch.finfo(torch.float32).eps
 
 
 def limit(

@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import _C
 from ..operators._marshal import DTYPES as CODES
 from . import inputs
-from .problem import ALL_DTYPES, DTYPES, HALF_DTYPES, Problem
+from .problem import ALL_DTYPES, DTYPES, HALF_DTYPES, TF32, Problem
 
 # Whose entries are called, by device. The test suite puts the emulated module here.
 modules: dict[str, ModuleType] = {"cpu": _C, "cuda": _C}
@@ -30,8 +30,9 @@ def dtypes(device: str) -> dict[str, torch.dtype]:
 
 # What tests of all kernels are parametrised with.
 DEVICES_AND_DTYPES = [(device, dtype) for device in DEVICES for dtype in dtypes(device).values()]
-SHORT_DTYPES = [
-    (device, dtype) for device, dtype in DEVICES_AND_DTYPES if dtype in HALF_DTYPES.values()
+# And those of what tensor cores multiply, for Problem.with_type.
+TENSOR_CORE_TYPES = [
+    (device, name) for device in DEVICES if device != "cpu" for name in (*HALF_DTYPES, TF32)
 ]
 
 
@@ -109,7 +110,7 @@ def workspace_bytes(
     direction: str, problem: Problem, implementation: str, threads: int = 1, device: str = "cpu"
 ) -> int:
     """The workspace it wants. ValueError: no such implementation or not for this problem."""
-    how = (threads, implementation) if device == "cpu" else ()
+    how = (threads, implementation) if device == "cpu" else (problem.tf32,)
     return _entry("conv2d_workspace", device)(
         direction,
         CODES[problem.dtype],
@@ -153,6 +154,8 @@ def _call(
     relu = (problem.relu,) if direction == "fprop" else ()
     packed = [pack(arg) if isinstance(arg, Tensor) else arg for arg in args]
     where = _where(device, threads, name)
+    if device != "cpu":
+        where = (*where, problem.tf32)
     entry = _entry(f"conv2d_{direction}", device)
     entry(*packed, problem.conv_spec, pool, *relu, pack(space), *where)
     label = f"{direction} {name!r} on {device}, {problem}:"

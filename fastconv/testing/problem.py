@@ -19,6 +19,7 @@ import torch
 DTYPES = {"f32": torch.float32, "f64": torch.float64}  # of all kernels
 HALF_DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16}  # of CUDA kernels
 ALL_DTYPES = DTYPES | HALF_DTYPES
+TF32 = "tf32"  # float32 whose products are TF32's, on GPUs
 LAYOUTS = ("nchw", "nhwc", "sliced", "transposed")
 
 # Names of numbers in a problem's text: needed, and with a default.
@@ -26,6 +27,11 @@ _SIZES = ("mb", "ic", "ih", "iw")
 _CONV = ("oc", "kh", "kw", "sh", "sw", "ph", "pw", "dh", "dw", "pb", "pr", "g")
 
 Pair = tuple[int, int]
+
+
+def _type(name: str) -> dict[str, object]:
+    """The fields of a Problem that a dtype's name stands for."""
+    return {"dtype": ALL_DTYPES.get(name, torch.float32), "tf32": name == TF32}
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ class Problem:
         pads: top, bottom, left, right.
         pool: the pool behind the ReLU, None for none.
         relu: whether a ReLU follows the convolution; a pool brings one along.
+        tf32: that operands may be rounded to TF32 (dtype is float32, the kernel a GPU's).
         layout: of the input: nchw, nhwc (channels_last), sliced (with gaps) or transposed.
     """
 
@@ -103,6 +110,7 @@ class Problem:
     relu: bool = False
     bias: bool = True
     dtype: torch.dtype = torch.float32
+    tf32: bool = False
     layout: str = "nchw"
 
     def __post_init__(self) -> None:
@@ -124,6 +132,7 @@ class Problem:
         if self.k and not self.bias:
             text += "_nobias"
         name = next(name for name, dtype in ALL_DTYPES.items() if dtype == self.dtype)
+        name = TF32 if self.tf32 else name
         return f"{text}_{name}_{self.layout}"
 
     def __repr__(self) -> str:
@@ -151,8 +160,8 @@ class Problem:
                 fields["relu"] = True
             elif part == "nobias":
                 fields["bias"] = False
-            elif part in ALL_DTYPES:
-                fields["dtype"] = ALL_DTYPES[part]
+            elif part in (*ALL_DTYPES, TF32):
+                fields |= _type(part)
             elif part in LAYOUTS:
                 fields["layout"] = part
             else:
@@ -168,6 +177,10 @@ class Problem:
             groups=v.get("g", 1),
             **fields,
         )
+
+    def with_type(self, name: str) -> Problem:
+        """The same with the dtype that its text would name so."""
+        return self.replace(**_type(name))
 
     def replace(self, **changes: object) -> Problem:
         """The same with some fields changed."""

@@ -17,4 +17,6 @@ PYBIND11_MODULE(MODULE, m) {
         },
         py::arg("schedule"), py::arg("seed"), py::arg("late_copies"), py::arg("count"));
     m.def("take_counters", emulator::take_counters);
+    m.def("take_launches", emulator::take_launches);
+    m.def("take_traffic", emulator::take_traffic);
 }

@@ -20,13 +20,47 @@ class Declared(NamedTuple):
 PACK = r"<.*\b[248]>"  # the last template argument: elements of a 16-byte access
 
 CONV = "conv2d_(fprop|fprop_pool|dgrad|wgrad)"
-MMA = CONV + r"_kernel<.*MmaTile<.*"
+MMA_KERNELS = {
+    "conv2d_fprop(_pool)?": (),
+    "conv2d_dgrad": ("columns",),
+    "conv2d_wgrad": ("rows", "columns"),
+}
+MMA_TILES = {  # rows and columns of a block and of a warp
+    "half|bfloat16": [(128, 128, 64, 64), (128, 64, 64, 32), (128, 32, 32, 32)],
+    "float": [(128, 128, 64, 32), (128, 64, 64, 32), (128, 32, 32, 32)],
+}
+# Steps of a turn, a product, and what reads an operand across memory, how often as ldmatrix would.
+MMA = {
+    "half|bfloat16": (32, "HMMA.16816.F32", "LDSM.MT88.4", 1),
+    "float": (16, "HMMA.1688.F32.TF32", "LDS", 4),  # ldmatrix transposes 16 bits
+}
+
+
+def on_tensor_cores(name, across, types, rows, columns, warp_rows, warp_columns):
+    """A turn of 64 bytes of steps: products, their operands, copies for a later turn.
+
+    across: of which operands the lines, not the steps, lie together in memory.
+    """
+    steps, product, transposed, loads = MMA[types]
+    warps = rows // warp_rows * (columns // warp_columns)
+    holds = {
+        product: warp_rows * warp_columns // 64,
+        "LDGSTS.128": (rows + columns) * 4 // (32 * warps),
+    }
+    for operand, lines in {"rows": warp_rows, "columns": warp_columns}.items():
+        load, times = (transposed, loads) if operand in across else ("LDSM.M88.4", 1)
+        holds[load] = holds.get(load, 0) + times * lines // 8
+    sizes = rf"{rows}, {columns}, {steps}, \d+, {warp_rows}, {warp_columns}"
+    return Declared(rf"{name}_kernel<.*MmaTile<({types}), {sizes}>.*>", holds)
+
 
 DECLARED = [
-    # On tensor cores, by a warp's tile: a turn's products and operands, a later one's copies.
-    Declared(MMA + ", 64, 64>.*>", {"HMMA.16816": 64, "LDSM.M88.4": 16, "LDGSTS.128": 8}),
-    Declared(MMA + ", 64, 32>.*>", {"HMMA.16816": 32, "LDSM.M88.4": 12, "LDGSTS.128": 6}),
-    Declared(MMA + ", 32, 32>.*>", {"HMMA.16816": 16, "LDSM.M88.4": 8, "LDGSTS.128": 5}),
+    *(
+        on_tensor_cores(name, across, types, *sizes)
+        for name, across in MMA_KERNELS.items()
+        for types, tiles in MMA_TILES.items()
+        for sizes in tiles
+    ),
     # The products of a step: a and b from shared memory in 16 bytes.
     Declared(rf"{CONV}_kernel<double, .*>", {"DFMA": 8, "LDS.128": 1}),
     Declared(rf"{CONV}_kernel<.*>", {"FFMA": 8, "LDS.128": 1}),
