@@ -59,6 +59,19 @@ def emulated_kernels():
     return kernels.modules["emulated"]
 
 
+@pytest.fixture(scope="module")
+def counted_kernels():
+    """The same in the race build, which counts how they use memory."""
+    if missing := emulated.missing():
+        pytest.skip(f"needs {', '.join(missing)}")
+    module = emulated.load_kernels("race")
+    emulated.configure(module, count=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(kernels.modules, "emulated", module)
+        yield module
+    emulated.configure(module)
+
+
 @pytest.fixture(scope="session", params=kernels.DEVICES)
 def device(request):
     """Whose kernels a test runs: the CPU's, or CUDA's in the emulator and, if any, on a GPU."""

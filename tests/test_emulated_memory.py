@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import pytest
 
-import emulated
 from fastconv.testing import Problem, inputs, kernels
 
 pytestmark = pytest.mark.usefixtures("one_thread", "counted_kernels")
@@ -19,18 +18,6 @@ pytestmark = pytest.mark.usefixtures("one_thread", "counted_kernels")
 AFTER = {"alone": "", "relu": "_relu", "pool": "_pool2x2s2x2p0x0d1x1c0"}
 DIRECTIONS = ("fprop", "dgrad", "wgrad")
 BLOCKS = [(d, after) for d in DIRECTIONS for after in AFTER]
-
-
-@pytest.fixture(scope="module")
-def counted_kernels():
-    if missing := emulated.missing():
-        pytest.skip(f"needs {', '.join(missing)}")
-    module = emulated.load_kernels("race")
-    emulated.configure(module, count=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(kernels.modules, "emulated", module)
-        yield
-    emulated.configure(module)
 
 
 def count(direction, after, columns, others, dtype, layout, w_layout=None):

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import pytest
 
-import emulated
 from fastconv.testing import Problem, inputs, kernels
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -67,18 +66,6 @@ def test_ideal_is_section_8(name):
     least = ideal(block.problem(64, block.image), block.first)
     assert round(least["fprop"] / MB) == block.fprop_mb
     assert round(least["backward"] / MB) == block.backward_mb
-
-
-@pytest.fixture(scope="module")
-def counted():
-    if missing := emulated.missing():
-        pytest.skip(f"needs {', '.join(missing)}")
-    module = emulated.load_kernels("race")
-    emulated.configure(module, count=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(kernels.modules, "emulated", module)
-        yield module
-    emulated.configure(module)
 
 
 BUFFERS = {  # of an entry of the binding, in its order
@@ -154,14 +141,14 @@ KNOWN = {
 
 @pytest.mark.parametrize("way", ["fprop", "backward"])
 @pytest.mark.parametrize("name", BLOCKS)
-def test_bytes_are_within_section_8(name, way, counted):
+def test_bytes_are_within_section_8(name, way, counted_kernels):
     block = BLOCKS[name]
     small, whole = block.problem(1, block.small_image), block.problem(64, block.image)
     moved = {}
     directions = {"fprop": ["fprop"], "backward": ["wgrad"] if block.first else ["dgrad", "wgrad"]}
     for direction in directions[way]:
         nbytes = sizes(direction, whole)
-        for tensor, times in passes(counted, direction, small).items():
+        for tensor, times in passes(counted_kernels, direction, small).items():
             assert times > 0.95 or nbytes[tensor] == 0, f"the small image leaves out {tensor}"
             moved[direction, tensor] = times * nbytes[tensor]
     ratio = sum(moved.values()) / ideal(whole, block.first)[way]
