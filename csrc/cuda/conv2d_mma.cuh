@@ -13,9 +13,9 @@
 // (Walk), so that the main loop has carries where dividing would give the tap.
 //
 // In shared memory an operand is [line][step], or [step][line] where its lines lie together in global memory; a chunk
-// then is of neighbouring lines, and ldmatrix transposes. Chunks are exchanged within a row (place()), so that those of
-// eight neighbouring rows, which an ldmatrix reads, lie in different banks, and so do eight neighbouring ones of a
-// copy.
+// then is of neighbouring lines, and ldmatrix transposes, or lanes read their elements by themselves where these have
+// 32 bits. Chunks are exchanged within a row (place()), so that those of eight neighbouring rows, which an ldmatrix
+// reads, lie in different banks, and so do eight neighbouring ones of a copy.
 #pragma once
 
 #include "conv2d_gemm.cuh"
@@ -28,10 +28,9 @@ struct Mma;
 template <>
 struct Mma<float> {
     // The nearest TF32; tensor cores by themselves cut off what it does not have.
-    template <int n>
-    FASTCONV_DEVICE static void round(uint32_t (&values)[n]) {
+    FASTCONV_DEVICE static void round(uint32_t (&values)[4]) {
         FASTCONV_UNROLL
-        for (int i = 0; i < n; ++i) values[i] = simt::to_tf32(simt::bits_float(values[i]));
+        for (int i = 0; i < 4; ++i) values[i] = simt::to_tf32(simt::bits_float(values[i]));
     }
     FASTCONV_DEVICE static void add(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
         simt::mma_tf32(d, a, b);
