@@ -67,13 +67,14 @@ def runs() -> Iterator[Callable[[], object]]:
     for dtype in ("f32", "f64", "f16", "bf16", "tf32"):
         for columns in (128, 64, 32, 8):
             for after in ("", "_pool2x2s2x2p0x0d1x1c0"):
-                size = f"mb1ic{columns}ih3iw4oc{columns}kh2kw2"
-                problem = Problem.parse(f"{size}{after}_{dtype}_nhwc")
-                yield partial(convolve, problem)
+                for layout in ("nchw", "nhwc"):
+                    size = f"mb1ic{columns}ih3iw4oc{columns}kh2kw2"
+                    problem = Problem.parse(f"{size}{after}_{dtype}_{layout}")
+                    yield partial(convolve, problem)
     for dtype in ("f32", "f64", "f16", "bf16"):
-        for pool in ("3x3s1x1", "2x2s2x2"):
+        for pool in ("3x3s1x1", "2x2s2x2", "16x16s16x16"):  # the last's code is int32
             for layout in ("nchw", "nhwc"):
-                for size in ("mb1ic16ih4iw16", "mb1ic3ih5iw5"):
+                for size in ("mb1ic16ih16iw16", "mb1ic3ih17iw17"):
                     yield partial(
                         pooled, Problem.parse(f"{size}_pool{pool}p0x0d1x1c0_{dtype}_{layout}")
                     )
