@@ -13,8 +13,8 @@ struct Split {
 
 template <class Tile>
 Split split_of(const Geometry& conv) {
-    // Two blocks for each multiprocessor of an H100; more would only write and read more partial sums.
-    constexpr int64_t wanted_blocks = 264, least_steps = 128;
+    // As many as run at once on an H100's 132 multiprocessors; more would only write and read more partial sums.
+    constexpr int64_t wanted_blocks = 132 * Tile::fewer_blocks, least_steps = 128;
     const int64_t steps = int64_t(conv.N) * conv.P * conv.Q;
     const int64_t rows = int64_t(conv.channels) * conv.R * conv.S + 1;
     const int64_t blocks = (rows + Tile::rows - 1) / Tile::rows * ceil_div(conv.filters, Tile::columns) * conv.groups;
