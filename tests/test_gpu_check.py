@@ -169,14 +169,21 @@ def made_up(block, batch, repeat, compiled, device):
     }
 
 
+def taking(seconds, clock, function):
+    """The function, slow."""
+
+    def slow(*arguments):
+        clock.now += seconds
+        return function(*arguments)
+
+    return slow
+
+
 def test_blocks_are_written_one_by_one_as_far_as_time_reaches():
     clock = Clock()
     written = []
 
-    def slow(*arguments):
-        clock.now += 15
-        return made_up(*arguments)
-
+    slow = taking(15, clock, made_up)
     # Seven blocks, two of them again with torch.compile, which needs 40 seconds at first.
     gpu_blocks.run(lambda **r: written.append(r), Budget(7 * 15 + 60, clock), WHERE, slow)
     counts = [len(w["result"]["blocks"]) for w in written if "result" in w]
@@ -223,10 +230,7 @@ def test_layers_are_written_one_by_one_as_far_as_time_reaches():
     clock = Clock()
     written = []
 
-    def slow(*arguments):
-        clock.now += 10
-        return made_up_layer(*arguments)
-
+    slow = taking(10, clock, made_up_layer)
     # The first dtype and four layers of the next.
     gpu_layers.run(lambda **r: written.append(r), Budget(35 * 10 + 48, clock), WHERE, slow)
     counts = [len(w["result"]["layers"]) for w in written if "result" in w]

@@ -106,11 +106,15 @@ def code_size(problem: Problem) -> tuple[int, int, int, int]:
     return problem.y_size if problem.pool is not None else (n, p, (q + 7) // 8, k)
 
 
+def _how(problem: Problem, device: str, threads: int, implementation: str) -> tuple:
+    """Threads and the implementation's name on CPUs; whether TF32 is allowed on GPUs."""
+    return (threads, implementation) if device == "cpu" else (problem.tf32,)
+
+
 def workspace_bytes(
     direction: str, problem: Problem, implementation: str, threads: int = 1, device: str = "cpu"
 ) -> int:
     """The workspace it wants. ValueError: no such implementation or not for this problem."""
-    how = (threads, implementation) if device == "cpu" else (problem.tf32,)
     return _entry("conv2d_workspace", device)(
         direction,
         CODES[problem.dtype],
@@ -120,7 +124,7 @@ def workspace_bytes(
         problem.conv_spec,
         problem.pool and problem.pool.spec,
         problem.relu,
-        *how,
+        *_how(problem, device, threads, implementation),
     )
 
 
@@ -153,9 +157,7 @@ def _call(
     pool = problem.pool and problem.pool.spec
     relu = (problem.relu,) if direction == "fprop" else ()
     packed = [pack(arg) if isinstance(arg, Tensor) else arg for arg in args]
-    where = _where(device, threads, name)
-    if device != "cpu":
-        where = (*where, problem.tf32)
+    where = (*_where(device), *_how(problem, device, threads, name))
     entry = _entry(f"conv2d_{direction}", device)
     entry(*packed, problem.conv_spec, pool, *relu, pack(space), *where)
     label = f"{direction} {name!r} on {device}, {problem}:"
