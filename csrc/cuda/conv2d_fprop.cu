@@ -27,6 +27,16 @@ std::string run(const Conv2dProblem& problem, const FpropArgs& args, simt::Strea
 
 }  // namespace
 
+std::vector<std::string> conv2d_fprop_variants(const Conv2dProblem& problem) {
+    std::vector<std::string> names;
+    with_type(problem.dtype, [&](auto type) {
+        names =
+            tile_names<decltype(type)>(problem, [&](auto tile) { return fprop_work<decltype(tile)>(problem, true); });
+        return std::string();
+    });
+    return names;
+}
+
 size_t conv2d_fprop_workspace(const Conv2dProblem&) { return 0; }
 
 std::string conv2d_fprop(const Conv2dProblem& problem, const FpropArgs& args, void*, simt::Stream stream) {
@@ -37,8 +47,8 @@ std::string conv2d_fprop(const Conv2dProblem& problem, const FpropArgs& args, vo
     if (problem.epilogue == Epilogue::relu_max_pool) return conv2d_fprop_pool(problem, args, stream);
     return with_type(problem.dtype, [&](auto type) {
         using T = decltype(type);
-        return with_tile<T>(problem.tf32, int(conv.K / conv.groups),
-                            [&](auto tile) { return run<T, decltype(tile)>(problem, args, stream); });
+        const auto work_of = [&](auto tile) { return fprop_work<decltype(tile)>(problem, channels_last(args.x)); };
+        return with_tile<T>(problem, work_of, [&](auto tile) { return run<T, decltype(tile)>(problem, args, stream); });
     });
 }
 

@@ -37,6 +37,17 @@ FpropInput<T> fprop_input(const Conv2dProblem& problem, const FpropArgs& args) {
     return in;
 }
 
+// The work with a tile, whose rows are pixels; about: what blocks of pooled pixels compute twice is left out.
+template <class Tile>
+Work fprop_work(const Conv2dProblem& problem, bool channels_inside) {
+    const Conv2d& c = problem.conv;
+    const Pool2d& pool = problem.pool;  // 1x1 where there is none
+    const int64_t channels = c.C / c.groups, filters = c.K / c.groups;
+    const int64_t rows = c.N * pool.P * pool.stride_h * pool.Q * pool.stride_w;
+    return {ceil_div(rows, Tile::rows) * ceil_div(filters, Tile::columns) * c.groups, double(channels * c.R * c.S),
+            channels_inside && channels % Tile::vector == 0};
+}
+
 std::string conv2d_fprop_pool(const Conv2dProblem&, const FpropArgs&, simt::Stream stream);
 
 }  // namespace fastconv::cuda
