@@ -36,7 +36,7 @@ double cycles_of(const Work& work) {
     constexpr double bytes_per_cycle = 40, ends = 2500;
     constexpr int element = Tile::tensor_cores ? 16 / Tile::vector : int(sizeof(typename Tile::Acc));
     constexpr double products_per_cycle = !Tile::tensor_cores ? 384.0 / element : element == 2 ? 2560 : 1280;
-    constexpr double instructions = 15;  // to read what is read at once
+    constexpr double instructions = Tile::tensor_cores ? 20 : 15;  // to read what is read at once
     constexpr int operands = Tile::rows + Tile::columns;
 
     double step = double(Tile::rows) * Tile::columns / products_per_cycle;

@@ -134,7 +134,7 @@ template <class View_, int possible_>
 struct Source {
     using View = View_;
     static constexpr int possible = possible_;
-    static constexpr bool may(Lanes lanes) { return (possible & int(lanes)) != 0; }
+    FASTCONV_HOST_DEVICE static constexpr bool may(Lanes lanes) { return (possible & int(lanes)) != 0; }
     static constexpr bool across = may(Lanes::line_vectors);  // what lies together in memory is lines
     View view;
     Lanes lanes;
