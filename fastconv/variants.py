@@ -38,13 +38,14 @@ def load_variants(path: str | PathLike[str] | None) -> None:
         with open(path, encoding="utf-8") as file:
             try:
                 for entry in json.load(file)["variants"]:
-                    read[_key(entry["direction"], entry["problem"])] = str(entry["variant"])
+                    read[key(entry["direction"], entry["problem"])] = str(entry["variant"])
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{path}: not a table of variants: {error!r}") from None
     table = read
 
 
-def _key(direction: str, text: str) -> tuple:
+def key(direction: str, text: str) -> tuple:
+    """Where the table has a problem, given as fastconv.testing.Problem has it as text."""
     from .testing import Problem
 
     if direction not in DIRECTIONS:
