@@ -66,7 +66,7 @@ def runs() -> Iterator[Callable[[], object]]:
     """Calls that launch every kernel: all tiles, dtypes, vectors and single elements."""
     for dtype in ("f32", "f64", "f16", "bf16", "tf32"):
         for columns in (128, 64, 32, 8):
-            for after in ("", "_pool2x2s2x2p0x0d1x1c0"):
+            for after in ("", "_pool2x2s2x2p0x0d1x1c0", "_pool2x2s1x1p0x0d1x1c0"):
                 for layout in ("nchw", "nhwc"):
                     size = f"mb1ic{columns}ih3iw4oc{columns}kh2kw2"
                     problem = Problem.parse(f"{size}{after}_{dtype}_{layout}")

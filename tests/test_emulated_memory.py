@@ -18,6 +18,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "counted_kernels")
 AFTER = {"alone": "", "relu": "_relu", "pool": "_pool2x2s2x2p0x0d1x1c0"}
 DIRECTIONS = ("fprop", "dgrad", "wgrad")
 BLOCKS = [(d, after) for d in DIRECTIONS for after in AFTER]
+AFTER["overlapping pool"] = "_pool3x3s2x2p1x1d1x1c0"  # on tensor cores another kernel
 
 
 def count(direction, after, columns, others, dtype, layout, w_layout=None):
@@ -69,7 +70,7 @@ def test_no_bank_conflicts(direction, after, columns, dtype, layout):
 # Where tensor cores are used: wgrad takes them where channels lie together.
 MMA_CASES = [
     (d, after, layout)
-    for d, after in BLOCKS
+    for d, after in (*BLOCKS, ("fprop", "overlapping pool"))
     for layout in ("nchw", "nhwc")
     if (d, layout) != ("wgrad", "nchw")
 ]
@@ -121,18 +122,24 @@ KNOWN = [
         2.0,
         "lanes go along the weight's channels, which are R * S elements apart",
     ),
-    Known("wgrad alone, f16 nchw: read", 1.4, "as FILLED, and rows have half as many sectors"),
+    Known(
+        "(wgrad alone|fprop pool), f16 nchw: read",
+        1.4,
+        "as FILLED, and rows have half as many sectors",
+    ),
+    Known("fprop pool, f16 nchw: write", 1.8, "8 lanes write 8 windows, 16 bytes"),
 ]
 SECTOR_CASES = [
     *((d, after, f"f32 {layout}") for d, after in BLOCKS for layout in ("nchw", "nhwc")),
     *((d, "alone", f"f16 {layout}") for d in DIRECTIONS for layout in ("nchw", "nhwc")),
     *((d, "alone", "f32 nhwc, w nchw") for d in ("fprop", "dgrad")),
+    *(("fprop", "pool", f"{t} {layout}") for t in ("tf32", "f16") for layout in ("nchw", "nhwc")),
 ]
 
 
 @pytest.mark.parametrize("direction, after, tensors", SECTOR_CASES)
 def test_sectors_are_filled(direction, after, tensors):
-    counters = count(direction, after, 32, 32, *re.findall(r"f\d\d|n\w+", tensors))
+    counters = count(direction, after, 32, 32, *re.findall(r"t?f\d\d|n\w+", tensors))
     wrong = []
     for way in ("read", "write"):
         case = f"{direction} {after}, {tensors}: {way}"

@@ -21,7 +21,7 @@ PACK = r"<.*\b[248]>"  # the last template argument: elements of a 16-byte acces
 
 CONV = "conv2d_(fprop|fprop_pool|dgrad|wgrad)"
 MMA_KERNELS = {
-    "conv2d_fprop(_pool)?": (),
+    "conv2d_fprop(_pool|_pool2x2)?": (),
     "conv2d_dgrad": ("columns",),
     "conv2d_wgrad": ("rows", "columns"),
 }
