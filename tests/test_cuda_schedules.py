@@ -15,8 +15,8 @@ POOLS = {
     "overlap, channels_last": "mb1ic24ih9iw9_pool3x3s1x2p1x1d1x1c0_f16_nhwc",
     "2x2 planes": "mb2ic5ih10iw16_pool2x2s2x2p0x0d1x1c0_bf16_nchw",
 }
-# A variant (where a direction has it) and a problem, small, and with them all tiles, ways to read an
-# operand, kinds of output, and turns of the loops.
+# A variant, for the directions that have it, and a problem: small, and with them all tiles, ways to
+# read an operand, kinds of output, and turns of the loops.
 CONVOLUTIONS = {
     "wide tile": "exact128x64 mb1ic8ih7iw9oc36kh3kw3ph1pw1_f32_nhwc",
     "planes": "exact64x64 mb1ic5ih6iw11oc34kh3kw2ph1pw0_f64_nchw",
@@ -25,14 +25,14 @@ CONVOLUTIONS = {
     "relu of one group's vectors": "exact128x8 mb1ic8ih7iw9oc8kh3kw3ph1pw1_relu_bf16_nhwc",
     "pool": "exact128x64 mb1ic8ih10iw9oc36kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
     "overlapping pool": "exact64x8 mb1ic4ih11iw9oc7kh3kw3ph1pw1_pool3x3s2x2p1x1d1x1c1_f64_nchw",
-    "pool in passes": "exact128x32 mb1ic2ih13iw12oc9kh3kw3ph1pw1_pool13x11s9x9p3x3d1x1c0_f32_nchw",
+    "pool in passes": "exact128x32 mb1ic2ih13iw12oc9kh3kw3_pool13x11s9x9p3x3d1x1c0_f32_nchw",
     # On tensor cores: more turns than stages, copies of both operands, of one, of none.
     "wide, x and w copied": "mma128x128 mb1ic136ih3iw9oc72kh1kw1_relu_bf16_nhwc",
     "middle, x copied": "mma128x64 mb1ic24ih5iw9oc40kh3kw3ph1pw1_f16_nhwc",
     "narrow, w copied, planes": "mma128x32 mb1ic16ih6iw7oc12kh3kw3ph1pw1_relu_f16_nchw",
     "narrow, nothing copied": "mma128x32 mb1ic5ih6iw11oc34kh3kw3ph1pw1_bf16_nchw",
     "pool in 16 bits": "mma128x64 mb1ic40ih8iw9oc40kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f16_nhwc",
-    "overlapping pool in 16 bits": "mma64x64 mb1ic40ih8iw9oc40kh3kw3ph1pw1_pool3x3s2x2p1x1d1x1c0_f16_nhwc",
+    "overlapping pool in 16 bits": "mma64x64 mb1ic40ih8iw9oc40kh2kw3_pool3x3s2x2p1x1d1x1c0_f16_nhwc",
     "phases of stride 2": "mma128x32 mb1ic24ih9iw9oc16kh3kw3sh2sw2ph1pw1_relu_bf16_nhwc",
     "tf32, wide": "mma128x128 mb1ic68ih3iw9oc72kh1kw1_relu_tf32_nhwc",
     "tf32, phases of stride 2": "mma64x64 mb1ic12ih9iw9oc16kh3kw3sh2sw2ph1pw1_tf32_nhwc",
