@@ -32,14 +32,14 @@ CONVOLUTIONS = {
     "narrow, w copied, planes": "mma128x32 mb1ic16ih6iw7oc12kh3kw3ph1pw1_relu_f16_nchw",
     "narrow, nothing copied": "mma128x32 mb1ic5ih6iw11oc34kh3kw3ph1pw1_bf16_nchw",
     "pool in 16 bits": "mma128x64 mb1ic40ih8iw9oc40kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f16_nhwc",
-    "overlapping pool in 16 bits": "mma64x64 mb1ic40ih8iw9oc40kh2kw3_pool3x3s2x2p1x1d1x1c0_f16_nhwc",
+    "overlap in 16 bits": "mma64x64 mb1ic40ih8iw9oc40kh2kw3_pool3x3s2x2p1x1d1x1c0_f16_nhwc",
     "phases of stride 2": "mma128x32 mb1ic24ih9iw9oc16kh3kw3sh2sw2ph1pw1_relu_bf16_nhwc",
     "tf32, wide": "mma128x128 mb1ic68ih3iw9oc72kh1kw1_relu_tf32_nhwc",
     "tf32, phases of stride 2": "mma64x64 mb1ic12ih9iw9oc16kh3kw3sh2sw2ph1pw1_tf32_nhwc",
     "tf32, pool": "mma128x64 mb1ic36ih8iw9oc36kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_tf32_nhwc",
     "tf32, pool, planes": "mma128x128 mb1ic5ih9iw8oc70kh3kw3ph1pw1_pool2x2s3x2p1x1d2x1c1_tf32_nchw",
     "tf32, planes": "mma128x64 mb1ic5ih6iw11oc34kh3kw3ph1pw1_tf32_nchw",
-    "pool in passes in 16 bits": "mma128x32 mb1ic2ih13iw12oc9kh3kw3_pool13x11s9x9p3x3d1x1c0_bf16_nchw",
+    "passes in 16 bits": "mma128x32 mb1ic2ih13iw12oc9kh3kw3_pool13x11s9x9p3x3d1x1c0_bf16_nchw",
 }
 
 
