@@ -132,6 +132,22 @@ inline void mma_fp16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[
     emulator::mma(emulator::Mma::fp16, d, a, b, where);
 }
 
+template <int selector>
+void mma_sp_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata,
+                 Where where = here()) {
+    emulator::mma_sp(emulator::Mma::tf32, d, a, b, metadata, selector, where);
+}
+template <int selector>
+void mma_sp_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata,
+                 Where where = here()) {
+    emulator::mma_sp(emulator::Mma::bf16, d, a, b, metadata, selector, where);
+}
+template <int selector>
+void mma_sp_fp16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata,
+                 Where where = here()) {
+    emulator::mma_sp(emulator::Mma::fp16, d, a, b, metadata, selector, where);
+}
+
 // --- launch -----------------------------------------------------------------------------------------
 
 using Stream = void*;

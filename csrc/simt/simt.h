@@ -12,6 +12,7 @@
 //   copy_async<N>(shared, global, valid) copy_commit() copy_wait<pending groups>()
 //   ldmatrix_x4 ldmatrix_x4_trans ldmatrix_x2 ldmatrix_x2_trans
 //   mma_tf32 mma_bf16 mma_fp16, to_tf32                         d += a * b in float
+//   mma_sp_tf32 mma_sp_bf16 mma_sp_fp16 <selector>              the same, half of a's elements zero and left out
 //   launch(kernel, grid, threads, shared bytes, stream, arguments...)
 #pragma once
 

@@ -67,6 +67,19 @@ FASTCONV_KERNEL mma_kernel(const uint32_t* a, const uint32_t* b, const float* c,
     for (int i = 0; i < 4; ++i) d[t * 4 + i] = sum[i];
 }
 
+template <int type, int selector>
+FASTCONV_KERNEL mma_sp_kernel(const uint32_t* a, const uint32_t* b, const uint32_t* metadata, const float* c,
+                              float* d) {
+    const int t = simt::thread();
+    const uint32_t a_lane[4] = {a[t * 4], a[t * 4 + 1], a[t * 4 + 2], a[t * 4 + 3]};
+    const uint32_t b_lane[4] = {b[t * 4], b[t * 4 + 1], b[t * 4 + 2], b[t * 4 + 3]};
+    float sum[4] = {c[t * 4], c[t * 4 + 1], c[t * 4 + 2], c[t * 4 + 3]};
+    if constexpr (type == 0) simt::mma_sp_tf32<selector>(sum, a_lane, b_lane, metadata[t]);
+    else if constexpr (type == 1) simt::mma_sp_bf16<selector>(sum, a_lane, b_lane, metadata[t]);
+    else simt::mma_sp_fp16<selector>(sum, a_lane, b_lane, metadata[t]);
+    for (int i = 0; i < 4; ++i) d[t * 4 + i] = sum[i];
+}
+
 // Bits of in[t] in a smaller type and back. type as above.
 template <int type>
 FASTCONV_KERNEL convert_kernel(const float* in, uint32_t* bits, float* back, int count) {
@@ -176,6 +189,19 @@ LDMATRIX(wrapper_ldmatrix_x2_trans, 2, true)
 MMA(wrapper_mma_tf32, 0)
 MMA(wrapper_mma_bf16, 1)
 MMA(wrapper_mma_fp16, 2)
+
+#define MMA_SP(name, type, selector)                                                                                  \
+    FASTCONV_ENTRY(name) {                                                                                            \
+        return entry_result(simt::launch(mma_sp_kernel<type, selector>, {1}, 32, 0, nullptr,                          \
+                                         as<uint32_t>(pointers[0]), as<uint32_t>(pointers[1]),                        \
+                                         as<uint32_t>(pointers[2]), as<float>(pointers[3]), as<float>(pointers[4]))); \
+    }
+MMA_SP(wrapper_mma_sp_tf32_0, 0, 0)
+MMA_SP(wrapper_mma_sp_tf32_1, 0, 1)
+MMA_SP(wrapper_mma_sp_bf16_0, 1, 0)
+MMA_SP(wrapper_mma_sp_bf16_1, 1, 1)
+MMA_SP(wrapper_mma_sp_fp16_0, 2, 0)
+MMA_SP(wrapper_mma_sp_fp16_1, 2, 1)
 
 #define CONVERT(name, type)                                                                                    \
     FASTCONV_ENTRY(name) {                                                                                     \
