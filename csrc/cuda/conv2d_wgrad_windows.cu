@@ -38,8 +38,7 @@ template <class Tile>
 Split split_of(const Conv2dProblem& problem) {
     const Geometry conv(problem.conv);
     const int64_t columns = int64_t(conv.channels) * conv.R * conv.S + 1;
-    const int64_t tiles =
-        ceil_div(columns, Tile::columns) * ceil_div(conv.filters, Tile::rows) * conv.groups;
+    const int64_t tiles = ceil_div(columns, Tile::columns) * ceil_div(conv.filters, Tile::rows) * conv.groups;
     const int64_t steps = 4 * problem.conv.N * problem.pool.P * problem.pool.Q;
     return split_steps(tiles, Tile::Mma::fewer_blocks, steps, Tile::Mma::steps);
 }

@@ -36,9 +36,9 @@ struct WindowsTile {
     using Mma = MmaTile<T, rows_, columns_, 128 / int(sizeof(T)), 3, warp_rows_, warp_columns_>;
     static constexpr bool sparse = sparse_;
     static constexpr int rows = rows_, columns = columns_, threads = Mma::threads, vector = Mma::vector;
-    static constexpr int windows = Mma::steps / 4;                             // of a turn
-    static constexpr int together = sparse && sizeof(T) == 2 ? 8 : 4;          // that all lanes multiply at once
-    static constexpr int filters = Mma::warp_rows / 8;                         // of a thread
+    static constexpr int windows = Mma::steps / 4;           // of a turn
+    static constexpr int together = sizeof(T) == 2 ? 8 : 4;  // in 64 bytes of steps, which are multiplied at once
+    static constexpr int filters = Mma::warp_rows / 8;       // of a thread
     static constexpr int run = filters < Mma::vector ? filters : Mma::vector;  // of these, neighbours
     static constexpr int eight_codes = 8;                                      // in bytes
     static constexpr int gradient_bytes = windows * rows * int(sizeof(T)),
@@ -50,7 +50,7 @@ struct WindowsTile {
     // A position's number among the steps. Products read them in this order, so that those of a window, as far as one
     // product has them, are one thread's.
     FASTCONV_DEVICE static int slot(int window, int position) {
-        if constexpr (together == 8) return window * 4 + position;
+        if constexpr (sparse && sizeof(T) == 2) return window * 4 + position;
         const int first = window / 4 * 16;
         if constexpr (sizeof(T) == 4 && !sparse) return first + position * 4 + window % 4;
         return first + position / 2 * 8 + window % 4 * 2 + position % 2;
@@ -79,7 +79,7 @@ struct WindowsTiles {
 
 template <class T>
 struct WgradWindowsParameters {
-    ImageView<T, true> x;
+    ImageView<T> x;
     const T* dy;
     const uint8_t* code;
     float* partial;
@@ -127,17 +127,27 @@ public:
     // Windows between those whose x a thread copies.
     static constexpr int hop = apart;
 
-    FASTCONV_DEVICE WindowCopies(const WgradWindowsParameters<T>& d, const WgradWindowsBlock& block, int first_window)
-        : walker_(d.walk, first_window + window()), column_(no_site()) {
+    // Columns without a tap, ones for the bias and zeros, stay in all stages.
+    FASTCONV_DEVICE WindowCopies(const WgradWindowsParameters<T>& d, const WgradWindowsBlock& block,
+                                 const WgradWindowsMemory<Tile>& memory, int first_window)
+        : walker_(d.walk, first_window + window()) {
         const int column = block.first_column + chunk() * vector;
-        const Tap t = d.taps.at(column);
-        const int h = t.r * d.conv.dilation_h - d.conv.pad_h, w = t.s * d.conv.dilation_w - d.conv.pad_w;
-        if (column < d.weight_columns)
+        copied_ = column < d.weight_columns;
+        if (copied_) {
+            const Tap t = d.taps.at(column);
+            const int h = t.r * d.conv.dilation_h - d.conv.pad_h, w = t.s * d.conv.dilation_w - d.conv.pad_w;
             column_ = {d.x_strides.at(0, block.group * d.conv.channels + t.c, h, w), h, w, 0, 0};
-        else if (column < d.columns) column_.k = 1;
+        } else {
+            simt::Pack<T, vector> ones;
+            for (int v = 0; v < vector; ++v) ones[v] = T(column + v < d.columns ? 1.0f : 0.0f);
+            for (int stage = 0; stage < Tile::Mma::stages; ++stage)
+                for (int step = window(); step < Tile::Mma::steps; step += apart)
+                    simt::store(memory.x(stage) + place(step), ones);
+        }
     }
 
     FASTCONV_DEVICE void copy_x(const WgradWindowsParameters<T>& d, T* to) {
+        if (!copied_) return;
         FASTCONV_UNROLL
         for (int i = 0; i < Tile::windows; i += apart) {
             const Site first = column_ + walker_.site(d.walk);
@@ -147,16 +157,8 @@ public:
                 Site site = first;
                 if (position / 2) site = site + d.below;
                 if (position % 2) site = site + d.right;
-                T* const at = to + Tile::Mma::template place<true, Tile::columns>(Tile::slot(window() + i, position),
-                                                                                  chunk() * vector);
-                if (d.x.copied(site)) {
-                    simt::copy_async<vector>(at, d.x.at(site), d.x.inside(site));
-                } else {
-                    simt::Pack<T, vector> ones;
-                    FASTCONV_UNROLL
-                    for (int v = 0; v < vector; ++v) ones[v] = T(v == 0 ? 1.0f : 0.0f);
-                    simt::store(at, ones);
-                }
+                simt::copy_async<vector>(to + place(Tile::slot(window() + i, position)), d.x.at(site),
+                                         d.x.inside(site));
             }
         }
     }
@@ -184,6 +186,9 @@ public:
 private:
     FASTCONV_DEVICE static int chunk() { return simt::thread() % chunks; }
     FASTCONV_DEVICE static int window() { return simt::thread() / chunks; }
+    FASTCONV_DEVICE static int place(int step) {
+        return Tile::Mma::template place<true, Tile::columns>(step, chunk() * vector);
+    }
 
     // Calls visit(window, first filter, whether they exist) for this thread's share of `size` filters each.
     template <int size, class Visit>
@@ -200,6 +205,7 @@ private:
 
     Walker walker_;
     Site column_;
+    bool copied_;
 };
 
 // The sparse product of 16 rows x 8 columns x 64 bytes of steps.
@@ -227,123 +233,153 @@ struct SparseMma<simt::bfloat16> {
     }
 };
 
-FASTCONV_DEVICE uint32_t operand_bits(float value) { return simt::to_tf32(value); }
-FASTCONV_DEVICE uint32_t operand_bits(simt::half value) { return value.bits; }
-FASTCONV_DEVICE uint32_t operand_bits(simt::bfloat16 value) { return value.bits; }
+// The codes of 4 or 8 neighbouring filters, 4 bits each.
+template <int filters>
+FASTCONV_DEVICE uint32_t read_codes(const uint8_t* from) {
+    uint32_t codes = 0;
+    for (int i = 0; i < filters; ++i) codes |= (from[i] & 15u) << 4 * i;
+    return codes;
+}
+
+// Deals out the metadata of sparse products. A lane knows the nibbles of its filters in one window or two: byte m of
+// a word has those of both its rows in product m. A product wants them from lanes 2 * selector, of the first four
+// windows, and the next lane, of the others, in one word: nibbles of one row in four windows, then of the other.
+class Metadata {
+public:
+    FASTCONV_DEVICE Metadata() : order_(0x6240) {  // of bytes, see below: from lanes t, t ^ 1, t ^ 2, t ^ 3
+        if (simt::lane() & 1) order_ = (order_ & 0x0f0f) << 4 | (order_ >> 4 & 0x0f0f);
+        if (simt::lane() & 2) order_ = (order_ & 0x00ff) << 8 | order_ >> 8;
+    }
+    // words[i]: of product 2 * i for selector 0 and of the next for selector 1.
+    template <int count>
+    FASTCONV_DEVICE void deal_out(uint32_t (&words)[count], uint32_t first, uint32_t second) const {
+        const bool upper = simt::lane() & 2, odd = simt::lane() & 1;
+        const uint32_t even_products = simt::permute(first, second, 0x6420);
+        const uint32_t odd_products = simt::permute(first, second, 0x7531);
+        const uint32_t kept = upper ? odd_products : even_products;
+        const uint32_t got = simt::shuffle_xor(upper ? even_products : odd_products, 2);
+        const uint32_t firsts = simt::permute(kept, got, 0x5410), seconds = simt::permute(kept, got, 0x7632);
+        const uint32_t mine = odd ? seconds : firsts, neighbours = simt::shuffle_xor(odd ? firsts : seconds, 1);
+        FASTCONV_UNROLL
+        for (int i = 0; i < count; ++i) {
+            const uint32_t bytes = simt::permute(mine, neighbours, order_ + 0x1111u * unsigned(i));
+            const uint32_t low = bytes & 0x0f0f0f0f, high = bytes >> 4 & 0x0f0f0f0f;
+            words[i] = simt::permute(low | low >> 4, high | high >> 4, 0x6420);
+        }
+    }
+
+private:
+    uint32_t order_;
+};
 
 // The left side of the products of Tile::together windows.
 template <class Tile>
 class WindowOperand {
     using T = typename Tile::T;
     static constexpr bool sparse = Tile::sparse, small = sizeof(T) == 2;
-    static constexpr int high = Tile::Mma::warp_rows / 16, lanes_windows = Tile::together / 4;
+    static constexpr int high = Tile::Mma::warp_rows / 16, halves = Tile::together / 4;
 
 public:
-    static constexpr int products = !sparse && !small ? 2 : 1;  // that have these steps one after the other
-    uint32_t a[products][high][4];
-    uint32_t metadata[high / 2];  // of two neighbours in `high`, for selectors 0 and 1
+    uint32_t a[sparse ? 1 : 2][high][4];  // a sparse product has all of the steps, another one half of them
+    uint32_t metadata[high / 2];
 
     // From a stage, beginning at a window.
-    FASTCONV_DEVICE void read(const T* gradients, const uint8_t* codes, int first_window) {
-        constexpr int run = Tile::run;
-        const int lane = simt::lane(), first_row = Sums<typename Tile::Mma>::first_row();
-        uint32_t nibbles[high][lanes_windows];
+    FASTCONV_DEVICE void read(const T* gradients, const uint8_t* codes, int first_window, const Metadata& dealer) {
+        uint32_t nibbles[halves];
         FASTCONV_UNROLL
-        for (int half = 0; half < lanes_windows; ++half) {
-            const int window = first_window + half * 4 + lane % 4;
+        for (int half = 0; half < halves; ++half) {
+            const int window = first_window + half * 4 + simt::lane() % 4;
+            uint32_t winners = 0;
             FASTCONV_UNROLL
-            for (int i = 0; i < Tile::filters; i += run) {
-                const int filter = first_row + Tile::filter(lane, i);
-                const auto gradient = simt::load<run>(gradients + Tile::gradient_place(window, filter));
-                const auto code = simt::load<run * Tile::eight_codes / 8>(codes + Tile::code_place(window, filter));
-                FASTCONV_UNROLL
-                for (int v = 0; v < run; ++v) {
-                    const int m = (i + v) / 2, row = (i + v) % 2;
-                    const uint32_t winner = code[v], alive = winner < 4 ? operand_bits(gradient[v]) : 0;
-                    put(m, row, half, alive, winner);
-                    if (row == 0) nibbles[m][half] = 0;
-                    nibbles[m][half] |= nibble(winner) << (16 * row + 4 * (lane % 4));
-                }
+            for (int i = 0; i < Tile::filters; i += Tile::run) {
+                const int filter = Sums<typename Tile::Mma>::first_row() + Tile::filter(simt::lane(), i);
+                const uint32_t codes_of_run = read_codes<Tile::run>(codes + Tile::code_place(window, filter));
+                put_run(half, i, gradients + Tile::gradient_place(window, filter), codes_of_run);
+                winners |= codes_of_run << 4 * i;
             }
+            // Which two of four neighbours a register holds, 0 and 1 or 2 and 3. Of TF32, which of two, 0 or 1.
+            nibbles[half] = 0x44444444 + ((small ? winners >> 1 : winners) & 0x11111111) * 10;
         }
-        if constexpr (sparse) {
-            FASTCONV_UNROLL
-            for (int m = 0; m < high; m += 2) metadata[m / 2] = gather(nibbles[m], nibbles[m + 1]);
-        }
+        if constexpr (sparse) dealer.deal_out(metadata, nibbles[0], nibbles[halves - 1]);
     }
 
 private:
-    // Puts a gradient, zero if it is dead, where its winner is.
-    FASTCONV_DEVICE void put(int m, int row, int half, uint32_t gradient, uint32_t winner) {
-        if constexpr (sparse && small) {
-            a[0][m][row + 2 * half] = gradient << (winner % 2 * 16);
-        } else if constexpr (sparse) {
-            a[0][m][row] = winner < 2 ? gradient : 0;
-            a[0][m][row + 2] = winner < 2 ? 0 : gradient;
-        } else if constexpr (small) {
-            const uint64_t window = uint64_t(gradient) << (winner % 4 * 16);
-            a[0][m][row] = uint32_t(window);
-            a[0][m][row + 2] = uint32_t(window >> 32);
-        } else {
+    // Puts gradients of filters from number `first` of the lane's on where their winners are; dead ones are nowhere.
+    FASTCONV_DEVICE void put_run(int half, int first, const T* gradients, uint32_t winners) {
+        if constexpr (small) {
+            const auto pairs = simt::load<Tile::run / 2>(reinterpret_cast<const uint32_t*>(gradients));
             FASTCONV_UNROLL
-            for (int position = 0; position < 4; ++position)
-                a[position / 2][m][row + position % 2 * 2] = winner == unsigned(position) ? gradient : 0;
+            for (int v = 0; v < Tile::run; ++v) {
+                const uint32_t gradient = v % 2 ? pairs[v / 2] >> 16 : pairs[v / 2] & 0xffff;
+                const uint32_t bits = v == 0 ? winners << 4 : winners >> (4 * v - 4);  // 16 a position
+                put_small(half, (first + v) / 2, v % 2, gradient, bits & 0xf0);
+            }
+        } else {
+            const auto values = simt::load<Tile::run>(gradients);
+            FASTCONV_UNROLL
+            for (int v = 0; v < Tile::run; ++v)
+                put_large((first + v) / 2, v % 2, simt::to_tf32(values[v]), winners >> 4 * v & 15);
         }
     }
-    // Which two of four neighbours a register holds: 0 and 1, or 2 and 3. Of TF32, which of two: 0 or 1.
-    FASTCONV_DEVICE static uint32_t nibble(uint32_t winner) {
-        return 4 | ((small ? winner / 2 : winner) % 2 != 0 ? 10 : 0);
+    FASTCONV_DEVICE void put_small(int half, int m, int row, uint32_t gradient, uint32_t bits) {
+        if constexpr (sparse) {
+            a[0][m][row + 2 * half] = simt::shift_left(gradient, bits & 0xd0);
+        } else {
+            const uint64_t window = simt::shift_left(uint64_t(gradient), bits);
+            a[half][m][row] = uint32_t(window);
+            a[half][m][row + 2] = uint32_t(window >> 32);
+        }
     }
-    // Four lanes have a nibble each of rows' words. Lanes 0 and 1 get the first rows' two whole words, 2 and 3 the
-    // second rows'. Of TF32 both words are the same, because both chunks of a window are.
-    FASTCONV_DEVICE static uint32_t gather(const uint32_t (&first)[lanes_windows],
-                                           const uint32_t (&second)[lanes_windows]) {
-        const bool upper = simt::lane() & 2, odd = simt::lane() & 1;
-        uint32_t mine[lanes_windows];
+    FASTCONV_DEVICE void put_large(int m, int row, uint32_t gradient, uint32_t winner) {
         FASTCONV_UNROLL
-        for (int half = 0; half < lanes_windows; ++half) {
-            const uint32_t others = upper ? first[half] : second[half];
-            mine[half] = (upper ? second[half] : first[half]) | simt::shuffle_xor(others, 2);
+        for (int position = 0; position < 4; position += sparse ? 2 : 1) {
+            uint32_t& to = sparse ? a[0][m][row + position] : a[position / 2][m][row + position % 2 * 2];
+            to = (sparse ? winner & ~1u : winner) == unsigned(position) ? gradient : 0;
         }
-        constexpr int last = lanes_windows - 1;
-        return (odd ? mine[last] : mine[0]) | simt::shuffle_xor(odd ? mine[0] : mine[last], 1);
     }
 };
 
+// The right side of these products: four chunks of steps of eight columns.
+template <class Tile>
+FASTCONV_DEVICE void read_columns(uint32_t (&to)[4], const typename Tile::T* x, int column, int step) {
+    const auto place = [](int step, int column) {
+        return Tile::Mma::template place<true, Tile::columns>(step, column);
+    };
+    if constexpr (sizeof(typename Tile::T) == 2) {
+        simt::ldmatrix_x4_trans(to, x + place(step + simt::lane(), column));
+    } else {  // ldmatrix transposes elements of 16 bits only
+        FASTCONV_UNROLL
+        for (int i = 0; i < 4; ++i)
+            to[i] = simt::float_bits(x[place(step + i * 4 + simt::lane() % 4, column + simt::lane() / 4)]);
+    }
+    Mma<typename Tile::T>::round(to);
+}
+
 // One turn of the main loop.
 template <class Tile>
-FASTCONV_DEVICE void add_windows(Sums<typename Tile::Mma>& sums, const WgradWindowsMemory<Tile>& memory, int stage) {
+FASTCONV_DEVICE void add_windows(Sums<typename Tile::Mma>& sums, const WgradWindowsMemory<Tile>& memory, int stage,
+                                 const Metadata& dealer) {
     using T = typename Tile::T;
     using MmaSums = Sums<typename Tile::Mma>;
-    constexpr int chunk = 2 * Tile::vector, loads = 4 * Tile::together / chunk;
     FASTCONV_UNROLL
     for (int first = 0; first < Tile::windows; first += Tile::together) {
         WindowOperand<Tile> left;
-        left.read(memory.gradients(stage), memory.codes(stage), first);
+        left.read(memory.gradients(stage), memory.codes(stage), first, dealer);
         FASTCONV_UNROLL
-        for (int n = 0; n < MmaSums::wide; n += 2) {
-            uint32_t b[loads][4];
-            FASTCONV_UNROLL
-            for (int i = 0; i < loads; ++i)
-                MmaSums::template load<true, Tile::columns, false>(
-                    b[i], memory.x(stage), MmaSums::first_column() + n * 8, 4 * first + i * chunk);
+        for (int n = 0; n < MmaSums::wide; ++n) {
+            uint32_t right[4];
+            read_columns<Tile>(right, memory.x(stage), MmaSums::first_column() + n * 8, 4 * first);
             FASTCONV_UNROLL
             for (int m = 0; m < MmaSums::high; ++m) {
-                FASTCONV_UNROLL
-                for (int side = 0; side < 2; ++side) {
-                    float (&sum)[4] = sums.value[m][n + side];
-                    if constexpr (Tile::sparse) {
-                        const uint32_t right[4] = {b[0][2 * side], b[0][2 * side + 1], b[1][2 * side],
-                                                   b[1][2 * side + 1]};
-                        if (m % 2) SparseMma<T>::template add<1>(sum, left.a[0][m], right, left.metadata[m / 2]);
-                        else SparseMma<T>::template add<0>(sum, left.a[0][m], right, left.metadata[m / 2]);
-                    } else {
-                        FASTCONV_UNROLL
-                        for (int i = 0; i < loads; ++i) {
-                            const uint32_t right[2] = {b[i][2 * side], b[i][2 * side + 1]};
-                            Mma<T>::add(sum, left.a[i][m], right);
-                        }
-                    }
+                float (&sum)[4] = sums.value[m][n];
+                if constexpr (!Tile::sparse) {
+                    const uint32_t first_half[2] = {right[0], right[1]}, second_half[2] = {right[2], right[3]};
+                    Mma<T>::add(sum, left.a[0][m], first_half);
+                    Mma<T>::add(sum, left.a[1][m], second_half);
+                } else if (m % 2) {
+                    SparseMma<T>::template add<1>(sum, left.a[0][m], right, left.metadata[m / 2]);
+                } else {
+                    SparseMma<T>::template add<0>(sum, left.a[0][m], right, left.metadata[m / 2]);
                 }
             }
         }
@@ -369,7 +405,7 @@ conv2d_wgrad_windows_kernel(const WgradWindowsParameters<T> d) {
 
     int window = block.split * d.windows_per_split;  // the next to be copied
     const int turns = ceil_div(least(d.windows - window, d.windows_per_split), Tile::windows);
-    WindowCopies<Tile> copies(d, block, window);
+    WindowCopies<Tile> copies(d, block, memory, window);
     const auto copy = [&](bool wanted, int stage) {
         if (wanted) {
             copies.copy_gradients(d, block, window, memory.gradients(stage));
@@ -379,6 +415,7 @@ conv2d_wgrad_windows_kernel(const WgradWindowsParameters<T> d) {
         }
         simt::copy_commit();  // without copies too: a turn is a group
     };
+    const Metadata dealer;
     Sums<typename Tile::Mma> sums;
     sums.clear();
     FASTCONV_NO_UNROLL
@@ -389,7 +426,7 @@ conv2d_wgrad_windows_kernel(const WgradWindowsParameters<T> d) {
         simt::copy_wait<ahead - 1>();
         simt::sync();  // all have the turn's copies, and all are done with the stage that the next ones go to
         copy(turn + ahead < turns, free);
-        add_windows(sums, memory, full);
+        add_windows(sums, memory, full, dealer);
         full = full == ahead ? 0 : full + 1;
         free = free == ahead ? 0 : free + 1;
     }

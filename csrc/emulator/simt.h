@@ -100,6 +100,17 @@ void copy_wait() {
     emulator::copy_wait(pending);
 }
 
+// --- bits -------------------------------------------------------------------------------------------
+
+inline uint32_t shift_left(uint32_t value, uint32_t by) { return by < 32 ? value << by : 0; }
+inline uint64_t shift_left(uint64_t value, uint32_t by) { return by < 64 ? value << by : 0; }
+inline uint32_t permute(uint32_t a, uint32_t b, uint32_t order) {
+    const uint64_t bytes = uint64_t(b) << 32 | a;
+    uint32_t result = 0;
+    for (int i = 0; i < 4; ++i) result |= uint32_t(bytes >> 8 * (order >> 4 * i & 7) & 255) << 8 * i;
+    return result;
+}
+
 // --- tensor cores -----------------------------------------------------------------------------------
 
 inline void ldmatrix_x4(uint32_t (&d)[4], const void* row, Where where = here()) {

@@ -100,6 +100,22 @@ FASTCONV_DEVICE void copy_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
 }
 
+// --- bits -------------------------------------------------------------------------------------------
+
+// 0 where by all bits or more.
+FASTCONV_DEVICE uint32_t shift_left(uint32_t value, uint32_t by) {
+    uint32_t result;
+    asm("shl.b32 %0, %1, %2;" : "=r"(result) : "r"(value), "r"(by));
+    return result;
+}
+FASTCONV_DEVICE uint64_t shift_left(uint64_t value, uint32_t by) {
+    uint64_t result;
+    asm("shl.b64 %0, %1, %2;" : "=l"(result) : "l"(value), "r"(by));
+    return result;
+}
+// Byte i of the result is that of b:a, a having the lower four, whose number is nibble i of `order`, 0 to 7.
+FASTCONV_DEVICE uint32_t permute(uint32_t a, uint32_t b, uint32_t order) { return __byte_perm(a, b, order); }
+
 // --- tensor cores -----------------------------------------------------------------------------------
 
 FASTCONV_DEVICE void ldmatrix_x4(uint32_t (&d)[4], const void* row) {

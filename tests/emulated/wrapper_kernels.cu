@@ -32,6 +32,15 @@ FASTCONV_KERNEL index_kernel(int* out) {
     for (int i = 0; i < 10; ++i) to[i] = values[i];
 }
 
+FASTCONV_KERNEL bits_kernel(const uint32_t* a, const uint32_t* b, const uint32_t* by, uint32_t* out) {
+    const int t = simt::thread();
+    const uint64_t shifted = simt::shift_left(uint64_t(b[t]) << 32 | a[t], by[t]);
+    out[t * 4] = simt::shift_left(a[t], by[t]);
+    out[t * 4 + 1] = uint32_t(shifted);
+    out[t * 4 + 2] = uint32_t(shifted >> 32);
+    out[t * 4 + 3] = simt::permute(a[t], b[t], by[t]);
+}
+
 struct Rows {
     uint16_t* rows;
     FASTCONV_HOST_DEVICE explicit Rows(simt::Shared& shared) : rows(shared.take<uint16_t>(256)) {}
@@ -167,6 +176,11 @@ FASTCONV_ENTRY(wrapper_ballot) {
 FASTCONV_ENTRY(wrapper_index) {
     return entry_result(simt::launch(index_kernel, {int(numbers[0]), int(numbers[1]), int(numbers[2])}, int(numbers[3]),
                                      0, nullptr, as<int>(pointers[0])));
+}
+
+FASTCONV_ENTRY(wrapper_bits) {
+    return entry_result(simt::launch(bits_kernel, {1}, 32, 0, nullptr, as<uint32_t>(pointers[0]),
+                                     as<uint32_t>(pointers[1]), as<uint32_t>(pointers[2]), as<uint32_t>(pointers[3])));
 }
 
 #define LDMATRIX(name, matrices, trans)                                                                      \

@@ -84,6 +84,24 @@ def indices(rng):
     yield Case("index", "wrapper_index", [np.zeros_like(expected)], [x, y, z, threads], [expected])
 
 
+def bits(rng):
+    a, b = (rng.integers(0, 2**32, 32, dtype=np.uint64) for _ in range(2))
+    distances = np.concatenate([[0, 1, 15, 16, 31, 32, 33, 48, 63, 64, 65, 240, 255], range(2, 21)])
+    orders = rng.integers(0, 8, (32, 4)) @ 16 ** np.arange(4)
+    for name, by in (("shifts", distances), ("orders of bytes", orders)):
+        rows = []
+        for low, high, n in zip(a.tolist(), b.tolist(), by.tolist(), strict=True):
+            shifted = (high << 32 | low) << n if n < 64 else 0
+            bytes_ = (high << 32 | low).to_bytes(8, "little")
+            chosen = bytes(bytes_[n >> 4 * i & 7] for i in range(4))
+            shifted_low = low << n if n < 32 else 0
+            words = (shifted_low, shifted, shifted >> 32, int.from_bytes(chosen, "little"))
+            rows.append([word & 0xFFFFFFFF for word in words])
+        inputs = [m.astype(np.uint32) for m in (a, b, by)]
+        outputs = np.zeros((32, 4), np.uint32)
+        yield Case(name, "wrapper_bits", [*inputs, outputs], [], [np.array(rows, np.uint32)])
+
+
 def ldmatrix(rng):
     rows = rng.integers(0, 2**16, (32, 8)).astype(np.uint16)
     for matrices in (2, 4):
@@ -319,7 +337,19 @@ def shared(rng):
         )
 
 
-GROUPS = (shuffles, ballots, indices, ldmatrix, conversions, mma, mma_sp, copies, packs, shared)
+GROUPS = (
+    shuffles,
+    ballots,
+    indices,
+    bits,
+    ldmatrix,
+    conversions,
+    mma,
+    mma_sp,
+    copies,
+    packs,
+    shared,
+)
 
 
 def cases():
