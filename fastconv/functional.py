@@ -173,8 +173,8 @@ def conv2d_relu_max_pool2d(
 ) -> Tensor:
     """max_pool2d(relu(conv2d(...))) as one kernel; see `conv2d` and `max_pool2d`.
 
-    Kept for the backward pass: the input, the weight and one byte per pooled value. Windows of
-    more than 254 positions run as two kernels.
+    Kept for the backward pass: the input, the weight and one byte per pooled value, on GPUs 4 bits
+    where windows have up to 15 positions. Those with more than 254 run as two kernels.
 
     Raises:
         RuntimeError: shapes, dtypes or devices do not fit together.

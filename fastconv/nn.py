@@ -76,8 +76,8 @@ class ConvReLU2d(Conv2d):
 class ConvReLUMaxPool2d(Conv2d):
     """MaxPool2d(ReLU(Conv2d(x))) as one kernel, forward and backward.
 
-    For the backward pass it keeps its input and one byte per pooled value; the convolution's
-    output never reaches memory. The state_dict is Conv2d's (`weight`, `bias`).
+    For the backward pass it keeps its input and a byte or 4 bits per pooled value; the
+    convolution's output never reaches memory. The state_dict is Conv2d's (`weight`, `bias`).
 
     Args:
         in_channels .. dtype: as Conv2d.

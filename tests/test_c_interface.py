@@ -82,7 +82,7 @@ def variants(value, rng):
 CHILD = """
 import importlib.util, random, sys, torch
 from fastconv import _C
-from fastconv.testing import Problem, inputs, kernels
+from fastconv.testing import Problem, codes, inputs, kernels
 from fastconv.testing.kernels import pack
 
 problem = Problem.parse(sys.argv[1])
@@ -118,7 +118,7 @@ if problem.k:
     code = None
     if problem.relu:
         layout = "nhwc" if pool else "nchw"
-        code = new(kernels.code_size(problem), torch.uint8, layout)
+        code = new(codes.size(problem, device), torch.uint8, layout)
     common = (problem.conv_spec, pool)
     dtype = kernels.CODES[problem.dtype]
     calls = {

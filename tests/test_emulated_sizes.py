@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastconv.testing import Pool, Problem, inputs, kernels
+from fastconv.testing import Pool, Problem, codes, inputs, kernels
 
 NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 COUNTED, REACHED = 2**31 - 1024, 2**30 - 1
@@ -42,7 +42,7 @@ class Claims:
         if not self.problem.relu:
             return None
         layout = "nhwc" if self.problem.pool else "nchw"
-        return self(kernels.code_size(self.problem), layout, torch.uint8)
+        return self(codes.size(self.problem, "emulated"), layout, torch.uint8)
 
     def workspace(self, direction):
         p = self.problem
@@ -221,6 +221,7 @@ def test_fprop_of_a_large_input(near, far, layout, emulated_kernels):
     x = sparse(far.x_size, layout, far.dtype)
     data = inputs.make(near)._replace(x=fill_at(x, WINDOWS, WINDOWS, seed=2))
     expected, code = kernels.fprop(near, *data[:3], layout="nchw", device="emulated")
+    code = codes.keep(near, code, "emulated")
     y, space = torch.empty(near.y_size, dtype=x.dtype), torch.empty(0, dtype=torch.uint8)
     found = None if code is None else torch.empty_like(code)
     tensors = (x, data.w, data.bias, y, found, space)
@@ -236,10 +237,11 @@ def test_wgrad_of_a_large_input(near, far, layout, emulated_kernels):
     x = sparse(far.x_size, layout, far.dtype)
     data = inputs.make(near)._replace(x=fill_at(x, WINDOWS, WINDOWS, seed=3))
     code = kernels.make_code(near, 0.5)
+    kept = codes.keep(near, code, "emulated")
     dw, dbias = torch.empty(near.w_size, dtype=x.dtype), torch.empty(near.k, dtype=x.dtype)
     nbytes = kernels.workspace_bytes("wgrad", far, "", device="emulated")
     memory = torch.empty(nbytes, dtype=torch.uint8)
-    tensors = (x, data.dy, code, dw, dbias, memory)
+    tensors = (x, data.dy, kept, dw, dbias, memory)
     *buffers, space = [kernels.pack(tensor) for tensor in tensors]
     emulated_kernels.cuda_conv2d_wgrad(*buffers, far.w_size, *specs(far), space, 0, 0, False, "")
     expected = kernels.wgrad(near, data.x, data.dy, code, device="emulated")

@@ -4,9 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses import FakeTensorMode
 
 from fastconv import functional
-from fastconv.testing import Pool, Problem, checks, inputs, kernels, reference
+from fastconv.operators import _codes
+from fastconv.testing import Pool, Problem, checks, codes, inputs, kernels, reference
 from fastconv.testing.strategies import conv_problems
 
 pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("one_thread")]
@@ -20,6 +22,7 @@ PROBLEMS = {
     "no bias": "mb2ic8ih10iw10oc16kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_nobias_f32_nhwc",
     "rest of pool cut off": "mb2ic8ih11iw13oc16kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
     "ceil_mode": "mb2ic8ih11iw12oc16kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c1_f32_nhwc",
+    "padded 2x2": "mb1ic8ih8iw9oc34kh3kw3ph1pw1_pool2x2s2x2p1x1d1x1c1_f32_nchw",
     "overlap": "mb2ic8ih11iw12oc16kh3kw3ph1pw1_pool3x3s2x2p1x1d1x1c0_f32_nhwc",
     "overlap stride 1": "mb1ic3ih9iw8oc9kh3kw3ph1pw1_pool3x2s1x1p1x1d1x1c0_f32_nchw",
     "gaps": "mb1ic8ih14iw15oc16kh3kw3ph1pw1_pool2x2s4x5p0x0d1x1c0_f32_nhwc",
@@ -33,6 +36,7 @@ PROBLEMS = {
     "dilation": "mb1ic8ih13iw13oc16kh3kw3ph2pw2dh2dw2_pool2x2s2x2p0x0d1x1c0",
     "groups": "mb2ic8ih9iw9oc12kh3kw3ph1pw1g4_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
     "depthwise": "mb2ic16ih9iw9oc16kh3kw3ph1pw1g16_pool3x3s2x2p1x1d1x1c0_f32_nhwc",
+    "odd groups": "mb2ic8ih9iw7oc22kh3kw3ph1pw1g2_pool2x2s2x2p0x1d1x1c0_f32_nhwc",
     "odd channels": "mb1ic7ih9iw9oc13kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
     "overlap in many channels": "mb9ic24ih13iw13oc40kh3kw3sh2sw2ph1pw1_pool3x3s2x2p0x0d1x1c0",
     "overlap over gaps": "mb2ic32ih14iw15oc16kh3kw3ph1pw1_pool3x2s2x4p1x1d1x1c1_f32_nhwc",
@@ -125,13 +129,27 @@ def test_codes_that_no_forward_pass_gives_write_nowhere_else(name):
     # kernels.dgrad and wgrad look for writes outside of their buffers.
     problem = Problem.parse(PROBLEMS[name])
     data = inputs.make(problem)
-    stride = inputs.strides(kernels.code_size(problem), "nhwc" if problem.pool else "nchw")
-    code = inputs.guarded(kernels.code_size(problem), stride, torch.uint8)
+    stride = inputs.strides(codes.size(problem), "nhwc" if problem.pool else "nchw")
+    code = inputs.guarded(codes.size(problem), stride, torch.uint8)
     code.copy_(torch.arange(code.numel()).reshape(code.shape) * 37 % 256)
     for implementation in kernels.applicable("dgrad", problem):
         kernels.dgrad(problem, data.dy, code, data.w, implementation)
     for implementation in kernels.applicable("wgrad", problem):
         kernels.wgrad(problem, data.x, data.dy, code, implementation)
+
+
+@pytest.mark.parametrize("name", ["A", "odd groups", "odd channels", "overlap", "225 positions"])
+def test_codes_of_gpus(name):
+    problem = Problem.parse(PROBLEMS[name])
+    code, spec = kernels.make_code(problem, 0.4), (problem.conv_spec, problem.pool_spec)
+    kept = codes.keep(problem, code, "cuda")
+    assert torch.equal(codes.read(problem, kept, "cuda"), code)
+    if codes.has_nibbles(problem, "cuda"):
+        assert torch.equal(_codes.from_nibbles(kept, problem.k, problem.groups), code)
+    with FakeTensorMode():
+        x, w = (torch.empty(size, device="cuda") for size in (problem.x_size, problem.w_size))
+        fake = torch.ops.fastconv.conv2d_relu_max_pool2d(x, w, None, *spec, True)[1]
+    assert fake.shape == kept.shape and fake.stride() == kept.stride()
 
 
 def test_window_without_input():
@@ -193,7 +211,7 @@ def test_kept_for_backward_are_input_weight_and_code(name):
     with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda t: t):
         y = checks.apply(problem, x, w, bias)
     assert y.requires_grad
-    code = torch.Size(kernels.code_size(problem)).numel()
+    code = torch.Size(codes.size(problem)).numel()
     assert sum(t.nbytes for t in kept) == x.nbytes + w.nbytes + code
 
 

@@ -38,11 +38,13 @@ struct Pool2d {
 //   none           nothing; no code
 //   relu           one bit per output: byte [n, p, q / 8, k], bit q % 8 is set where y > 0 or NaN
 //   relu_max_pool  one byte per pooled output, NHWC: row-major position of the winner in its window,
-//                  or `dead` where the pooled value is neither above 0 nor NaN
+//                  or `dead` where the pooled value is neither above 0 nor NaN. On GPUs 4 bits for
+//                  windows of up to `max_nibble_positions` (cuda/codes.h), with `dead_nibble`
 enum class Epilogue { none, relu, relu_max_pool };
 
-constexpr int dead = 255;           // the code of a window through which no gradient passes
-constexpr int max_positions = 254;  // largest window that a one-byte code can describe
+constexpr int dead = 255;                                   // the code of a window through which no gradient passes
+constexpr int max_positions = 254;                          // largest window that a one-byte code can describe
+constexpr int dead_nibble = 15, max_nibble_positions = 15;  // the same for 4 bits
 
 // All that the choice of an implementation may look at.
 struct Conv2dProblem {

@@ -3,6 +3,7 @@
 
 #include "conv2d_fprop.cuh"
 #include "conv2d_launch.h"
+#include "conv2d_pool_output.cuh"
 
 namespace fastconv::cuda {
 
@@ -46,6 +47,21 @@ Work fprop_work(const Conv2dProblem& problem, bool channels_inside) {
     const int64_t rows = c.N * pool.P * pool.stride_h * pool.Q * pool.stride_w;
     return {ceil_div(rows, Tile::rows) * ceil_div(filters, Tile::columns) * c.groups, double(channels * c.R * c.S),
             channels_inside && channels % Tile::vector == 0};
+}
+
+template <class T>
+PoolOutput<T> pool_output(const Conv2dProblem& problem, const FpropArgs& args) {
+    PoolOutput<T> out;
+    out.y = static_cast<T*>(args.y.data);
+    out.code = static_cast<uint8_t*>(args.code.data);
+    out.strides = Strides(args.y);
+    out.pool = PoolGeometry(problem.pool);
+    out.groups = int(problem.conv.groups);
+    out.filters = int(problem.conv.K) / out.groups;
+    out.bytes = group_code_bytes(problem);
+    out.nibbles = has_nibbles(problem.pool);
+    out.pairs = channel_vectors(args.y, out.filters, 2, sizeof(T));
+    return out;
 }
 
 std::string conv2d_fprop_pool(const Conv2dProblem&, const FpropArgs&, simt::Stream stream);

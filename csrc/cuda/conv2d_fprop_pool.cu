@@ -9,11 +9,7 @@ namespace {
 template <class T, class Tile>
 std::string run(const Conv2dProblem& problem, const FpropArgs& args, simt::Stream stream) {
     const FpropInput<T> in = fprop_input<T, Tile>(problem, args);
-    FpropPoolOutput<T> out;
-    out.y = static_cast<T*>(args.y.data);
-    out.code = static_cast<uint8_t*>(args.code.data);
-    out.strides = Strides(args.y);
-    out.pool = PoolGeometry(problem.pool);
+    FpropPoolOutput<T> out{pool_output<T>(problem, args), {}, {}, {}};
     out.tiling = PoolTiling(out.pool, Tile::rows);
     out.width = Divider(out.tiling.width);
     out.pooled_w = Divider(out.tiling.pooled_w);

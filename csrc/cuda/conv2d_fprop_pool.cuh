@@ -1,18 +1,17 @@
-// Convolution, bias, ReLU and max-pool in one kernel; the convolution's output stays in shared memory:
+// Convolution, bias, ReLU and max-pool in one kernel, for every pool; the convolution's output stays in shared memory:
 //
-//     best   = max over positions (i, j) of the window inside of the convolution's output of its values;
-//              the first of equal values wins, among NaNs the last
-//     y      = best > 0 or NaN: best; else 0; -inf where nothing is in the window
-//     code   = the winner's position i * window_w + j, or dead where y is neither above 0 nor NaN
+//     y, code[n, k, pp, qq] of conv_y[n, k, pp * pool_stride - pool_pad + i * pool_dilation, ...] over positions (i, j)
+//                           of a window, as conv2d_pool_output.cuh has it
 //
 // As conv2d_fprop.cuh, but a block owns a rectangle of pooled pixels of one image, and its rows are the pixels of the
 // convolution's output below it, computed again where windows of neighbouring blocks overlap. Where not even one
 // pooled pixel's rectangle fits into a tile, the block has one pooled pixel, its rows are the window's positions, and
-// it makes several passes, a tile of positions each, with the winner so far in registers. A thread then takes pooled
-// pixel after pooled pixel, neighbouring threads neighbouring columns, as the code lies.
+// it makes several passes, a tile of positions each, with the winner so far in registers. A thread then takes two
+// columns of pooled pixel after pooled pixel, neighbouring threads neighbouring columns, as the code lies.
 #pragma once
 
 #include "conv2d_fprop.cuh"
+#include "conv2d_pool_output.cuh"
 
 namespace fastconv::cuda {
 
@@ -57,11 +56,7 @@ private:
 };
 
 template <class T>
-struct FpropPoolOutput {
-    T* y;
-    uint8_t* code;  // or null
-    Strides strides;
-    PoolGeometry pool;
+struct FpropPoolOutput : PoolOutput<T> {
     PoolTiling tiling;
     Divider width, pooled_w;  // of the tiling
 };
@@ -108,11 +103,20 @@ FASTCONV_DEVICE void each_position(const PoolGeometry& pool, const Geometry& con
     }
 }
 
+// Two neighbouring columns of a row of the tile that lies in shared memory, rounded to T.
+template <class T, class Tile>
+FASTCONV_DEVICE simt::Pack<typename Tile::Acc, 2> sums_at(const typename Tile::Acc* buffer, int row, int column) {
+    using Acc = typename Tile::Acc;
+    const auto sums = simt::load<2>(buffer + Tile::sum_place(row, column));
+    return {{Acc(T(sums[0])), Acc(T(sums[1]))}};
+}
+
 template <class T, class Tile>
 FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::fewer_blocks)
 conv2d_fprop_pool_kernel(const FpropInput<T> in, const FpropPoolOutput<T> out) {
     using Acc = typename Tile::Acc;
-    static_assert(Tile::columns <= Tile::threads);  // with several passes a thread has one pooled value at most
+    constexpr int pairs = Tile::columns / 2;
+    static_assert(pairs <= Tile::threads);  // with several passes a thread has two pooled values at most
     simt::Shared shared = simt::block_shared();
     const FpropPoolMemory<Tile> all(shared);
     const GemmMemory<Tile>& memory = all.gemm;
@@ -134,8 +138,7 @@ conv2d_fprop_pool_kernel(const FpropInput<T> in, const FpropPoolOutput<T> out) {
     const int position_h = pool.dilation_h / tiling.step_h, position_w = pool.dilation_w / tiling.step_w;
     simt::sync();
 
-    Acc best = Acc(0);
-    int winner = 0;
+    Winner<Acc> winners[2];
     for (int pass = 0; pass < tiling.passes; ++pass) {
         describe_tile(in, out, *all.block, pass * Tile::rows, memory);
         Sums<Tile> sums;
@@ -144,27 +147,23 @@ conv2d_fprop_pool_kernel(const FpropInput<T> in, const FpropPoolOutput<T> out) {
         sums.store(memory.buffer,
                    [&](int column) { return in.template bias_of<Acc>(block.group, block.first_column + column); });
         simt::sync();
-        for (int e = simt::thread(); e < tiling.pooled_h * tiling.pooled_w * Tile::columns; e += Tile::threads) {
-            const int column = e % Tile::columns;
-            int v = e / Tile::columns;
+        for (int e = simt::thread(); e < tiling.pooled_h * tiling.pooled_w * pairs; e += Tile::threads) {
+            const int column = e % pairs * 2;
+            int v = e / pairs;
             const int u = out.pooled_w.split(v);
             const int pp = block.pp + u, qq = block.qq + v;
             if (block.first_column + column >= in.conv.filters || pp >= pool.P || qq >= pool.Q) continue;
-            if (pass == 0) best = -Acc(INFINITY), winner = -1;
+            if (pass == 0) winners[0] = winners[1] = Winner<Acc>();
             each_position(pool, in.conv, pp, qq, [&](int i, int j) {
                 const int row = (u * pool.stride_h + i * position_h) * tiling.width + v * pool.stride_w +
                                 j * position_w - pass * Tile::rows;
                 if (unsigned(row) >= unsigned(Tile::rows)) return;
-                const Acc value = Acc(T(memory.buffer[Tile::sum_place(row, column)]));
-                if (winner < 0 || value > best || value != value) best = value, winner = i * pool.window_w + j;
+                const auto sums = sums_at<T, Tile>(memory.buffer, row, column);
+                FASTCONV_UNROLL
+                for (int c = 0; c < 2; ++c) winners[c].see(sums[c], i * pool.window_w + j);
             });
             if (pass != tiling.passes - 1) continue;
-            if (winner >= 0 && best <= Acc(0)) winner = dead, best = Acc(0);
-            const int k = block.group * in.conv.filters + block.first_column + column;
-            out.y[out.strides.at(block.n, k, pp, qq)] = T(best);
-            if (out.code)
-                out.code[((int64_t(block.n) * pool.P + pp) * pool.Q + qq) * in.conv.K + k] =
-                    uint8_t(winner < 0 ? dead : winner);
+            out.write(out.place(block.group, block.n, pp, qq), block.first_column + column, winners[0], winners[1]);
         }
         simt::sync();
     }

@@ -41,9 +41,10 @@ struct Tile {
     static constexpr int vector = 16 / int(sizeof(Acc));
     static constexpr int row_chunk = rows_each < vector ? rows_each : vector;
     static constexpr int column_chunk = columns_each < vector ? columns_each : vector;
-    // Padding by 16 bytes (one chunk for the sums) keeps the stores and loads free of bank conflicts.
+    // Padding by 16 bytes (one chunk for the sums) keeps the stores and loads free of bank conflicts. Where several
+    // rows of sums share the banks, it puts those side by side that a warp stores at once, row_chunk apart.
     static constexpr int a_stride = rows + vector, b_stride = columns + vector;
-    static constexpr int sum_stride = columns + column_chunk;
+    static constexpr int sum_stride = columns + (columns < 32 ? columns / row_chunk : column_chunk);
     static constexpr int half = steps * (a_stride + b_stride);
     static constexpr int buffer = 2 * half > rows* sum_stride ? 2 * half : rows * sum_stride;
 
@@ -62,7 +63,7 @@ template <>
 struct Tiles<double> {
     using wide = Tile<double, 64, 64, 8, 4, 4>;
     using middle = Tile<double, 64, 32, 8, 4, 4>;
-    using narrow = Tile<double, 64, 8, 8, 4, 1>;
+    using narrow = Tile<double, 64, 8, 8, 2, 2>;
 };
 
 // Where an element lies: the sum of a row's (or column's) site and a step's. What a field means is up to the View that

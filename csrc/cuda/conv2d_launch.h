@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <string>
 
+#include "codes.h"
 #include "conv2d_choice.h"
 #include "kernels.h"
 
@@ -67,11 +68,14 @@ inline bool channel_vectors(const Tensor& t, int channels, int vector, int eleme
     return true;
 }
 
-// The same for a gradient, which is read together with its code; that has its channels together anyway.
+// The same for a gradient, which is read together with its code; that has its channels together anyway, a byte or
+// (of a pool) 4 bits each.
 inline bool gradient_vectors(const Conv2dProblem& problem, const Tensor& dy, const Tensor& code, int filters,
                              int vector, int element_bytes) {
+    const bool nibbles = problem.epilogue == Epilogue::relu_max_pool && has_nibbles(problem.pool);
+    const int code_bytes = nibbles ? vector / 2 : vector;
     const bool code_fits =
-        problem.epilogue == Epilogue::none || reinterpret_cast<uintptr_t>(code.data) % uintptr_t(vector) == 0;
+        problem.epilogue == Epilogue::none || reinterpret_cast<uintptr_t>(code.data) % uintptr_t(code_bytes) == 0;
     return code_fits && channel_vectors(dy, filters, vector, element_bytes);
 }
 

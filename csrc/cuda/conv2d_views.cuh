@@ -3,6 +3,7 @@
 // they can be copied as they are, from at(site) if that is inside(), else as zeros.
 #pragma once
 
+#include "codes.h"
 #include "conv2d_gemm.cuh"
 
 namespace fastconv::cuda {
@@ -74,6 +75,8 @@ struct GradientView {
     Strides strides;                 // the rest is for a pool
     PoolGeometry pool;
     Divider stride_h, stride_w, dilation_h, dilation_w;
+    bool nibbles;
+    Divider filled;  // nibbles: how many of the groups before filter k are filled up to whole bytes
 
     GradientView() = default;
     GradientView(const Conv2dProblem& problem, const Tensor& dy_tensor, const Tensor& code_tensor)
@@ -87,10 +90,14 @@ struct GradientView {
           stride_h(pool.stride_h),
           stride_w(pool.stride_w),
           dilation_h(pool.dilation_h),
-          dilation_w(pool.dilation_w) {
-        code_q = problem.conv.K;
-        code_p = (epilogue == Epilogue::relu ? (problem.conv.Q + 7) / 8 : problem.pool.Q) * code_q;
+          dilation_w(pool.dilation_w),
+          nibbles(has_nibbles(problem.pool)) {
+        const Conv2d& conv = problem.conv;
+        const bool relu = epilogue == Epilogue::relu;
+        code_q = relu ? conv.K : conv.groups * group_code_bytes(problem);
+        code_p = (relu ? (conv.Q + 7) / 8 : problem.pool.Q) * code_q;
         code_n = problem.pool.P * code_p;
+        filled = Divider(int(conv.K / conv.groups % 2 ? conv.K / conv.groups : conv.K));
     }
 
     FASTCONV_DEVICE bool copied(const Site&) const { return epilogue == Epilogue::none; }
@@ -114,7 +121,7 @@ struct GradientView {
             each_window(stride_h, dilation_h, site.h + pool.pad_h, pool.P, pool.window_h, [&](int p, int i) {
                 each_window(stride_w, dilation_w, site.w + pool.pad_w, pool.Q, pool.window_w, [&](int q, int j) {
                     const auto gradient = load_as_accumulators<N>(dy + strides.at(site.n, site.k, p, q));
-                    const auto winner = simt::load<N>(code + site.n * code_n + p * code_p + q * code_q + site.k);
+                    const auto winner = winners<N>(code + site.n * code_n + p * code_p + q * code_q, site.k);
                     FASTCONV_UNROLL
                     for (int v = 0; v < N; ++v)
                         if (winner[v] == i * pool.window_w + j) result[v] += gradient[v];
@@ -125,6 +132,18 @@ struct GradientView {
     }
 
 private:
+    // The winners of N neighbouring filters from k on, N of 2 and more from a whole byte on.
+    template <int N>
+    FASTCONV_DEVICE simt::Pack<uint8_t, N> winners(const uint8_t* pixel, int k) const {
+        if (!nibbles) return simt::load<N>(pixel + k);
+        const int nibble = N > 1 ? k : k + filled.divide(k);  // vectors have even filters
+        constexpr int bytes = N > 1 ? N / 2 : 1;
+        const auto pairs = simt::load<bytes>(pixel + (nibble >> 1));
+        simt::Pack<uint8_t, N> result;
+        FASTCONV_UNROLL
+        for (int v = 0; v < N; ++v) result[v] = uint8_t(pairs[v / 2] >> (nibble + v) % 2 * 4 & 15);
+        return result;
+    }
     // Calls visit(window, position in it) for the windows that hold `place` (counted from the padding's edge).
     template <class Visit>
     FASTCONV_DEVICE static void each_window(const Divider& stride, const Divider& dilation, int place, int windows,

@@ -52,7 +52,7 @@ std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* works
     d.x = {static_cast<const T*>(args.x.data), conv.H, conv.W};
     d.dy = static_cast<const T*>(args.dy.data);
     d.code = static_cast<const uint8_t*>(args.code.data);
-    d.code_step = conv.K / 8 * Tile::eight_codes;
+    d.code_step = conv.K / 2;
     d.partial = static_cast<float*>(workspace);
     d.x_strides = Strides(args.x);
     d.right = {d.x_strides.w * conv.stride_w, 0, conv.stride_w, 0, 0};
@@ -91,7 +91,7 @@ bool wgrad_windows_takes(const Conv2dProblem& problem, const WgradArgs& args) {
     const int filters = int(problem.conv.K / problem.conv.groups), channels = int(problem.conv.C / problem.conv.groups);
     const bool named = !*problem.variant || problem.variant == windows_variant || problem.variant == sparse_variant;
     return named && wgrad_windows_splits(problem) && channel_vectors(args.x, channels, 16 / bytes, bytes) &&
-           channel_vectors(args.dy, filters, 16 / bytes, bytes) && reinterpret_cast<uintptr_t>(args.code.data) % 8 == 0;
+           channel_vectors(args.dy, filters, 16 / bytes, bytes) && reinterpret_cast<uintptr_t>(args.code.data) % 4 == 0;
 }
 
 std::string conv2d_wgrad_windows(const Conv2dProblem& problem, const WgradArgs& args, void* workspace,

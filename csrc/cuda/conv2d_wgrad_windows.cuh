@@ -40,9 +40,7 @@ struct WindowsTile {
     static constexpr int together = sizeof(T) == 2 ? 8 : 4;  // in 64 bytes of steps, which are multiplied at once
     static constexpr int filters = Mma::warp_rows / 8;       // of a thread
     static constexpr int run = filters < Mma::vector ? filters : Mma::vector;  // of these, neighbours
-    static constexpr int eight_codes = 8;                                      // in bytes
-    static constexpr int gradient_bytes = windows * rows * int(sizeof(T)),
-                         code_bytes = windows * rows / 8 * eight_codes;
+    static constexpr int gradient_bytes = windows * rows * int(sizeof(T)), code_bytes = windows * rows / 2;
     static constexpr int stage = gradient_bytes + code_bytes + Mma::steps * columns * int(sizeof(T));
     static constexpr int sum_bytes = rows * Mma::sum_stride * 4;
     static constexpr int buffer = Mma::stages * stage > sum_bytes ? Mma::stages * stage : sum_bytes;
@@ -66,7 +64,7 @@ struct WindowsTile {
     }
     FASTCONV_DEVICE static int code_place(int window, int filter) {
         const int with = rows == 128 ? window / 2 % 2 * 8 : 0;
-        return (window * (rows / 8) + (filter / 8 ^ with)) * eight_codes + filter % 8 * eight_codes / 8;
+        return (window * (rows / 8) + (filter / 8 ^ with)) * 4 + filter % 8 / 2;
     }
 };
 
@@ -116,24 +114,50 @@ struct WgradWindowsMemory {
     }
 };
 
-// What a thread copies: of x, one chunk of columns for some windows; of gradients and codes, chunks of filters.
+// What a thread copies: of x, one chunk of columns for some windows; gradients and codes of neighbouring filters for
+// some windows. In every turn the same ones, of later windows.
 template <class Tile>
 class WindowCopies {
     using T = typename Tile::T;
-    static constexpr int vector = Tile::vector, chunks = Tile::columns / vector, apart = Tile::threads / chunks;
-    static_assert(Tile::windows % apart == 0);
+    using Parameters = WgradWindowsParameters<T>;
+    static constexpr int vector = Tile::vector;
+
+    // A turn's windows, in parts of `in_window` neighbours, dealt out to the threads.
+    template <int in_window>
+    struct Share {
+        static constexpr int apart = Tile::threads / in_window;  // windows of a thread
+        FASTCONV_DEVICE static int part() { return simt::thread() % in_window; }
+        FASTCONV_DEVICE static int window() { return simt::thread() / in_window; }
+        template <class Visit>
+        FASTCONV_DEVICE static void each(const Visit& visit) {
+            FASTCONV_UNROLL
+            for (int i = 0; i < Tile::windows; i += apart)
+                if (apart <= Tile::windows || window() < Tile::windows) visit(window() + i, i);
+        }
+    };
+    using XShare = Share<Tile::columns / vector>;
+    using GradientShare = Share<Tile::rows / vector>;
+    using CodeShare = Share<Tile::rows / 8>;
 
 public:
     // Windows between those whose x a thread copies.
-    static constexpr int hop = apart;
+    static constexpr int hop = XShare::apart;
 
     // Columns without a tap, ones for the bias and zeros, stay in all stages.
-    FASTCONV_DEVICE WindowCopies(const WgradWindowsParameters<T>& d, const WgradWindowsBlock& block,
+    FASTCONV_DEVICE WindowCopies(const Parameters& d, const WgradWindowsBlock& block,
                                  const WgradWindowsMemory<Tile>& memory, int first_window)
-        : walker_(d.walk, first_window + window()) {
-        const int column = block.first_column + chunk() * vector;
-        copied_ = column < d.weight_columns;
-        if (copied_) {
+        : window_(first_window), walker_(d.walk, first_window + XShare::window()) {
+        const int filter = block.first_row + GradientShare::part() * vector;
+        const int code_filter = block.first_row + CodeShare::part() * 8;
+        const int64_t first_filter = block.group * d.conv.filters;
+        gradients_ = d.dy + (first_window + GradientShare::window()) * int64_t(d.conv.K) + first_filter + filter;
+        codes_ =
+            d.code + (first_window + CodeShare::window()) * int64_t(d.code_step) + (first_filter + code_filter) / 2;
+        has_filter_ = filter < d.conv.filters, has_code_ = code_filter < d.conv.filters;
+
+        const int column = block.first_column + XShare::part() * vector;
+        has_tap_ = column < d.weight_columns;
+        if (has_tap_) {
             const Tap t = d.taps.at(column);
             const int h = t.r * d.conv.dilation_h - d.conv.pad_h, w = t.s * d.conv.dilation_w - d.conv.pad_w;
             column_ = {d.x_strides.at(0, block.group * d.conv.channels + t.c, h, w), h, w, 0, 0};
@@ -141,15 +165,26 @@ public:
             simt::Pack<T, vector> ones;
             for (int v = 0; v < vector; ++v) ones[v] = T(column + v < d.columns ? 1.0f : 0.0f);
             for (int stage = 0; stage < Tile::Mma::stages; ++stage)
-                for (int step = window(); step < Tile::Mma::steps; step += apart)
-                    simt::store(memory.x(stage) + place(step), ones);
+                for (int step = XShare::window(); step < Tile::Mma::steps; step += XShare::apart)
+                    simt::store(memory.x(stage) + x_place(step), ones);
         }
     }
 
-    FASTCONV_DEVICE void copy_x(const WgradWindowsParameters<T>& d, T* to) {
-        if (!copied_) return;
-        FASTCONV_UNROLL
-        for (int i = 0; i < Tile::windows; i += apart) {
+    // The next turn's, to a stage; gradients are zero beyond the last window.
+    FASTCONV_DEVICE void copy(const Parameters& d, const WgradWindowsMemory<Tile>& memory, int stage) {
+        GradientShare::each([&](int window, int i) {
+            simt::copy_async<vector>(
+                memory.gradients(stage) + Tile::gradient_place(window, GradientShare::part() * vector),
+                gradients_ + int64_t(i) * d.conv.K, has_filter_ && window_ + window < d.windows);
+        });
+        CodeShare::each([&](int window, int i) {
+            simt::copy_async<4>(memory.codes(stage) + Tile::code_place(window, CodeShare::part() * 8),
+                                codes_ + int64_t(i) * d.code_step, has_code_ && window_ + window < d.windows);
+        });
+        window_ += Tile::windows;
+        gradients_ += int64_t(Tile::windows) * d.conv.K, codes_ += int64_t(Tile::windows) * d.code_step;
+        if (!has_tap_) return;
+        XShare::each([&](int window, int) {
             const Site first = column_ + walker_.site(d.walk);
             walker_.next(d.walk, d.walk.hop);
             FASTCONV_UNROLL
@@ -157,55 +192,23 @@ public:
                 Site site = first;
                 if (position / 2) site = site + d.below;
                 if (position % 2) site = site + d.right;
-                simt::copy_async<vector>(to + place(Tile::slot(window() + i, position)), d.x.at(site),
+                simt::copy_async<vector>(memory.x(stage) + x_place(Tile::slot(window, position)), d.x.at(site),
                                          d.x.inside(site));
             }
-        }
-    }
-
-    // Zeros beyond the last window.
-    FASTCONV_DEVICE static void copy_gradients(const WgradWindowsParameters<T>& d, const WgradWindowsBlock& block,
-                                               int first_window, T* to) {
-        each<vector>(d, block, first_window, [&](int window, int filter, bool valid) {
-            const T* const from = d.dy + (int64_t(first_window + window) * d.conv.K +
-                                          (block.group * d.conv.filters + block.first_row + filter));
-            simt::copy_async<vector>(to + Tile::gradient_place(window, filter), from, valid);
-        });
-    }
-    FASTCONV_DEVICE static void copy_codes(const WgradWindowsParameters<T>& d, const WgradWindowsBlock& block,
-                                           int first_window, uint8_t* to) {
-        constexpr int eight = Tile::eight_codes;
-        each<8>(d, block, first_window, [&](int window, int filter, bool valid) {
-            const uint8_t* const from =
-                d.code + (int64_t(first_window + window) * d.code_step +
-                          (block.group * d.conv.filters + block.first_row + filter) / 8 * eight);
-            simt::copy_async<eight>(to + Tile::code_place(window, filter), from, valid);
         });
     }
 
 private:
-    FASTCONV_DEVICE static int chunk() { return simt::thread() % chunks; }
-    FASTCONV_DEVICE static int window() { return simt::thread() / chunks; }
-    FASTCONV_DEVICE static int place(int step) {
-        return Tile::Mma::template place<true, Tile::columns>(step, chunk() * vector);
+    FASTCONV_DEVICE static int x_place(int step) {
+        return Tile::Mma::template place<true, Tile::columns>(step, XShare::part() * vector);
     }
 
-    // Calls visit(window, first filter, whether they exist) for this thread's share of `size` filters each.
-    template <int size, class Visit>
-    FASTCONV_DEVICE static void each(const WgradWindowsParameters<T>& d, const WgradWindowsBlock& block,
-                                     int first_window, const Visit& visit) {
-        constexpr int in_window = Tile::rows / size, all = Tile::windows * in_window;
-        FASTCONV_UNROLL
-        for (int i = 0; i < all; i += Tile::threads) {
-            const int e = simt::thread() + i, window = e / in_window, filter = e % in_window * size;
-            if (all % Tile::threads && e >= all) continue;
-            visit(window, filter, first_window + window < d.windows && block.first_row + filter < d.conv.filters);
-        }
-    }
-
+    int window_;  // the next turn's first
+    const T* gradients_;
+    const uint8_t* codes_;
     Walker walker_;
     Site column_;
-    bool copied_;
+    bool has_filter_, has_code_, has_tap_;
 };
 
 // The sparse product of 16 rows x 8 columns x 64 bytes of steps.
@@ -236,9 +239,8 @@ struct SparseMma<simt::bfloat16> {
 // The codes of 4 or 8 neighbouring filters, 4 bits each.
 template <int filters>
 FASTCONV_DEVICE uint32_t read_codes(const uint8_t* from) {
-    uint32_t codes = 0;
-    for (int i = 0; i < filters; ++i) codes |= (from[i] & 15u) << 4 * i;
-    return codes;
+    if constexpr (filters == 8) return simt::load<1>(reinterpret_cast<const uint32_t*>(from))[0];
+    else return simt::load<1>(reinterpret_cast<const uint16_t*>(from))[0];
 }
 
 // Deals out the metadata of sparse products. A lane knows the nibbles of its filters in one window or two: byte m of
@@ -403,16 +405,11 @@ conv2d_wgrad_windows_kernel(const WgradWindowsParameters<T> d) {
     }
     simt::sync();
 
-    int window = block.split * d.windows_per_split;  // the next to be copied
-    const int turns = ceil_div(least(d.windows - window, d.windows_per_split), Tile::windows);
-    WindowCopies<Tile> copies(d, block, memory, window);
+    const int first_window = block.split * d.windows_per_split;
+    const int turns = ceil_div(least(d.windows - first_window, d.windows_per_split), Tile::windows);
+    WindowCopies<Tile> copies(d, block, memory, first_window);
     const auto copy = [&](bool wanted, int stage) {
-        if (wanted) {
-            copies.copy_gradients(d, block, window, memory.gradients(stage));
-            copies.copy_codes(d, block, window, memory.codes(stage));
-            copies.copy_x(d, memory.x(stage));
-            window += Tile::windows;
-        }
+        if (wanted) copies.copy(d, memory, stage);
         simt::copy_commit();  // without copies too: a turn is a group
     };
     const Metadata dealer;

@@ -2,6 +2,8 @@
 
 #include <stdexcept>
 
+#include "../cuda/codes.h"
+
 namespace py = pybind11;
 
 namespace fastconv::python {
@@ -52,15 +54,16 @@ Tensor optional_tensor(Kernels kernels, const OptionalBuffer& spec, const char* 
 }
 
 // The code of a fused block (geometry.h, Epilogue), or null data where there is none.
-Tensor code_tensor(const OptionalBuffer& spec, const Conv2dProblem& problem) {
+Tensor code_tensor(Kernels kernels, const OptionalBuffer& spec, const Conv2dProblem& problem) {
     if (!spec) return {};
     const Conv2d& conv = problem.conv;
     if (problem.epilogue == Epilogue::none)
         throw std::invalid_argument("code must be None where there is neither ReLU nor pool");
     if (problem.epilogue == Epilogue::relu_max_pool) {
-        Tensor code =
-            optional_tensor(Kernels::cpu, spec, "code", DType::uint8, {conv.N, conv.K, problem.pool.P, problem.pool.Q});
-        const int64_t wanted[4] = {problem.pool.P * problem.pool.Q * conv.K, 1, problem.pool.Q * conv.K, conv.K};
+        const int64_t P = problem.pool.P, Q = problem.pool.Q;
+        const int64_t bytes = kernels == Kernels::cuda ? conv.groups * cuda::group_code_bytes(problem) : conv.K;
+        Tensor code = optional_tensor(Kernels::cpu, spec, "code", DType::uint8, {conv.N, bytes, P, Q});
+        const int64_t wanted[4] = {P * Q * bytes, 1, Q * bytes, bytes};
         for (int i = 0; i < 4; ++i)
             if (code.size[i] > 1 && code.stride[i] != wanted[i])
                 throw std::invalid_argument("code must be channels_last");
@@ -105,7 +108,7 @@ FpropCall fprop_call(Kernels kernels, int threads, const py::tuple& x_spec, cons
     return {problem,
             {tensor_of(kernels, x, "x"), tensor_of(kernels, w, "w"),
              optional_tensor(kernels, bias, "bias", x.dtype, {problem.conv.K}), tensor_of(kernels, y, "y"),
-             code_tensor(code, problem)}};
+             code_tensor(kernels, code, problem)}};
 }
 
 DgradCall dgrad_call(Kernels kernels, int threads, const py::tuple& dy_spec, const OptionalBuffer& code,
@@ -118,7 +121,7 @@ DgradCall dgrad_call(Kernels kernels, int threads, const py::tuple& dy_spec, con
     w.expect_dtype(dy.dtype, "w");
     dx.expect_dtype(dy.dtype, "dx");
     return {problem,
-            {tensor_of(kernels, dy, "dy"), code_tensor(code, problem), tensor_of(kernels, w, "w"),
+            {tensor_of(kernels, dy, "dy"), code_tensor(kernels, code, problem), tensor_of(kernels, w, "w"),
              tensor_of(kernels, dx, "dx")}};
 }
 
@@ -132,7 +135,7 @@ WgradCall wgrad_call(Kernels kernels, int threads, const py::tuple& x_spec, cons
     const auto problem = make_problem(x.dtype, x.size, w_size, dy.size, conv, pool, code.has_value(), threads);
     dy.expect_dtype(x.dtype, "dy");
     return {problem,
-            {tensor_of(kernels, x, "x"), tensor_of(kernels, dy, "dy"), code_tensor(code, problem),
+            {tensor_of(kernels, x, "x"), tensor_of(kernels, dy, "dy"), code_tensor(kernels, code, problem),
              optional_tensor(kernels, dw, "dw", x.dtype, w_size),
              optional_tensor(kernels, dbias, "dbias", x.dtype, {problem.conv.K})}};
 }

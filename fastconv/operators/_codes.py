@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ._geometry import DEAD
+from ._geometry import DEAD, DEAD_NIBBLE, has_nibbles
 
 
 def flat_index(code: Tensor, width: int, pool: Sequence[int]) -> Tensor:
@@ -39,6 +39,20 @@ def scatter(dy: Tensor, code: Tensor, hw: Sequence[int], pool: Sequence[int]) ->
     dy = dy.masked_fill(index < 0, 0).flatten(2)
     full = dy.new_zeros((*dy.shape[:2], hw[0] * hw[1]))
     return full.scatter_add(2, index.clamp(min=0).flatten(2), dy).unflatten(2, tuple(hw))
+
+
+def winners(code: Tensor, filters: int, conv: Sequence[int], pool: Sequence[int]) -> Tensor:
+    """A fused block's code as a byte per pooled value [N, K, P, Q], on whatever device it is."""
+    on_gpu = code.device.type == "cuda"
+    return from_nibbles(code, filters, conv[8]) if has_nibbles(pool, on_gpu) else code
+
+
+def from_nibbles(code: Tensor, filters: int, groups: int) -> Tensor:
+    """A code of bytes from one of 4 bits, whose groups are filled up to whole bytes."""
+    low, high = code.bitwise_and(15), code.bitwise_right_shift(4)
+    nibbles = torch.stack((low, high), 2).flatten(1, 2).unflatten(1, (groups, -1))
+    nibbles = nibbles[:, :, : filters // groups].flatten(1, 2)
+    return nibbles.masked_fill(nibbles == DEAD_NIBBLE, DEAD)
 
 
 def bits(mask: Tensor) -> Tensor:

@@ -135,6 +135,7 @@ def _full_size(dy: Tensor, code: Tensor, x_hw: Any, w_hw: Any, conv: Any, pool: 
     """The gradient of a fused block's convolution."""
     p, q = geometry.conv_size(*x_hw, *w_hw, conv)
     if len(pool):
+        code = _codes.winners(code, dy.shape[1], conv, pool)
         return _codes.scatter(dy, code, (p, q), pool)
     return dy.masked_fill(~_codes.block_live(code, q), 0)
 

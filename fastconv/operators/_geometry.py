@@ -12,6 +12,9 @@ from collections.abc import Sequence
 # A code is one byte up to here; 255 is the code of "dead".
 MAX_BYTE_POSITIONS = 254
 DEAD = 255
+# A fused block's on GPUs is 4 bits up to here, of two neighbouring filters of a group in a byte.
+MAX_NIBBLE_POSITIONS = 15
+DEAD_NIBBLE = 15
 
 
 def conv_size(h: int, w: int, r: int, s: int, conv: Sequence[int]) -> tuple[int, int]:
@@ -61,12 +64,27 @@ def block_size(
     return x_size[0], w_size[0], p, q
 
 
+def has_nibbles(pool: Sequence[int], on_gpu: bool) -> bool:
+    """Whether a fused block with this pool keeps 4 bits per pooled value, not a byte."""
+    return on_gpu and pool[0] * pool[1] <= MAX_NIBBLE_POSITIONS
+
+
 def code_size(
-    x_size: Sequence[int], w_size: Sequence[int], conv: Sequence[int], pool: Sequence[int]
+    x_size: Sequence[int],
+    w_size: Sequence[int],
+    conv: Sequence[int],
+    pool: Sequence[int],
+    on_gpu: bool,
 ) -> tuple[int, int, int, int]:
-    """Sizes of a fused block's code: a byte per pooled value, or a bit per value (8 along Q)."""
+    """Sizes of a fused block's code: with a pool the pooled sizes, but K in bytes; without one
+    a bit per value (8 along Q).
+    """
     n, k, p, q = block_size(x_size, w_size, conv, pool)
-    return (n, k, p, q) if len(pool) else (n, p, (q + 7) // 8, k)
+    if not len(pool):
+        return n, p, (q + 7) // 8, k
+    if has_nibbles(pool, on_gpu):
+        k = (k // conv[8] + 1) // 2 * conv[8]
+    return n, k, p, q
 
 
 def nchw(size: Sequence[int]) -> tuple[int, int, int, int]:

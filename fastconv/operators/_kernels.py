@@ -86,7 +86,7 @@ def _plan(x_size, x_stride, w_size, w_stride, dtype, conv, pool, relu, on_cpu, h
         w_size, w_stride
     )
     y_size = geometry.block_size(x_size, w_size, conv, pool)
-    code_size = geometry.code_size(x_size, w_size, conv, pool)
+    code_size = geometry.code_size(x_size, w_size, conv, pool, not on_cpu)
     code_stride = geometry.strides(code_size, channels_last=bool(pool))
     c_pool = pool[:8] if pool else None
     return _Plan(

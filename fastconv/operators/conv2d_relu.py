@@ -1,9 +1,9 @@
 """The fused blocks, convolution + bias + ReLU (+ max-pool), and their sparse derivatives.
 
 The forward pass gives the output and a code (design section 5): with a pool, the winner's position
-in each window; without one, a bit per value. Given the code a block is linear, so its derivatives
-are a triple like conv2d's, closed under differentiation. Only picking values at the winners, which
-second derivatives need, has no kernel of its own. An empty `pool` means no pool.
+in each window, in a byte or 4 bits; without one, a bit per value. Given the code a block is linear,
+so its derivatives are a triple like conv2d's, closed under differentiation. Only picking values at
+the winners, which second derivatives need, has no kernel of its own. An empty `pool` means no pool.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def _fprop_fake(
     y = x.new_empty_strided(size, geometry.strides(size, channels_last))
     if not save:
         return y, x.new_empty(0)
-    size = geometry.code_size(x.shape, weight.shape, conv, pool)
+    on_gpu = x.device.type == "cuda"
+    size = geometry.code_size(x.shape, weight.shape, conv, pool, on_gpu)
     stride = geometry.strides(size, channels_last=len(pool) > 0)
     return y, x.new_empty_strided(size, stride, dtype=torch.uint8)
 
@@ -88,7 +89,7 @@ def _dgrad_backward(ctx: Any, ddx: Tensor) -> tuple[Tensor | None, ...]:
     want_dy, want_weight = ctx.needs_input_grad[:2]
     ddy = dw = None
     if want_dy:
-        ddy = _pick(conv2d(ddx, weight, None, ctx.conv), code, ctx.pool)
+        ddy = _pick(conv2d(ddx, weight, None, ctx.conv), code, ctx.conv, ctx.pool)
     if want_weight:
         dw, _ = conv2d_relu_wgrad(
             ddx, dy, code, weight.shape, _channels_last(weight), True, False, ctx.conv, ctx.pool
@@ -143,17 +144,17 @@ def _wgrad_backward(
         size = dy.shape
         if len(ctx.pool) and ddw is None and ddbias is not None:
             # Every position of a window has the same value: no need for the full size.
-            live = code != geometry.DEAD
+            live = _codes.winners(code, size[1], ctx.conv, ctx.pool) != geometry.DEAD
             return dx, ddbias.view(1, -1, 1, 1) * live.to(ddbias.dtype), None
         full = full_gradient(x, ddw, ddbias, ctx.conv, size)
-        ddy = None if full is None else _pick(full, code, ctx.pool)
+        ddy = None if full is None else _pick(full, code, ctx.conv, ctx.pool)
     return dx, ddy, None
 
 
-def _pick(full: Tensor, code: Tensor, pool: Any) -> Tensor:
+def _pick(full: Tensor, code: Tensor, conv: Any, pool: Any) -> Tensor:
     """The full-size tensor's values where the block's output came from, 0 where it is dead."""
     if len(pool):
-        return _codes.gather(full, code, pool)
+        return _codes.gather(full, _codes.winners(code, full.shape[1], conv, pool), pool)
     return full.masked_fill(~_codes.block_live(code, full.shape[3]), 0)
 
 

@@ -4,7 +4,7 @@ from fastconv.testing import Problem, checks
 checks.check_fprop(Problem.parse("mb2ic16ih7iw7oc16kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f32_nhwc"))
 """
 
-from . import checks, errors, inputs, kernels, reference
+from . import checks, codes, errors, inputs, kernels, reference
 from .errors import check_close
 from .problem import ALL_DTYPES, DTYPES, LAYOUTS, Pool, Problem
 
@@ -16,6 +16,7 @@ __all__ = [
     "Problem",
     "check_close",
     "checks",
+    "codes",
     "errors",
     "inputs",
     "kernels",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import _C
 from ..operators._marshal import DTYPES as CODES
-from . import inputs
+from . import codes, inputs
 from .problem import ALL_DTYPES, DTYPES, HALF_DTYPES, TF32, Problem
 
 # Whose entries are called, by device. The test suite puts the emulated module here.
@@ -98,12 +98,6 @@ def pack(tensor: Tensor | None) -> tuple | None:
     extent = 1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     nbytes = max(extent, 0) * tensor.element_size()
     return tensor.data_ptr(), nbytes, CODES[tensor.dtype], size, stride
-
-
-def code_size(problem: Problem) -> tuple[int, int, int, int]:
-    """Shape of a fused block's code; contiguous without a pool, else channels_last."""
-    n, k, p, q = problem.y_size
-    return problem.y_size if problem.pool is not None else (n, p, (q + 7) // 8, k)
 
 
 def _how(problem: Problem, device: str, threads: int, implementation: str) -> tuple:
@@ -191,9 +185,10 @@ def fprop(
     code = None
     if save and problem.relu:
         code_layout = "nhwc" if problem.pool is not None else "nchw"
-        code = _output(code_size(problem), code_layout, torch.uint8, device)
+        code = _output(codes.size(problem, device), code_layout, torch.uint8, device)
     args = (*(_input(t, device) for t in (x, w, bias)), y, code)
-    return _call("fprop", problem, implementation, threads, device, (y, code), *args)
+    y, code = _call("fprop", problem, implementation, threads, device, (y, code), *args)
+    return y, codes.read(problem, code, device)
 
 
 def dgrad(
@@ -208,6 +203,7 @@ def dgrad(
 ) -> Tensor:
     """The gradient of x in the layout asked for."""
     dx = _output(problem.x_size, layout, problem.dtype, device)
+    code = codes.keep(problem, code, device)
     args = (*(_input(t, device) for t in (dy, code, w)), dx)
     return _call("dgrad", problem, implementation, threads, device, (dx,), *args)[0]
 
@@ -230,6 +226,7 @@ def wgrad(
         dw = _output(problem.w_size, layout, problem.dtype, device)
     if want_bias:
         dbias = _output((problem.k,), "nchw", problem.dtype, device)
+    code = codes.keep(problem, code, device)
     args = (*(_input(t, device) for t in (x, dy, code)), dw, dbias, problem.w_size)
     return _call("wgrad", problem, implementation, threads, device, (dw, dbias), *args)
 
