@@ -88,7 +88,8 @@ def convolve(problem: Problem) -> None:
     dead = kernels.make_code(problem, 0.5)
     kernels.fprop(problem, x, w, bias, device="emulated")
     kernels.dgrad(problem, dy, dead, w, device="emulated")
-    kernels.wgrad(problem, x, dy, dead, device="emulated")
+    for variant in kernels.variants("wgrad", problem, "emulated"):
+        kernels.wgrad(problem, x, dy, dead, variant, device="emulated")
 
 
 def pooled(problem: Problem) -> None:

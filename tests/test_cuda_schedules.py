@@ -38,6 +38,13 @@ CONVOLUTIONS = {
     "tf32, planes": "mb1ic5ih6iw11oc34kh3kw3ph1pw1_tf32_nchw",
     "pool in passes in 16 bits": "mb1ic2ih13iw12oc9kh3kw3_pool13x11s9x9p3x3d1x1c0_bf16_nchw",
 }
+# wgrad by windows: more turns than stages, splits, columns without a tap.
+WINDOWS = {
+    "windows, narrow": "mb1ic8ih18iw16oc24kh2kw2_pool2x2s2x2p0x0d1x1c0_bf16_nhwc",
+    "windows, middle, two splits": "mb2ic8ih12iw12oc40kh1kw1_pool2x2s2x2p0x0d1x1c0_f16_nhwc",
+    "windows, wide": "mb1ic8ih7iw9oc72kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f16_nhwc",
+    "windows, tf32": "mb1ic20ih12iw10oc40kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_tf32_nhwc",
+}
 
 
 def relu_results():
@@ -61,8 +68,22 @@ def convolution_results(problem):
     return [t for t in (dx, *forward, *gradients) if t is not None]
 
 
+def windows_results(problem):
+    x, _, _, dy = inputs.make(problem)
+    code = kernels.make_code(problem, 0.4)
+    return [
+        gradient
+        for variant in ("windows", "sparse_windows")
+        for gradient in kernels.wgrad(problem, x, dy, code, variant, device="emulated")
+    ]
+
+
 CASES = {"relu": relu_results}
-for problems, results in ((POOLS, pool_results), (CONVOLUTIONS, convolution_results)):
+for problems, results in (
+    (POOLS, pool_results),
+    (CONVOLUTIONS, convolution_results),
+    (WINDOWS, windows_results),
+):
     for name, text in problems.items():
         CASES[name] = functools.partial(results, Problem.parse(text))
 

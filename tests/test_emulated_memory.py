@@ -20,7 +20,7 @@ DIRECTIONS = ("fprop", "dgrad", "wgrad")
 BLOCKS = [(d, after) for d in DIRECTIONS for after in AFTER]
 
 
-def count(direction, after, columns, others, dtype, layout, w_layout=None):
+def count(direction, after, columns, others, dtype, layout, w_layout=None, variant=""):
     """The counters of one call. `columns` and `others`: channels of what the kernel's columns
     stand for (K, but dgrad's C), and of the other side.
     """
@@ -29,7 +29,7 @@ def count(direction, after, columns, others, dtype, layout, w_layout=None):
     problem = Problem.parse(f"{shape}{AFTER[after]}_nobias_{dtype}_{layout}")
     x, w, _, dy = inputs.make(problem)
     w, code = inputs.place(w, w_layout or layout), kernels.make_code(problem, 0.4)
-    options = {"layout": layout, "device": "emulated"}
+    options = {"implementation": variant, "layout": layout, "device": "emulated"}
     kernels.modules["emulated"].take_counters()
     if direction == "fprop":
         kernels.fprop(problem, x, w, None, **options)
@@ -81,10 +81,21 @@ MMA_CASES = [
 def test_no_bank_conflicts_on_tensor_cores(direction, after, layout, dtype, columns):
     counters = count(direction, after, columns, 40, dtype, layout)
     lines = [line for line in counters if line["space"] == "shared"]
-    assert sum(line["accesses"] for line in lines if "conv2d_mma" in line["line"]) > 200
+    ours = [line for line in lines if re.search("conv2d_mma|conv2d_wgrad_windows", line["line"])]
+    assert sum(line["accesses"] for line in ours) > 200
     worse = [line for line in lines if line["cost"] > line["least"]]
     # Whoever copies 8 lines at once reads the site of every eighth, once before the main loop.
     assert not [w for w in worse if "conv2d_gemm" not in w["line"] or w["cost"] > 1.04 * w["least"]]
+
+
+@pytest.mark.parametrize("filters", [128, 64, 32])  # of the wide, the middle and the narrow tile
+@pytest.mark.parametrize("dtype", ["f16", "tf32"])
+@pytest.mark.parametrize("variant", ["windows", "sparse_windows"])
+def test_no_bank_conflicts_of_windows(variant, dtype, filters):
+    counters = count("wgrad", "pool", filters, 40, dtype, "nhwc", variant=variant)
+    lines = [line for line in counters if line["space"] == "shared"]
+    assert sum(line["accesses"] for line in lines if "windows" in line["line"]) > 200
+    assert not [line for line in lines if line["cost"] > line["least"]]
 
 
 class Known(NamedTuple):
