@@ -49,8 +49,9 @@ Work fprop_work(const Conv2dProblem& problem, bool channels_inside) {
             channels_inside && channels % Tile::vector == 0};
 }
 
+// each: neighbouring filters that a thread writes.
 template <class T>
-PoolOutput<T> pool_output(const Conv2dProblem& problem, const FpropArgs& args) {
+PoolOutput<T> pool_output(const Conv2dProblem& problem, const FpropArgs& args, int each) {
     PoolOutput<T> out;
     out.y = static_cast<T*>(args.y.data);
     out.code = static_cast<uint8_t*>(args.code.data);
@@ -60,7 +61,9 @@ PoolOutput<T> pool_output(const Conv2dProblem& problem, const FpropArgs& args) {
     out.filters = int(problem.conv.K) / out.groups;
     out.bytes = group_code_bytes(problem);
     out.nibbles = has_nibbles(problem.pool);
-    out.pairs = channel_vectors(args.y, out.filters, 2, sizeof(T));
+    out.vectors = channel_vectors(args.y, out.filters, each, sizeof(T));
+    out.code_vectors =
+        out.filters % each == 0 && reinterpret_cast<uintptr_t>(args.code.data) % uintptr_t(each / 2) == 0;
     return out;
 }
 

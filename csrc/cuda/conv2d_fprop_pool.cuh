@@ -163,7 +163,7 @@ conv2d_fprop_pool_kernel(const FpropInput<T> in, const FpropPoolOutput<T> out) {
                 for (int c = 0; c < 2; ++c) winners[c].see(sums[c], i * pool.window_w + j);
             });
             if (pass != tiling.passes - 1) continue;
-            out.write(out.place(block.group, block.n, pp, qq), block.first_column + column, winners[0], winners[1]);
+            out.write(out.place(block.group, block.n, pp, qq), block.first_column + column, winners);
         }
         simt::sync();
     }

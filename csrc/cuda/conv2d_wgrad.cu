@@ -8,12 +8,9 @@ namespace fastconv::cuda {
 
 namespace {
 
-// Of the problem alone: rows include the bias, wanted or not.
 template <class Tile>
-Split split_of(const Geometry& conv) {
-    const int64_t rows = int64_t(conv.channels) * conv.R * conv.S + 1;
-    const int64_t tiles = ceil_div(rows, Tile::rows) * ceil_div(conv.filters, Tile::columns) * conv.groups;
-    return split_steps(tiles, Tile::fewer_blocks, int64_t(conv.N) * conv.P * conv.Q, Tile::steps);
+WgradSize size_of(const Geometry& conv) {
+    return {conv, Tile::rows, Tile::columns, int64_t(conv.N) * conv.P * conv.Q};
 }
 
 // Whether both operands can be read by vectors.
@@ -26,11 +23,9 @@ bool by_vectors(const Conv2dProblem& problem, const WgradArgs& args, int vector,
 template <class Tile>
 Work work(const Conv2dProblem& problem, bool channels_inside) {
     const Geometry conv(problem.conv);
-    const Split split = split_of<Tile>(conv);
-    const int row_tiles = ceil_div(conv.channels * conv.R * conv.S + 1, Tile::rows);
-    return {int64_t(row_tiles) * ceil_div(conv.filters, Tile::columns) * conv.groups * split.splits,
-            double(split.steps_per_split),
-            channels_inside && conv.channels % Tile::vector == 0 && conv.filters % Tile::vector == 0};
+    const bool vectors = channels_inside && conv.channels % Tile::vector == 0 && conv.filters % Tile::vector == 0;
+    const WgradSize size = size_of<Tile>(conv);
+    return work_of<Tile>(size, split_of<Tile>(size), vectors);
 }
 
 template <class T, class Tile, int lanes>
@@ -49,7 +44,7 @@ std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* works
     d.taps = rows.taps;
     d.weight_rows = rows.weights, d.rows = rows.all;
     d.steps = conv.N * conv.P * conv.Q;
-    const Split split = split_of<Tile>(conv);
+    const Split split = split_of<Tile>(size_of<Tile>(conv));
     d.steps_per_split = split.steps_per_split;
     d.row_tiles = ceil_div(d.rows, Tile::rows);
     d.column_tiles = ceil_div(conv.filters, Tile::columns);
@@ -112,7 +107,7 @@ size_t conv2d_wgrad_workspace(const Conv2dProblem& problem) {
             with_tile<decltype(type)>(
                 by_tile(problem), [&](auto tile) { return work<decltype(tile)>(problem, channels_inside); },
                 [&](auto tile) {
-                    splits = std::max(splits, split_of<decltype(tile)>(conv).splits);
+                    splits = std::max(splits, split_of<decltype(tile)>(size_of<decltype(tile)>(conv)).splits);
                     return std::string();
                 });
         }

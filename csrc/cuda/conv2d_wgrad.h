@@ -8,20 +8,50 @@
 
 namespace fastconv::cuda {
 
-// How the steps of the sums are cut, by the problem alone.
+// How the steps of the sums are cut.
 struct Split {
     int splits, steps_per_split;
 };
 
-// tiles: blocks of one split, of which a multiprocessor runs `at_once`; turn: steps of the main loop.
-inline Split split_steps(int64_t tiles, int at_once, int64_t steps, int turn) {
-    // As many as run at once on an H100's multiprocessors; more would only write and read more partial sums.
+// Of one split: blocks and sums, those of the bias too, wanted or not. A tile has that many taps and filters.
+struct WgradSize {
+    int64_t tiles, sums, steps;
+
+    WgradSize(const Geometry& conv, int taps_of_tile, int filters_of_tile, int64_t steps) : steps(steps) {
+        const int64_t rows = int64_t(conv.channels) * conv.R * conv.S + 1;
+        tiles = ceil_div(rows, taps_of_tile) * ceil_div(conv.filters, filters_of_tile) * conv.groups;
+        sums = rows * conv.K;
+    }
+};
+
+template <class Tile>
+Split split_in(const WgradSize& size, int64_t splits) {
+    if (splits < 2) return {1, int(size.steps)};
+    const int64_t each = ceil_div(ceil_div(size.steps, splits), Tile::steps) * Tile::steps;
+    return {int(ceil_div(size.steps, each)), int(each)};
+}
+
+// The second pass reads what the splits have written.
+template <class Tile>
+Work work_of(const WgradSize& size, const Split& split, bool vectors) {
+    return {size.tiles * split.splits, double(split.steps_per_split), vectors,
+            2.0 * double(size.sums) * split.splits * sizeof(typename Tile::Acc)};
+}
+
+// By the geometry alone: as many splits as run at once, or a part of them where that costs less.
+template <class Tile>
+Split split_of(const WgradSize& size) {
     constexpr int64_t least_steps = 128;
-    int64_t splits = ceil_div(int64_t(multiprocessors) * at_once, tiles);
-    if (splits > steps / least_steps) splits = steps / least_steps;
-    if (splits < 2) return {1, int(steps)};
-    const int64_t each = ceil_div(ceil_div(steps, splits), turn) * turn;
-    return {int(ceil_div(steps, each)), int(each)};
+    int64_t splits = ceil_div(int64_t(multiprocessors) * Tile::fewer_blocks, size.tiles);
+    if (splits > size.steps / least_steps) splits = size.steps / least_steps;
+    Split best = split_in<Tile>(size, splits);
+    double fewest = cycles_of<Tile>(work_of<Tile>(size, best, true));
+    for (splits = splits * 3 / 4; splits > 0; splits = splits * 3 / 4) {
+        const Split split = split_in<Tile>(size, splits);
+        const double cycles = cycles_of<Tile>(work_of<Tile>(size, split, true));
+        if (cycles < fewest) best = split, fewest = cycles;
+    }
+    return best;
 }
 
 // Sums of a filter: its taps and, if dbias is wanted, that of the bias behind them.

@@ -35,12 +35,9 @@ auto with_windows_tile(const Conv2dProblem& problem, const Run& run) {
 }
 
 template <class Tile>
-Split split_of(const Conv2dProblem& problem) {
-    const Geometry conv(problem.conv);
-    const int64_t columns = int64_t(conv.channels) * conv.R * conv.S + 1;
-    const int64_t tiles = ceil_div(columns, Tile::columns) * ceil_div(conv.filters, Tile::rows) * conv.groups;
+Split split_windows(const Conv2dProblem& problem) {
     const int64_t steps = 4 * problem.conv.N * problem.pool.P * problem.pool.Q;
-    return split_steps(tiles, Tile::Mma::fewer_blocks, steps, Tile::Mma::steps);
+    return split_of<typename Tile::Mma>({Geometry(problem.conv), Tile::columns, Tile::rows, steps});
 }
 
 template <class T, class Tile>
@@ -62,7 +59,7 @@ std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* works
     const WgradRows columns(conv, args);
     d.taps = columns.taps;
     d.weight_columns = columns.weights, d.columns = columns.all;
-    const Split split = split_of<Tile>(problem);
+    const Split split = split_windows<Tile>(problem);
     d.windows = conv.N * pool.P * pool.Q;
     d.windows_per_split = split.steps_per_split / 4;
     d.row_tiles = ceil_div(conv.filters, Tile::rows);
@@ -83,7 +80,7 @@ int wgrad_windows_splits(const Conv2dProblem& problem) {
     const bool tensor_cores = problem.dtype == DType::float16 || problem.dtype == DType::bfloat16 ||
                               (problem.dtype == DType::float32 && problem.tf32);
     if (!tensor_cores || !has_windows(problem) || filters <= 8 || filters % 8) return 0;
-    return with_windows_tile(problem, [&](auto, auto tile) { return split_of<decltype(tile)>(problem).splits; });
+    return with_windows_tile(problem, [&](auto, auto tile) { return split_windows<decltype(tile)>(problem).splits; });
 }
 
 bool wgrad_windows_takes(const Conv2dProblem& problem, const WgradArgs& args) {
