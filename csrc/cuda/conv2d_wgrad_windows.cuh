@@ -4,7 +4,7 @@
 //     dbias[k]       = sum over n, pp, qq of dy[n, k, pp, qq]
 //
 // over the windows (pp, qq) that are not dead, where (p, q) is the winner's place, which the code tells for each k. As
-// a product whose steps are all windows' four positions, the left side being zero but at the winner's:
+// a product:
 //
 //     rows     filters k of one group
 //     columns  taps (r, s, c) of it; and, if dbias is wanted, one more for which x is replaced by 1
@@ -13,67 +13,16 @@
 // The gradient of the convolution's output is in no memory, and each pooled gradient is read once.
 //
 //   a block   computes Tile::rows x Tile::columns sums of one split of the windows and writes them to the workspace,
-//             [split][k][column] (conv2d_wgrad_sum.cuh). It copies pooled gradients and codes, [window][filter], as
-//             they are, and x, [step][column], for a turn of the main loop while others are multiplied
-//   a warp    multiplies warp_rows x warp_columns by 128 bytes of steps in a turn, as conv2d_mma.cuh does
-//   a thread  needs of the left side, whichever product it is, whole windows: products may number steps as they like
-//             (slot()). So it reads a gradient and its code once and puts the gradient into the register that its
-//             winner has. Rows may be numbered at will, too: those of a thread are neighbouring filters (filter()),
-//             which it reads 16 bytes at a time.
-//
-// Of four neighbouring steps of a row at most one is not zero: sparse tensor cores (Tile::sparse) leave the others out.
-// Where the winner is among the four, or of TF32 the two, is what they call metadata.
+//             [split][k][column] (conv2d_wgrad_sum.cuh). Of a turn of the main loop it has pooled gradients and codes,
+//             as they are, and x in shared memory, while those of later turns are being copied
+//   a warp    multiplies them as conv2d_windows_mma.cuh has it, on tensor cores or sparse ones
+//   a thread  copies 16 bytes at a time: the same columns of x at all four positions of some windows
 #pragma once
 
-#include "conv2d_mma.cuh"
 #include "conv2d_views.cuh"
+#include "conv2d_windows_mma.cuh"
 
 namespace fastconv::cuda {
-
-template <class T_, int rows_, int columns_, int warp_rows_, int warp_columns_, bool sparse_>
-struct WindowsTile {
-    using T = T_;
-    using Mma = MmaTile<T, rows_, columns_, 128 / int(sizeof(T)), 3, warp_rows_, warp_columns_>;
-    static constexpr bool sparse = sparse_;
-    static constexpr int rows = rows_, columns = columns_, threads = Mma::threads, vector = Mma::vector;
-    static constexpr int windows = Mma::steps / 4;           // of a turn
-    static constexpr int together = sizeof(T) == 2 ? 8 : 4;  // in 64 bytes of steps, which are multiplied at once
-    static constexpr int filters = Mma::warp_rows / 8;       // of a thread
-    static constexpr int run = filters < Mma::vector ? filters : Mma::vector;  // of these, neighbours
-    static constexpr int gradient_bytes = windows * rows * int(sizeof(T)), code_bytes = windows * rows / 2;
-    static constexpr int stage = gradient_bytes + code_bytes + Mma::steps * columns * int(sizeof(T));
-    static constexpr int sum_bytes = rows * Mma::sum_stride * 4;
-    static constexpr int buffer = Mma::stages * stage > sum_bytes ? Mma::stages * stage : sum_bytes;
-
-    // A position's number among the steps. Products read them in this order, so that those of a window, as far as one
-    // product has them, are one thread's.
-    FASTCONV_DEVICE static int slot(int window, int position) {
-        if constexpr (sparse && sizeof(T) == 2) return window * 4 + position;
-        const int first = window / 4 * 16;
-        if constexpr (sizeof(T) == 4 && !sparse) return first + position * 4 + window % 4;
-        return first + position / 2 * 8 + window % 4 * 2 + position % 2;
-    }
-    // Filter number i of a lane, within its warp's rows.
-    FASTCONV_DEVICE static int filter(int lane, int i) { return (i / run * 8 + lane / 4) * run + i % run; }
-    // Where a gradient stands, in elements, and a code, in bytes. A warp reads those of four windows at once; chunks of
-    // eight filters are exchanged, so that the windows lie in different banks.
-    FASTCONV_DEVICE static int gradient_place(int window, int filter) {
-        constexpr int chunks = rows / vector, exchanged = chunks < 8 ? chunks : 8;
-        const int with = window / (8 / exchanged) % (exchanged / 2) * 2;
-        return window * rows + (filter / vector ^ with) * vector + filter % vector;
-    }
-    FASTCONV_DEVICE static int code_place(int window, int filter) {
-        const int with = rows == 128 ? window / 2 % 2 * 8 : 0;
-        return (window * (rows / 8) + (filter / 8 ^ with)) * 4 + filter % 8 / 2;
-    }
-};
-
-template <class T, bool sparse>
-struct WindowsTiles {
-    using wide = WindowsTile<T, 128, 128, 64, sizeof(T) == 4 ? 32 : 64, sparse>;
-    using middle = WindowsTile<T, 64, 128, 32, 64, sparse>;
-    using narrow = WindowsTile<T, 32, 128, 32, 32, sparse>;
-};
 
 template <class T>
 struct WgradWindowsParameters {
@@ -98,20 +47,10 @@ struct WgradWindowsBlock {
 
 template <class Tile>
 struct WgradWindowsMemory {
-    char* buffer;  // stages, afterwards the sums
+    WindowStages<Tile> stages;  // afterwards the sums
     WgradWindowsBlock* block;
     FASTCONV_HOST_DEVICE explicit WgradWindowsMemory(simt::Shared& shared)
-        : buffer(shared.take<char>(Tile::buffer)), block(shared.take<WgradWindowsBlock>(1)) {}
-    FASTCONV_DEVICE typename Tile::T* gradients(int stage) const {
-        return reinterpret_cast<typename Tile::T*>(buffer + stage * Tile::stage);
-    }
-    FASTCONV_DEVICE uint8_t* codes(int stage) const {
-        return reinterpret_cast<uint8_t*>(buffer + stage * Tile::stage + Tile::gradient_bytes);
-    }
-    FASTCONV_DEVICE typename Tile::T* x(int stage) const {
-        return reinterpret_cast<typename Tile::T*>(buffer + stage * Tile::stage + Tile::gradient_bytes +
-                                                   Tile::code_bytes);
-    }
+        : stages(shared), block(shared.take<WgradWindowsBlock>(1)) {}
 };
 
 // What a thread copies: of x, one chunk of columns for some windows; gradients and codes of neighbouring filters for
@@ -144,8 +83,8 @@ public:
     static constexpr int hop = XShare::apart;
 
     // Columns without a tap, ones for the bias and zeros, stay in all stages.
-    FASTCONV_DEVICE WindowCopies(const Parameters& d, const WgradWindowsBlock& block,
-                                 const WgradWindowsMemory<Tile>& memory, int first_window)
+    FASTCONV_DEVICE WindowCopies(const Parameters& d, const WgradWindowsBlock& block, const WindowStages<Tile>& stages,
+                                 int first_window)
         : window_(first_window), walker_(d.walk, first_window + XShare::window()) {
         const int filter = block.first_row + GradientShare::part() * vector;
         const int code_filter = block.first_row + CodeShare::part() * 8;
@@ -166,19 +105,19 @@ public:
             for (int v = 0; v < vector; ++v) ones[v] = T(column + v < d.columns ? 1.0f : 0.0f);
             for (int stage = 0; stage < Tile::Mma::stages; ++stage)
                 for (int step = XShare::window(); step < Tile::Mma::steps; step += XShare::apart)
-                    simt::store(memory.x(stage) + x_place(step), ones);
+                    simt::store(stages.x(stage) + x_place(step), ones);
         }
     }
 
     // The next turn's, to a stage; gradients are zero beyond the last window.
-    FASTCONV_DEVICE void copy(const Parameters& d, const WgradWindowsMemory<Tile>& memory, int stage) {
+    FASTCONV_DEVICE void copy(const Parameters& d, const WindowStages<Tile>& stages, int stage) {
         GradientShare::each([&](int window, int i) {
             simt::copy_async<vector>(
-                memory.gradients(stage) + Tile::gradient_place(window, GradientShare::part() * vector),
+                stages.gradients(stage) + Tile::gradient_place(window, GradientShare::part() * vector),
                 gradients_ + int64_t(i) * d.conv.K, has_filter_ && window_ + window < d.windows);
         });
         CodeShare::each([&](int window, int i) {
-            simt::copy_async<4>(memory.codes(stage) + Tile::code_place(window, CodeShare::part() * 8),
+            simt::copy_async<4>(stages.codes(stage) + Tile::code_place(window, CodeShare::part() * 8),
                                 codes_ + int64_t(i) * d.code_step, has_code_ && window_ + window < d.windows);
         });
         window_ += Tile::windows;
@@ -192,7 +131,7 @@ public:
                 Site site = first;
                 if (position / 2) site = site + d.below;
                 if (position % 2) site = site + d.right;
-                simt::copy_async<vector>(memory.x(stage) + x_place(Tile::slot(window, position)), d.x.at(site),
+                simt::copy_async<vector>(stages.x(stage) + x_place(Tile::slot(window, position)), d.x.at(site),
                                          d.x.inside(site));
             }
         });
@@ -211,187 +150,10 @@ private:
     bool has_filter_, has_code_, has_tap_;
 };
 
-// The sparse product of 16 rows x 8 columns x 64 bytes of steps.
-template <class T>
-struct SparseMma;
-template <>
-struct SparseMma<float> {
-    template <int selector>
-    FASTCONV_DEVICE static void add(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata) {
-        simt::mma_sp_tf32<selector>(d, a, b, metadata);
-    }
-};
-template <>
-struct SparseMma<simt::half> {
-    template <int selector>
-    FASTCONV_DEVICE static void add(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata) {
-        simt::mma_sp_fp16<selector>(d, a, b, metadata);
-    }
-};
-template <>
-struct SparseMma<simt::bfloat16> {
-    template <int selector>
-    FASTCONV_DEVICE static void add(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata) {
-        simt::mma_sp_bf16<selector>(d, a, b, metadata);
-    }
-};
-
-// The codes of 4 or 8 neighbouring filters, 4 bits each.
-template <int filters>
-FASTCONV_DEVICE uint32_t read_codes(const uint8_t* from) {
-    if constexpr (filters == 8) return simt::load<1>(reinterpret_cast<const uint32_t*>(from))[0];
-    else return simt::load<1>(reinterpret_cast<const uint16_t*>(from))[0];
-}
-
-// Deals out the metadata of sparse products. A lane knows the nibbles of its filters in one window or two: byte m of
-// a word has those of both its rows in product m. A product wants them from lanes 2 * selector, of the first four
-// windows, and the next lane, of the others, in one word: nibbles of one row in four windows, then of the other.
-class Metadata {
-public:
-    FASTCONV_DEVICE Metadata() : order_(0x6240) {  // of bytes, see below: from lanes t, t ^ 1, t ^ 2, t ^ 3
-        if (simt::lane() & 1) order_ = (order_ & 0x0f0f) << 4 | (order_ >> 4 & 0x0f0f);
-        if (simt::lane() & 2) order_ = (order_ & 0x00ff) << 8 | order_ >> 8;
-    }
-    // words[i]: of product 2 * i for selector 0 and of the next for selector 1.
-    template <int count>
-    FASTCONV_DEVICE void deal_out(uint32_t (&words)[count], uint32_t first, uint32_t second) const {
-        const bool upper = simt::lane() & 2, odd = simt::lane() & 1;
-        const uint32_t even_products = simt::permute(first, second, 0x6420);
-        const uint32_t odd_products = simt::permute(first, second, 0x7531);
-        const uint32_t kept = upper ? odd_products : even_products;
-        const uint32_t got = simt::shuffle_xor(upper ? even_products : odd_products, 2);
-        const uint32_t firsts = simt::permute(kept, got, 0x5410), seconds = simt::permute(kept, got, 0x7632);
-        const uint32_t mine = odd ? seconds : firsts, neighbours = simt::shuffle_xor(odd ? firsts : seconds, 1);
-        FASTCONV_UNROLL
-        for (int i = 0; i < count; ++i) {
-            const uint32_t bytes = simt::permute(mine, neighbours, order_ + 0x1111u * unsigned(i));
-            const uint32_t low = bytes & 0x0f0f0f0f, high = bytes >> 4 & 0x0f0f0f0f;
-            words[i] = simt::permute(low | low >> 4, high | high >> 4, 0x6420);
-        }
-    }
-
-private:
-    uint32_t order_;
-};
-
-// The left side of the products of Tile::together windows.
-template <class Tile>
-class WindowOperand {
-    using T = typename Tile::T;
-    static constexpr bool sparse = Tile::sparse, small = sizeof(T) == 2;
-    static constexpr int high = Tile::Mma::warp_rows / 16, halves = Tile::together / 4;
-
-public:
-    uint32_t a[sparse ? 1 : 2][high][4];  // a sparse product has all of the steps, another one half of them
-    uint32_t metadata[high / 2];
-
-    // From a stage, beginning at a window.
-    FASTCONV_DEVICE void read(const T* gradients, const uint8_t* codes, int first_window, const Metadata& dealer) {
-        uint32_t nibbles[halves];
-        FASTCONV_UNROLL
-        for (int half = 0; half < halves; ++half) {
-            const int window = first_window + half * 4 + simt::lane() % 4;
-            uint32_t winners = 0;
-            FASTCONV_UNROLL
-            for (int i = 0; i < Tile::filters; i += Tile::run) {
-                const int filter = Sums<typename Tile::Mma>::first_row() + Tile::filter(simt::lane(), i);
-                const uint32_t codes_of_run = read_codes<Tile::run>(codes + Tile::code_place(window, filter));
-                put_run(half, i, gradients + Tile::gradient_place(window, filter), codes_of_run);
-                winners |= codes_of_run << 4 * i;
-            }
-            // Which two of four neighbours a register holds, 0 and 1 or 2 and 3. Of TF32, which of two, 0 or 1.
-            nibbles[half] = 0x44444444 + ((small ? winners >> 1 : winners) & 0x11111111) * 10;
-        }
-        if constexpr (sparse) dealer.deal_out(metadata, nibbles[0], nibbles[halves - 1]);
-    }
-
-private:
-    // Puts gradients of filters from number `first` of the lane's on where their winners are; dead ones are nowhere.
-    FASTCONV_DEVICE void put_run(int half, int first, const T* gradients, uint32_t winners) {
-        if constexpr (small) {
-            const auto pairs = simt::load<Tile::run / 2>(reinterpret_cast<const uint32_t*>(gradients));
-            FASTCONV_UNROLL
-            for (int v = 0; v < Tile::run; ++v) {
-                const uint32_t gradient = v % 2 ? pairs[v / 2] >> 16 : pairs[v / 2] & 0xffff;
-                const uint32_t bits = v == 0 ? winners << 4 : winners >> (4 * v - 4);  // 16 a position
-                put_small(half, (first + v) / 2, v % 2, gradient, bits & 0xf0);
-            }
-        } else {
-            const auto values = simt::load<Tile::run>(gradients);
-            FASTCONV_UNROLL
-            for (int v = 0; v < Tile::run; ++v)
-                put_large((first + v) / 2, v % 2, simt::to_tf32(values[v]), winners >> 4 * v & 15);
-        }
-    }
-    FASTCONV_DEVICE void put_small(int half, int m, int row, uint32_t gradient, uint32_t bits) {
-        if constexpr (sparse) {
-            a[0][m][row + 2 * half] = simt::shift_left(gradient, bits & 0xd0);
-        } else {
-            const uint64_t window = simt::shift_left(uint64_t(gradient), bits);
-            a[half][m][row] = uint32_t(window);
-            a[half][m][row + 2] = uint32_t(window >> 32);
-        }
-    }
-    FASTCONV_DEVICE void put_large(int m, int row, uint32_t gradient, uint32_t winner) {
-        FASTCONV_UNROLL
-        for (int position = 0; position < 4; position += sparse ? 2 : 1) {
-            uint32_t& to = sparse ? a[0][m][row + position] : a[position / 2][m][row + position % 2 * 2];
-            to = (sparse ? winner & ~1u : winner) == unsigned(position) ? gradient : 0;
-        }
-    }
-};
-
-// The right side of these products: four chunks of steps of eight columns.
-template <class Tile>
-FASTCONV_DEVICE void read_columns(uint32_t (&to)[4], const typename Tile::T* x, int column, int step) {
-    const auto place = [](int step, int column) {
-        return Tile::Mma::template place<true, Tile::columns>(step, column);
-    };
-    if constexpr (sizeof(typename Tile::T) == 2) {
-        simt::ldmatrix_x4_trans(to, x + place(step + simt::lane(), column));
-    } else {  // ldmatrix transposes elements of 16 bits only
-        FASTCONV_UNROLL
-        for (int i = 0; i < 4; ++i)
-            to[i] = simt::float_bits(x[place(step + i * 4 + simt::lane() % 4, column + simt::lane() / 4)]);
-    }
-    Mma<typename Tile::T>::round(to);
-}
-
-// One turn of the main loop.
-template <class Tile>
-FASTCONV_DEVICE void add_windows(Sums<typename Tile::Mma>& sums, const WgradWindowsMemory<Tile>& memory, int stage,
-                                 const Metadata& dealer) {
-    using T = typename Tile::T;
-    using MmaSums = Sums<typename Tile::Mma>;
-    FASTCONV_UNROLL
-    for (int first = 0; first < Tile::windows; first += Tile::together) {
-        WindowOperand<Tile> left;
-        left.read(memory.gradients(stage), memory.codes(stage), first, dealer);
-        FASTCONV_UNROLL
-        for (int n = 0; n < MmaSums::wide; ++n) {
-            uint32_t right[4];
-            read_columns<Tile>(right, memory.x(stage), MmaSums::first_column() + n * 8, 4 * first);
-            FASTCONV_UNROLL
-            for (int m = 0; m < MmaSums::high; ++m) {
-                float (&sum)[4] = sums.value[m][n];
-                if constexpr (!Tile::sparse) {
-                    const uint32_t first_half[2] = {right[0], right[1]}, second_half[2] = {right[2], right[3]};
-                    Mma<T>::add(sum, left.a[0][m], first_half);
-                    Mma<T>::add(sum, left.a[1][m], second_half);
-                } else if (m % 2) {
-                    SparseMma<T>::template add<1>(sum, left.a[0][m], right, left.metadata[m / 2]);
-                } else {
-                    SparseMma<T>::template add<0>(sum, left.a[0][m], right, left.metadata[m / 2]);
-                }
-            }
-        }
-    }
-}
-
 template <class T, class Tile>
 FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::Mma::fewer_blocks)
 conv2d_wgrad_windows_kernel(const WgradWindowsParameters<T> d) {
-    constexpr int stages = Tile::Mma::stages, ahead = stages - 1;
+    constexpr int ahead = Tile::Mma::stages - 1;
     simt::Shared shared = simt::block_shared();
     const WgradWindowsMemory<Tile> memory(shared);
     WgradWindowsBlock& block = *memory.block;
@@ -407,9 +169,9 @@ conv2d_wgrad_windows_kernel(const WgradWindowsParameters<T> d) {
 
     const int first_window = block.split * d.windows_per_split;
     const int turns = ceil_div(least(d.windows - first_window, d.windows_per_split), Tile::windows);
-    WindowCopies<Tile> copies(d, block, memory, first_window);
+    WindowCopies<Tile> copies(d, block, memory.stages, first_window);
     const auto copy = [&](bool wanted, int stage) {
-        if (wanted) copies.copy(d, memory, stage);
+        if (wanted) copies.copy(d, memory.stages, stage);
         simt::copy_commit();  // without copies too: a turn is a group
     };
     const Metadata dealer;
@@ -423,14 +185,14 @@ conv2d_wgrad_windows_kernel(const WgradWindowsParameters<T> d) {
         simt::copy_wait<ahead - 1>();
         simt::sync();  // all have the turn's copies, and all are done with the stage that the next ones go to
         copy(turn + ahead < turns, free);
-        add_windows(sums, memory, full, dealer);
+        add_windows(sums, memory.stages, full, dealer);
         full = full == ahead ? 0 : full + 1;
         free = free == ahead ? 0 : free + 1;
     }
     simt::copy_wait<0>();
     simt::sync();
 
-    float* const buffer = reinterpret_cast<float*>(memory.buffer);
+    float* const buffer = memory.stages.sums();
     sums.store(buffer, [](int) { return 0.0f; });
     simt::sync();
     const int filters = d.conv.filters - block.first_row, columns = d.columns - block.first_column;
