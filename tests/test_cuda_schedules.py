@@ -40,6 +40,13 @@ CONVOLUTIONS = {
     "tf32, pool, planes": "mma128x128 mb1ic5ih9iw8oc70kh3kw3ph1pw1_pool2x2s3x2p1x1d2x1c1_tf32_nchw",
     "tf32, planes": "mma128x64 mb1ic5ih6iw11oc34kh3kw3ph1pw1_tf32_nchw",
     "passes in 16 bits": "mma128x32 mb1ic2ih13iw12oc9kh3kw3_pool13x11s9x9p3x3d1x1c0_bf16_nchw",
+    # wgrad by windows: more turns than stages, splits, columns without a tap.
+    "windows": "windows mb1ic8ih18iw16oc24kh2kw2_pool2x2s2x2p0x0d1x1c0_bf16_nhwc",
+    "windows, two splits": "windows mb2ic8ih12iw12oc40kh1kw1_pool2x2s2x2p0x0d1x1c0_tf32_nhwc",
+    "windows, wide": "windows mb1ic8ih7iw9oc72kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f16_nhwc",
+    "sparse": "sparse_windows mb1ic8ih18iw16oc40kh2kw2_pool2x2s2x2p0x0d1x1c0_tf32_nhwc",
+    "sparse, two splits": "sparse_windows mb2ic8ih12iw12oc16kh1kw1_pool2x2s2x2p0x0d1x1c0_f16_nhwc",
+    "sparse, wide": "sparse_windows mb1ic8ih7iw9oc72kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_bf16_nhwc",
 }
 
 

@@ -84,6 +84,16 @@ def test_no_bank_conflicts_on_tensor_cores(direction, after, dtype, layout, tile
     assert not [w for w in worse if "conv2d_gemm" not in w["line"] or w["cost"] > 1.04 * w["least"]]
 
 
+@pytest.mark.parametrize("filters", [128, 64, 32])  # of the wide, the middle and the narrow tile
+@pytest.mark.parametrize("dtype", ["f16", "tf32"])
+@pytest.mark.parametrize("variant", ["windows", "sparse_windows"])
+def test_no_bank_conflicts_of_windows(variant, dtype, filters):
+    counters = count(variant, "wgrad", "pool", filters, 40, dtype, "nhwc")
+    lines = [line for line in counters if line["space"] == "shared"]
+    assert sum(line["accesses"] for line in lines if "windows" in line["line"]) > 200
+    assert not [line for line in lines if line["cost"] > line["least"]]
+
+
 class Known(NamedTuple):
     """More sectors than the bytes fill, known and accepted."""
 

@@ -2,50 +2,15 @@
 
 #include <algorithm>
 
-#include "conv2d_launch.h"
+#include "conv2d_wgrad.h"
 
 namespace fastconv::cuda {
 
 namespace {
 
-// How the sums are cut.
-struct Split {
-    int splits, steps_per_split;
-};
-
 template <class Tile>
-Split split_in(const Geometry& conv, int64_t splits) {
-    const int64_t steps = int64_t(conv.N) * conv.P * conv.Q;
-    if (splits < 2) return {1, int(steps)};
-    const int64_t each = ceil_div(ceil_div(steps, splits), Tile::steps) * Tile::steps;
-    return {int(ceil_div(steps, each)), int(each)};
-}
-
-// The second pass reads what the splits have written. Rows include the bias, wanted or not.
-template <class Tile>
-Work work_of(const Geometry& conv, const Split& split, bool vectors) {
-    const int64_t rows = int64_t(conv.channels) * conv.R * conv.S + 1;
-    const int64_t tiles = ceil_div(rows, Tile::rows) * ceil_div(conv.filters, Tile::columns) * conv.groups;
-    const double sums = double(rows) * conv.K * split.splits;
-    return {tiles * split.splits, double(split.steps_per_split), vectors, 2 * sums * sizeof(typename Tile::Acc)};
-}
-
-// By the geometry alone: as many splits as run at once, or a part of them where that costs less.
-template <class Tile>
-Split split_of(const Geometry& conv) {
-    constexpr int64_t least_steps = 128;
-    const int64_t steps = int64_t(conv.N) * conv.P * conv.Q;
-    const int64_t tiles = work_of<Tile>(conv, split_in<Tile>(conv, 1), true).blocks;
-    int64_t splits = ceil_div(int64_t(multiprocessors) * Tile::fewer_blocks, tiles);
-    if (splits > steps / least_steps) splits = steps / least_steps;
-    Split best = split_in<Tile>(conv, splits);
-    double fewest = cycles_of<Tile>(work_of<Tile>(conv, best, true));
-    for (splits = splits * 3 / 4; splits > 0; splits = splits * 3 / 4) {
-        const Split split = split_in<Tile>(conv, splits);
-        const double cycles = cycles_of<Tile>(work_of<Tile>(conv, split, true));
-        if (cycles < fewest) best = split, fewest = cycles;
-    }
-    return best;
+WgradSize size_of(const Geometry& conv) {
+    return {conv, Tile::rows, Tile::columns, int64_t(conv.N) * conv.P * conv.Q};
 }
 
 // Whether both operands can be read by vectors.
@@ -59,7 +24,8 @@ template <class Tile>
 Work work(const Conv2dProblem& problem, bool channels_inside) {
     const Geometry conv(problem.conv);
     const bool vectors = channels_inside && conv.channels % Tile::vector == 0 && conv.filters % Tile::vector == 0;
-    return work_of<Tile>(conv, split_of<Tile>(conv), vectors);
+    const WgradSize size = size_of<Tile>(conv);
+    return work_of<Tile>(size, split_of<Tile>(size), vectors);
 }
 
 template <class T, class Tile, int lanes>
@@ -74,11 +40,11 @@ std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* works
     d.partial = static_cast<Acc*>(workspace);
     d.x_strides = Strides(args.x), d.dy_strides = Strides(args.dy);
     d.pixels = Pixels(conv.P, conv.Q);
-    d.taps = Taps(conv.channels, conv.R, conv.S, channels_last(args.x) || channels_last(args.dw));
-    d.weight_rows = args.dw.data ? conv.channels * conv.R * conv.S : 0;
-    d.rows = d.weight_rows + (args.dbias.data ? 1 : 0);
+    const WgradRows rows(conv, args);
+    d.taps = rows.taps;
+    d.weight_rows = rows.weights, d.rows = rows.all;
     d.steps = conv.N * conv.P * conv.Q;
-    const Split split = split_of<Tile>(conv);
+    const Split split = split_of<Tile>(size_of<Tile>(conv));
     d.steps_per_split = split.steps_per_split;
     d.row_tiles = ceil_div(d.rows, Tile::rows);
     d.column_tiles = ceil_div(conv.filters, Tile::columns);
@@ -101,28 +67,19 @@ std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* works
                                Tile::columns);
     }
 
-    WgradSumParameters<T> sum;
-    sum.partial = d.partial;
-    sum.dw = static_cast<T*>(args.dw.data), sum.dbias = static_cast<T*>(args.dbias.data);
-    sum.strides = Strides(args.dw);
-    sum.dbias_stride = args.dbias.stride[0];
-    sum.rows = Divider(d.rows);
-    sum.taps = d.taps;
-    sum.weight_rows = d.weight_rows;
-    sum.splits = split.splits;
-    const int64_t count = int64_t(conv.K) * d.rows;
     const int64_t tiles = int64_t(d.row_tiles) * d.column_tiles * conv.groups;
-    const std::string refused =
-        refuse({{"the number of weights", count}, {"the number of tiles", tiles}}, most_counted);
+    const std::string refused = refuse_wgrad(conv, rows, tiles, split.splits);
     if (!refused.empty()) return refused;
-    sum.count = int(count);
-    const std::string too_many = refuse({{"the number of blocks", tiles * split.splits}}, most_counted);
-    if (!too_many.empty()) return too_many;
     const std::string error = simt::launch(conv2d_wgrad_kernel<T, Tile, lanes>, {int(tiles * split.splits)},
                                            Tile::threads, shared_bytes<WgradMemory<Tile>>(), stream, d);
     if (!error.empty()) return error;
-    return simt::launch(conv2d_wgrad_sum_kernel<T>, {ceil_div(sum.count, 32)}, wgrad_sum_threads,
-                        shared_bytes<WgradSumMemory<T>>(), stream, sum);
+    return conv2d_wgrad_sum(problem, args, workspace, split.splits, stream);
+}
+
+// The problem for which a tile is chosen where not windows but tiles take it.
+Conv2dProblem by_tile(Conv2dProblem problem) {
+    if (problem.variant == windows_variant || problem.variant == sparse_variant) problem.variant = "";
+    return problem;
 }
 
 }  // namespace
@@ -133,6 +90,10 @@ std::vector<std::string> conv2d_wgrad_variants(const Conv2dProblem& problem) {
         names = tile_names<decltype(type)>(problem, [&](auto tile) { return work<decltype(tile)>(problem, true); });
         return std::string();
     });
+    if (wgrad_windows_splits(problem)) {
+        names.insert(names.begin(), std::string(windows_variant));
+        names.emplace_back(sparse_variant);
+    }
     return names;
 }
 
@@ -140,13 +101,13 @@ size_t conv2d_wgrad_workspace(const Conv2dProblem& problem) {
     const Conv2d& c = problem.conv;
     if (c.K == 0 || !refuse(problem).empty()) return 0;
     const Geometry conv(c);
-    int splits = 0;
+    int splits = wgrad_windows_splits(problem);
     with_type(problem.dtype, [&](auto type) {
         for (const bool channels_inside : {false, true}) {  // the memory formats are not known here
             with_tile<decltype(type)>(
-                problem, [&](auto tile) { return work<decltype(tile)>(problem, channels_inside); },
+                by_tile(problem), [&](auto tile) { return work<decltype(tile)>(problem, channels_inside); },
                 [&](auto tile) {
-                    splits = std::max(splits, split_of<decltype(tile)>(conv).splits);
+                    splits = std::max(splits, split_of<decltype(tile)>(size_of<decltype(tile)>(conv)).splits);
                     return std::string();
                 });
         }
@@ -162,12 +123,13 @@ std::string conv2d_wgrad(const Conv2dProblem& problem, const WgradArgs& args, vo
     const Conv2d& conv = problem.conv;
     const bool weights = args.dw.data && conv.C * conv.R * conv.S > 0;
     if (conv.K == 0 || (!weights && !args.dbias.data)) return "";
+    if (wgrad_windows_takes(problem, args)) return conv2d_wgrad_windows(problem, args, workspace, stream);
     return with_type(problem.dtype, [&](auto type) {
         using T = decltype(type);
         const bool vectors = by_vectors(problem, args, 16 / int(sizeof(T)), sizeof(T));
         const bool channels_inside = channels_last(args.x) && channels_last(args.dy);
         return with_tile<T>(
-            problem, [&](auto tile) { return work<decltype(tile)>(problem, channels_inside); },
+            by_tile(problem), [&](auto tile) { return work<decltype(tile)>(problem, channels_inside); },
             [&](auto tile) {
                 using Tile = decltype(tile);
                 constexpr int by_elements = Lanes::lines | Lanes::steps, any = by_elements | Lanes::line_vectors;

@@ -45,33 +45,24 @@ void ldmatrix_all(const void* const (&in)[warp_size], void* const (&out)[warp_si
 
 struct MmaIn {
     const uint32_t *a, *b;
+    uint32_t metadata = 0;  // of mma_sp
+    int selector = 0;
 };
 
 float bf16_value(uint32_t bits) { return simt::bits_float((bits & 0xffffu) << 16); }
 float fp16_value(uint32_t bits) { return simt::half_value(uint16_t(bits)); }
 float tf32_value(uint32_t bits) { return simt::bits_float(bits & 0xffffe000u); }  // the hardware ignores the rest
 
+template <int depth>
+struct MmaOperands {
+    float a[16][depth], b[depth][8];
+};
+
 // d (16 x 8) += a (16 x depth) * b (depth x 8). The sum over the depth is taken in double: tensor cores
 // keep more bits than float inside one product, how many is not documented.
-template <int depth, class Value>
-void mma_all(Value value, const void* const (&in)[warp_size], void* const (&out)[warp_size]) {
-    constexpr int per_register = depth == 8 ? 1 : 2;
-    float a[16][depth], b[depth][8];
-    for (int lane = 0; lane < warp_size; ++lane) {
-        const MmaIn& fragment = *static_cast<const MmaIn*>(in[lane]);
-        const int group = lane / 4, within = lane % 4;
-        for (int half = 0; half < per_register; ++half) {
-            const int shift = 16 * half;
-            for (int r = 0; r < 4; ++r) {
-                const int row = group + 8 * (r % 2), k = within * per_register + half + depth / 2 * (r / 2);
-                a[row][k] = value(fragment.a[r] >> shift);
-            }
-            for (int r = 0; r < 2; ++r) {
-                const int k = within * per_register + half + depth / 2 * r;
-                b[k][group] = value(fragment.b[r] >> shift);
-            }
-        }
-    }
+template <int depth>
+void add_products(const MmaOperands<depth>& operands, void* const (&out)[warp_size]) {
+    const auto& [a, b] = operands;
     for (int lane = 0; lane < warp_size; ++lane)
         for (int r = 0; r < 4; ++r) {
             const int row = lane / 4 + 8 * (r / 2), column = 2 * (lane % 4) + r % 2;
@@ -82,14 +73,72 @@ void mma_all(Value value, const void* const (&in)[warp_size], void* const (&out)
         }
 }
 
+// `per_register`: elements in one, neighbours along the depth.
+template <int depth, int per_register, class Value>
+void mma_all(Value value, const void* const (&in)[warp_size], void* const (&out)[warp_size]) {
+    MmaOperands<depth> operands;
+    for (int lane = 0; lane < warp_size; ++lane) {
+        const MmaIn& fragment = *static_cast<const MmaIn*>(in[lane]);
+        const int group = lane / 4, within = lane % 4;
+        for (int half = 0; half < per_register; ++half) {
+            const int shift = 16 * half;
+            for (int r = 0; r < 4; ++r) {
+                const int row = group + 8 * (r % 2), k = within * per_register + half + depth / 2 * (r / 2);
+                operands.a[row][k] = value(fragment.a[r] >> shift);
+            }
+            for (int r = 0; r < 2; ++r) {
+                const int k = within * per_register + half + depth / 2 * r;
+                operands.b[k][group] = value(fragment.b[r] >> shift);
+            }
+        }
+    }
+    add_products(operands, out);
+}
+
+// A register of a holds what is kept of a chunk of neighbours along the depth, and there are 8 chunks.
+template <int depth, int per_register, class Value>
+void mma_sp_all(Value value, const void* const (&in)[warp_size], void* const (&out)[warp_size]) {
+    constexpr int chunk = depth / 8;
+    MmaOperands<depth> operands{};
+    for (int lane = 0; lane < warp_size; ++lane) {
+        const MmaIn& fragment = *static_cast<const MmaIn*>(in[lane]);
+        const int group = lane / 4, within = lane % 4;
+        for (int r = 0; r < 4; ++r) {
+            const int row = group + 8 * (r % 2), at = within + 4 * (r / 2);
+            const MmaIn& other = *static_cast<const MmaIn*>(in[4 * group + 2 * fragment.selector + at / 4]);
+            const uint32_t nibble = other.metadata >> (16 * (row / 8) + 4 * (at % 4)) & 15;
+            float* const to = operands.a[row] + chunk * at;
+            if (per_register == 1) {
+                to[nibble >> 3] = value(fragment.a[r]);
+            } else {
+                to[nibble & 3] = value(fragment.a[r]);
+                to[nibble >> 2] = value(fragment.a[r] >> 16);
+            }
+        }
+        for (int r = 0; r < 4; ++r)
+            for (int half = 0; half < per_register; ++half)
+                operands.b[(within + 4 * r) * per_register + half][group] = value(fragment.b[r] >> 16 * half);
+    }
+    add_products(operands, out);
+}
+
 void mma_tf32_all(const void* const (&in)[warp_size], void* const (&out)[warp_size]) {
-    mma_all<8>(tf32_value, in, out);
+    mma_all<8, 1>(tf32_value, in, out);
 }
 void mma_bf16_all(const void* const (&in)[warp_size], void* const (&out)[warp_size]) {
-    mma_all<16>(bf16_value, in, out);
+    mma_all<16, 2>(bf16_value, in, out);
 }
 void mma_fp16_all(const void* const (&in)[warp_size], void* const (&out)[warp_size]) {
-    mma_all<16>(fp16_value, in, out);
+    mma_all<16, 2>(fp16_value, in, out);
+}
+void mma_sp_tf32_all(const void* const (&in)[warp_size], void* const (&out)[warp_size]) {
+    mma_sp_all<16, 1>(tf32_value, in, out);
+}
+void mma_sp_bf16_all(const void* const (&in)[warp_size], void* const (&out)[warp_size]) {
+    mma_sp_all<32, 2>(bf16_value, in, out);
+}
+void mma_sp_fp16_all(const void* const (&in)[warp_size], void* const (&out)[warp_size]) {
+    mma_sp_all<32, 2>(fp16_value, in, out);
 }
 
 }  // namespace
@@ -123,6 +172,21 @@ void mma(Mma type, float* d, const uint32_t* a, const uint32_t* b, Where where) 
     if (type == Mma::tf32) warp_collective("mma_tf32", mma_tf32_all, &in, d, where);
     else if (type == Mma::bf16) warp_collective("mma_bf16", mma_bf16_all, &in, d, where);
     else warp_collective("mma_fp16", mma_fp16_all, &in, d, where);
+}
+
+void mma_sp(Mma type, float* d, const uint32_t* a, const uint32_t* b, uint32_t metadata, int selector, Where where) {
+    const int lane = running.current->index % warp_size;
+    if (lane % 4 / 2 == selector) {  // whose metadata counts
+        for (int bit = 0; bit < 32; bit += 4) {
+            const uint32_t nibble = metadata >> bit & 15;
+            if (type == Mma::tf32 ? nibble != 0x4 && nibble != 0xe : (nibble & 3) >= nibble >> 2)
+                fail(prefix(where) + "mma_sp's metadata " + std::to_string(nibble) + " are not in order");
+        }
+    }
+    const MmaIn in{a, b, metadata, selector};
+    if (type == Mma::tf32) warp_collective("mma_sp_tf32", mma_sp_tf32_all, &in, d, where);
+    else if (type == Mma::bf16) warp_collective("mma_sp_bf16", mma_sp_bf16_all, &in, d, where);
+    else warp_collective("mma_sp_fp16", mma_sp_fp16_all, &in, d, where);
 }
 
 }  // namespace fastconv::emulator

@@ -41,6 +41,7 @@ void copy_wait(int pending);
 void ldmatrix(const char* name, uint32_t* d, const void* row, int matrices, bool trans, Where where);
 enum class Mma { tf32, bf16, fp16 };
 void mma(Mma type, float* d, const uint32_t* a, const uint32_t* b, Where where);
+void mma_sp(Mma type, float* d, const uint32_t* a, const uint32_t* b, uint32_t metadata, int selector, Where where);
 
 // Notes which kernel the last launch ran and how much shared memory it took, for take_launches() of counters.h.
 void count_launch(const void* kernel, int threads);

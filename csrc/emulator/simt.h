@@ -100,6 +100,17 @@ void copy_wait() {
     emulator::copy_wait(pending);
 }
 
+// --- bits -------------------------------------------------------------------------------------------
+
+inline uint32_t shift_left(uint32_t value, uint32_t by) { return by < 32 ? value << by : 0; }
+inline uint64_t shift_left(uint64_t value, uint32_t by) { return by < 64 ? value << by : 0; }
+inline uint32_t permute(uint32_t a, uint32_t b, uint32_t order) {
+    const uint64_t bytes = uint64_t(b) << 32 | a;
+    uint32_t result = 0;
+    for (int i = 0; i < 4; ++i) result |= uint32_t(bytes >> 8 * (order >> 4 * i & 7) & 255) << 8 * i;
+    return result;
+}
+
 // --- tensor cores -----------------------------------------------------------------------------------
 
 inline void ldmatrix_x4(uint32_t (&d)[4], const void* row, Where where = here()) {
@@ -130,6 +141,22 @@ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[
 }
 inline void mma_fp16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Where where = here()) {
     emulator::mma(emulator::Mma::fp16, d, a, b, where);
+}
+
+template <int selector>
+void mma_sp_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata,
+                 Where where = here()) {
+    emulator::mma_sp(emulator::Mma::tf32, d, a, b, metadata, selector, where);
+}
+template <int selector>
+void mma_sp_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata,
+                 Where where = here()) {
+    emulator::mma_sp(emulator::Mma::bf16, d, a, b, metadata, selector, where);
+}
+template <int selector>
+void mma_sp_fp16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata,
+                 Where where = here()) {
+    emulator::mma_sp(emulator::Mma::fp16, d, a, b, metadata, selector, where);
 }
 
 // --- launch -----------------------------------------------------------------------------------------

@@ -100,6 +100,22 @@ FASTCONV_DEVICE void copy_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
 }
 
+// --- bits -------------------------------------------------------------------------------------------
+
+// 0 where by all bits or more.
+FASTCONV_DEVICE uint32_t shift_left(uint32_t value, uint32_t by) {
+    uint32_t result;
+    asm("shl.b32 %0, %1, %2;" : "=r"(result) : "r"(value), "r"(by));
+    return result;
+}
+FASTCONV_DEVICE uint64_t shift_left(uint64_t value, uint32_t by) {
+    uint64_t result;
+    asm("shl.b64 %0, %1, %2;" : "=l"(result) : "l"(value), "r"(by));
+    return result;
+}
+// Byte i of the result is that of b:a, a having the lower four, whose number is nibble i of `order`, 0 to 7.
+FASTCONV_DEVICE uint32_t permute(uint32_t a, uint32_t b, uint32_t order) { return __byte_perm(a, b, order); }
+
 // --- tensor cores -----------------------------------------------------------------------------------
 
 FASTCONV_DEVICE void ldmatrix_x4(uint32_t (&d)[4], const void* row) {
@@ -153,6 +169,37 @@ FASTCONV_DEVICE void mma_fp16(float (&d)[4], const uint32_t (&a)[4], const uint3
         "{%0, %1, %2, %3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// a is 16 x 32 or, of tf32, 16 x 16 elements of which half are kept: of four neighbours two, of tf32's two one. Nibble
+// (row, chunk of neighbours) of the metadata says which, 0x4 and 0xe of tf32's. It is the lanes' 4 * (row % 8) +
+// 2 * selector + chunk / 4, at bits 16 * (row / 8) + 4 * (chunk % 4).
+template <int selector>
+FASTCONV_DEVICE void mma_sp_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata) {
+    asm volatile(
+        "mma.sp::ordered_metadata.sync.aligned.m16n8k16.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, "
+        "{%4, %5, %6, %7}, {%8, %9, %10, %11}, {%0, %1, %2, %3}, %12, %13;"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]), "r"(metadata),
+          "n"(selector));
+}
+template <int selector>
+FASTCONV_DEVICE void mma_sp_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata) {
+    asm volatile(
+        "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
+        "{%4, %5, %6, %7}, {%8, %9, %10, %11}, {%0, %1, %2, %3}, %12, %13;"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]), "r"(metadata),
+          "n"(selector));
+}
+template <int selector>
+FASTCONV_DEVICE void mma_sp_fp16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata) {
+    asm volatile(
+        "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, "
+        "{%4, %5, %6, %7}, {%8, %9, %10, %11}, {%0, %1, %2, %3}, %12, %13;"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(b[2]), "r"(b[3]), "r"(metadata),
+          "n"(selector));
 }
 
 // --- launch -----------------------------------------------------------------------------------------

@@ -9,9 +9,11 @@
 //   sync() sync_warp()                                          barriers
 //   shuffle(v, lane) shuffle_xor(v, mask) shuffle_down(v, n) ballot(bool)   all 32 lanes take part
 //   load<N>(p) store(p, pack)                                   N elements at once
+//   shift_left(bits, by) permute(a, b, order)                   by any number; any four bytes of two words
 //   copy_async<N>(shared, global, valid) copy_commit() copy_wait<pending groups>()
 //   ldmatrix_x4 ldmatrix_x4_trans ldmatrix_x2 ldmatrix_x2_trans
 //   mma_tf32 mma_bf16 mma_fp16, to_tf32                         d += a * b in float
+//   mma_sp_tf32 mma_sp_bf16 mma_sp_fp16 <selector>              the same, half of a's elements zero and left out
 //   launch(kernel, grid, threads, shared bytes, stream, arguments...)
 #pragma once
 

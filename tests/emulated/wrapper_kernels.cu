@@ -32,6 +32,15 @@ FASTCONV_KERNEL index_kernel(int* out) {
     for (int i = 0; i < 10; ++i) to[i] = values[i];
 }
 
+FASTCONV_KERNEL bits_kernel(const uint32_t* a, const uint32_t* b, const uint32_t* by, uint32_t* out) {
+    const int t = simt::thread();
+    const uint64_t shifted = simt::shift_left(uint64_t(b[t]) << 32 | a[t], by[t]);
+    out[t * 4] = simt::shift_left(a[t], by[t]);
+    out[t * 4 + 1] = uint32_t(shifted);
+    out[t * 4 + 2] = uint32_t(shifted >> 32);
+    out[t * 4 + 3] = simt::permute(a[t], b[t], by[t]);
+}
+
 struct Rows {
     uint16_t* rows;
     FASTCONV_HOST_DEVICE explicit Rows(simt::Shared& shared) : rows(shared.take<uint16_t>(256)) {}
@@ -64,6 +73,19 @@ FASTCONV_KERNEL mma_kernel(const uint32_t* a, const uint32_t* b, const float* c,
     if constexpr (type == 0) simt::mma_tf32(sum, a_lane, b_lane);
     else if constexpr (type == 1) simt::mma_bf16(sum, a_lane, b_lane);
     else simt::mma_fp16(sum, a_lane, b_lane);
+    for (int i = 0; i < 4; ++i) d[t * 4 + i] = sum[i];
+}
+
+template <int type, int selector>
+FASTCONV_KERNEL mma_sp_kernel(const uint32_t* a, const uint32_t* b, const uint32_t* metadata, const float* c,
+                              float* d) {
+    const int t = simt::thread();
+    const uint32_t a_lane[4] = {a[t * 4], a[t * 4 + 1], a[t * 4 + 2], a[t * 4 + 3]};
+    const uint32_t b_lane[4] = {b[t * 4], b[t * 4 + 1], b[t * 4 + 2], b[t * 4 + 3]};
+    float sum[4] = {c[t * 4], c[t * 4 + 1], c[t * 4 + 2], c[t * 4 + 3]};
+    if constexpr (type == 0) simt::mma_sp_tf32<selector>(sum, a_lane, b_lane, metadata[t]);
+    else if constexpr (type == 1) simt::mma_sp_bf16<selector>(sum, a_lane, b_lane, metadata[t]);
+    else simt::mma_sp_fp16<selector>(sum, a_lane, b_lane, metadata[t]);
     for (int i = 0; i < 4; ++i) d[t * 4 + i] = sum[i];
 }
 
@@ -156,6 +178,11 @@ FASTCONV_ENTRY(wrapper_index) {
                                      0, nullptr, as<int>(pointers[0])));
 }
 
+FASTCONV_ENTRY(wrapper_bits) {
+    return entry_result(simt::launch(bits_kernel, {1}, 32, 0, nullptr, as<uint32_t>(pointers[0]),
+                                     as<uint32_t>(pointers[1]), as<uint32_t>(pointers[2]), as<uint32_t>(pointers[3])));
+}
+
 #define LDMATRIX(name, matrices, trans)                                                                      \
     FASTCONV_ENTRY(name) {                                                                                   \
         simt::Shared shared;                                                                                 \
@@ -176,6 +203,19 @@ LDMATRIX(wrapper_ldmatrix_x2_trans, 2, true)
 MMA(wrapper_mma_tf32, 0)
 MMA(wrapper_mma_bf16, 1)
 MMA(wrapper_mma_fp16, 2)
+
+#define MMA_SP(name, type, selector)                                                                                  \
+    FASTCONV_ENTRY(name) {                                                                                            \
+        return entry_result(simt::launch(mma_sp_kernel<type, selector>, {1}, 32, 0, nullptr,                          \
+                                         as<uint32_t>(pointers[0]), as<uint32_t>(pointers[1]),                        \
+                                         as<uint32_t>(pointers[2]), as<float>(pointers[3]), as<float>(pointers[4]))); \
+    }
+MMA_SP(wrapper_mma_sp_tf32_0, 0, 0)
+MMA_SP(wrapper_mma_sp_tf32_1, 0, 1)
+MMA_SP(wrapper_mma_sp_bf16_0, 1, 0)
+MMA_SP(wrapper_mma_sp_bf16_1, 1, 1)
+MMA_SP(wrapper_mma_sp_fp16_0, 2, 0)
+MMA_SP(wrapper_mma_sp_fp16_1, 2, 1)
 
 #define CONVERT(name, type)                                                                                    \
     FASTCONV_ENTRY(name) {                                                                                     \

@@ -84,6 +84,24 @@ def indices(rng):
     yield Case("index", "wrapper_index", [np.zeros_like(expected)], [x, y, z, threads], [expected])
 
 
+def bits(rng):
+    a, b = (rng.integers(0, 2**32, 32, dtype=np.uint64) for _ in range(2))
+    distances = np.concatenate([[0, 1, 15, 16, 31, 32, 33, 48, 63, 64, 65, 240, 255], range(2, 21)])
+    orders = rng.integers(0, 8, (32, 4)) @ 16 ** np.arange(4)
+    for name, by in (("shifts", distances), ("orders of bytes", orders)):
+        rows = []
+        for low, high, n in zip(a.tolist(), b.tolist(), by.tolist(), strict=True):
+            shifted = (high << 32 | low) << n if n < 64 else 0
+            bytes_ = (high << 32 | low).to_bytes(8, "little")
+            chosen = bytes(bytes_[n >> 4 * i & 7] for i in range(4))
+            shifted_low = low << n if n < 32 else 0
+            words = (shifted_low, shifted, shifted >> 32, int.from_bytes(chosen, "little"))
+            rows.append([word & 0xFFFFFFFF for word in words])
+        inputs = [m.astype(np.uint32) for m in (a, b, by)]
+        outputs = np.zeros((32, 4), np.uint32)
+        yield Case(name, "wrapper_bits", [*inputs, outputs], [], [np.array(rows, np.uint32)])
+
+
 def ldmatrix(rng):
     rows = rng.integers(0, 2**16, (32, 8)).astype(np.uint16)
     for matrices in (2, 4):
@@ -182,29 +200,33 @@ def accumulators(matrix):
     )
 
 
+def as_multiplied(name, matrix):
+    """The elements' bits, and the values that a tensor core takes them for."""
+    if name == "tf32":
+        bits = matrix.view(np.uint32)
+        return bits, (bits & 0xFFFFE000).view(np.float32)
+    if name == "bf16":
+        bits = bf16(matrix)
+        return bits.astype(np.uint16), (bits << 16).view(np.float32)
+    used = matrix.astype(np.float16)
+    return used.view(np.uint16), used
+
+
+def mma_inputs(rng, name, depth):
+    """By kind: a, b^T and c."""
+    shapes = ((16, depth), (8, depth), (16, 8))
+    numbers = [rng.standard_normal(s).astype(np.float32) for s in shapes]
+    rounded = [tf32(m).view(np.float32) for m in numbers[:2]] if name == "tf32" else numbers[:2]
+    yield "integers", [rng.integers(-8, 9, s).astype(np.float32) for s in shapes]
+    yield "normal", [*rounded, numbers[2]]
+    if name == "tf32":
+        yield "bits that tf32 ignores", numbers
+
+
 def mma(rng):
     for name, depth in (("tf32", 8), ("bf16", 16), ("fp16", 16)):
-        for kind in ("integers", "normal", "bits that tf32 ignores"):
-            if kind[0] == "b" and name != "tf32":
-                continue
-            if kind == "integers":
-                a, b, c = (rng.integers(-8, 9, s) for s in ((16, depth), (8, depth), (16, 8)))
-            else:
-                a, b, c = (rng.standard_normal(s) for s in ((16, depth), (8, depth), (16, 8)))
-            a, b, c = (m.astype(np.float32) for m in (a, b, c))
-            if name == "tf32":
-                a_bits, b_bits = (m.view(np.uint32) for m in (a, b))
-                if kind == "normal":
-                    a_bits, b_bits = tf32(a), tf32(b)
-                a_used, b_used = ((m & 0xFFFFE000).view(np.float32) for m in (a_bits, b_bits))
-            elif name == "bf16":
-                a_bits, b_bits = bf16(a).astype(np.uint16), bf16(b).astype(np.uint16)
-                a_used, b_used = (
-                    (m.astype(np.uint32) << 16).view(np.float32) for m in (a_bits, b_bits)
-                )
-            else:
-                a_used, b_used = a.astype(np.float16), b.astype(np.float16)
-                a_bits, b_bits = a_used.view(np.uint16), b_used.view(np.uint16)
+        for kind, (a, b, c) in mma_inputs(rng, name, depth):
+            (a_bits, a_used), (b_bits, b_used) = (as_multiplied(name, m) for m in (a, b))
             exact = c + a_used.astype(np.float64) @ b_used.astype(np.float64).T
             yield Case(
                 f"mma_{name} {kind}",
@@ -219,6 +241,58 @@ def mma(rng):
                 [accumulators(exact)],
                 tolerance=0.0 if kind == "integers" else 1e-6,
             )
+
+
+def sparse_metadata(nibbles, selector, rng):
+    """16 rows x 8 chunks of nibbles to the lanes; the rest, which do not count, at random."""
+    lanes = rng.integers(0, 2**32, 32, dtype=np.uint64).astype(np.uint32)
+    for row_in_group in range(8):
+        for half in range(2):
+            bits = 0
+            for group in range(2):
+                for i in range(4):
+                    nibble = int(nibbles[row_in_group + 8 * group, 4 * half + i])
+                    bits |= nibble << (16 * group + 4 * i)
+            lanes[4 * row_in_group + 2 * selector + half] = bits
+    return lanes
+
+
+def mma_sp(rng):
+    """Of every four elements of a row of A two are kept, in order; of tf32's two one."""
+    for name, depth in (("tf32", 16), ("bf16", 32), ("fp16", 32)):
+        for kind, (a, b, c) in mma_inputs(rng, name, depth):
+            (a_bits, a_used), (b_bits, b_used) = (as_multiplied(name, m) for m in (a, b))
+            if name == "tf32":
+                kept = rng.integers(0, 2, (16, 8, 1))
+                nibbles = np.where(kept[..., 0] == 0, 0x4, 0xE)
+            else:
+                kept = np.sort(rng.random((16, 8, 4)).argsort(-1)[..., :2], -1)
+                nibbles = kept[..., 0] + 4 * kept[..., 1]
+            chunks = a_used.reshape(16, 8, -1)
+            zero = np.ones(chunks.shape, bool)
+            np.put_along_axis(zero, kept, False, -1)
+            dense = np.where(zero, 0, chunks).reshape(16, depth).astype(np.float64)
+            exact = c + dense @ b_used.astype(np.float64).T
+            bits = np.take_along_axis(a_bits.reshape(16, 8, -1), kept, -1).reshape(16, -1)
+            by_lane = (
+                fragments(b_bits[:, : depth // 2], depth, 8),
+                fragments(b_bits[:, depth // 2 :], depth, 8),
+            )
+            for selector in range(2):
+                yield Case(
+                    f"mma_sp_{name} {kind}, selector {selector}",
+                    f"wrapper_mma_sp_{name}_{selector}",
+                    [
+                        fragments(bits, depth, 16),
+                        np.concatenate(by_lane, 1),
+                        sparse_metadata(nibbles, selector, rng),
+                        accumulators(c),
+                        np.zeros((32, 4), np.float32),
+                    ],
+                    [],
+                    [accumulators(exact)],
+                    tolerance=0.0 if kind == "integers" else 1e-6,
+                )
 
 
 def copies(rng):
@@ -263,7 +337,19 @@ def shared(rng):
         )
 
 
-GROUPS = (shuffles, ballots, indices, ldmatrix, conversions, mma, copies, packs, shared)
+GROUPS = (
+    shuffles,
+    ballots,
+    indices,
+    bits,
+    ldmatrix,
+    conversions,
+    mma,
+    mma_sp,
+    copies,
+    packs,
+    shared,
+)
 
 
 def cases():

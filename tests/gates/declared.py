@@ -55,7 +55,41 @@ def on_tensor_cores(kernel, read, types, rows, columns, warp_rows, warp_columns)
     return Declared(rf"{name}_kernel<.*MmaTile<({types}), {sizes}>{last} ?>", holds)
 
 
+WINDOWS_TILES = {
+    "half|bfloat16": [(128, 128, 64, 64), (64, 128, 32, 64), (32, 128, 32, 32)],
+    "float": [(128, 128, 64, 32), (64, 128, 32, 64), (32, 128, 32, 32)],
+}
+SPARSE = {"half|bfloat16": "HMMA.SP.16832.F32", "float": "HMMA.SP.16816.F32.TF32"}
+
+
+def by_windows(types, sparse, rows, columns, warp_rows, warp_columns):
+    """A turn of 128 bytes of steps: products, sparse ones of twice as many steps; x across memory,
+    gradients of a thread's filters at once; copies of x, gradients and codes.
+    """
+    _, product, transposed, loads = MMA[types]
+    size = 4 if types == "float" else 2
+    threads = 32 * (rows // warp_rows) * (columns // warp_columns)
+    lanes_windows = 32 // size // 4
+    run = min(16 // size, warp_rows // 8)
+    products = warp_rows * warp_columns // 32
+    holds = {
+        SPARSE[types] if sparse else product: products // 2 if sparse else products,
+        transposed: loads * warp_columns // 4,
+        f"LDS.{run * size * 8}": lanes_windows * warp_rows // 8 // run,
+        "LDGSTS.128": columns * 8 // threads + -(-rows * 2 // threads),
+        "LDGSTS": columns * 8 // threads + 2 * -(-rows * 2 // threads),
+    }
+    sizes = f"{rows}, {columns}, {warp_rows}, {warp_columns}, {str(sparse).lower()}"
+    return Declared(rf"conv2d_wgrad_windows_kernel<.*WindowsTile<({types}), {sizes}>.*>", holds)
+
+
 DECLARED = [
+    *(
+        by_windows(types, sparse, *sizes)
+        for types, tiles in WINDOWS_TILES.items()
+        for sparse in (False, True)
+        for sizes in tiles
+    ),
     *(
         on_tensor_cores(kernel, read, types, *sizes)
         for kernel, read in MMA_KERNELS.items()

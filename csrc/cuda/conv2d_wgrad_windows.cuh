@@ -1,0 +1,211 @@
+// conv2d_wgrad.cuh's sums where 2x2 max-pooling windows that do not overlap follow the convolution and its ReLU:
+//
+//     dw[k, c, r, s] = sum over n, pp, qq of dy[n, k, pp, qq] * x[n, c, p * stride - pad + r * dilation, ...]
+//     dbias[k]       = sum over n, pp, qq of dy[n, k, pp, qq]
+//
+// over the windows (pp, qq) that are not dead, where (p, q) is the winner's place, which the code tells for each k. As
+// a product:
+//
+//     rows     filters k of one group
+//     columns  taps (r, s, c) of it; and, if dbias is wanted, one more for which x is replaced by 1
+//     steps    (n, pp, qq, position)
+//
+// The gradient of the convolution's output is in no memory, and each pooled gradient is read once.
+//
+//   a block   computes Tile::rows x Tile::columns sums of one split of the windows and writes them to the workspace,
+//             [split][k][column] (conv2d_wgrad_sum.cuh). Of a turn of the main loop it has pooled gradients and codes,
+//             as they are, and x in shared memory, while those of later turns are being copied
+//   a warp    multiplies them as conv2d_windows_mma.cuh has it, on tensor cores or sparse ones
+//   a thread  copies 16 bytes at a time: the same columns of x at all four positions of some windows
+#pragma once
+
+#include "conv2d_views.cuh"
+#include "conv2d_windows_mma.cuh"
+
+namespace fastconv::cuda {
+
+template <class T>
+struct WgradWindowsParameters {
+    ImageView<T> x;
+    const T* dy;
+    const uint8_t* code;
+    float* partial;
+    Geometry conv;
+    Strides x_strides;
+    Walk walk;          // of x over the windows
+    Site right, below;  // from one position in a window to the next
+    Taps taps;
+    int weight_columns, columns;             // without and with the bias
+    int windows, windows_per_split;          // of all images
+    int row_tiles, column_tiles, code_step;  // code_step: bytes from window to window
+};
+
+// What a block computes; in shared memory, so that the main loop has the registers.
+struct WgradWindowsBlock {
+    int first_row, first_column, group, split;
+};
+
+template <class Tile>
+struct WgradWindowsMemory {
+    WindowStages<Tile> stages;  // afterwards the sums
+    WgradWindowsBlock* block;
+    FASTCONV_HOST_DEVICE explicit WgradWindowsMemory(simt::Shared& shared)
+        : stages(shared), block(shared.take<WgradWindowsBlock>(1)) {}
+};
+
+// What a thread copies: of x, one chunk of columns for some windows; gradients and codes of neighbouring filters for
+// some windows. In every turn the same ones, of later windows.
+template <class Tile>
+class WindowCopies {
+    using T = typename Tile::T;
+    using Parameters = WgradWindowsParameters<T>;
+    static constexpr int vector = Tile::vector;
+
+    // A turn's windows, in parts of `in_window` neighbours, dealt out to the threads.
+    template <int in_window>
+    struct Share {
+        static constexpr int apart = Tile::threads / in_window;  // windows of a thread
+        FASTCONV_DEVICE static int part() { return simt::thread() % in_window; }
+        FASTCONV_DEVICE static int window() { return simt::thread() / in_window; }
+        template <class Visit>
+        FASTCONV_DEVICE static void each(const Visit& visit) {
+            FASTCONV_UNROLL
+            for (int i = 0; i < Tile::windows; i += apart)
+                if (apart <= Tile::windows || window() < Tile::windows) visit(window() + i, i);
+        }
+    };
+    using XShare = Share<Tile::columns / vector>;
+    using GradientShare = Share<Tile::rows / vector>;
+    using CodeShare = Share<Tile::rows / 8>;
+
+public:
+    // Windows between those whose x a thread copies.
+    static constexpr int hop = XShare::apart;
+
+    // Columns without a tap, ones for the bias and zeros, stay in all stages.
+    FASTCONV_DEVICE WindowCopies(const Parameters& d, const WgradWindowsBlock& block, const WindowStages<Tile>& stages,
+                                 int first_window)
+        : window_(first_window), walker_(d.walk, first_window + XShare::window()) {
+        const int filter = block.first_row + GradientShare::part() * vector;
+        const int code_filter = block.first_row + CodeShare::part() * 8;
+        const int64_t first_filter = block.group * d.conv.filters;
+        gradients_ = d.dy + (first_window + GradientShare::window()) * int64_t(d.conv.K) + first_filter + filter;
+        codes_ =
+            d.code + (first_window + CodeShare::window()) * int64_t(d.code_step) + (first_filter + code_filter) / 2;
+        has_filter_ = filter < d.conv.filters, has_code_ = code_filter < d.conv.filters;
+
+        const int column = block.first_column + XShare::part() * vector;
+        has_tap_ = column < d.weight_columns;
+        if (has_tap_) {
+            const Tap t = d.taps.at(column);
+            const int h = t.r * d.conv.dilation_h - d.conv.pad_h, w = t.s * d.conv.dilation_w - d.conv.pad_w;
+            column_ = {d.x_strides.at(0, block.group * d.conv.channels + t.c, h, w), h, w, 0, 0};
+        } else {
+            simt::Pack<T, vector> ones;
+            for (int v = 0; v < vector; ++v) ones[v] = T(column + v < d.columns ? 1.0f : 0.0f);
+            for (int stage = 0; stage < Tile::Mma::stages; ++stage)
+                for (int step = XShare::window(); step < Tile::Mma::steps; step += XShare::apart)
+                    simt::store(stages.x(stage) + x_place(step), ones);
+        }
+    }
+
+    // The next turn's, to a stage; gradients are zero beyond the last window.
+    FASTCONV_DEVICE void copy(const Parameters& d, const WindowStages<Tile>& stages, int stage) {
+        GradientShare::each([&](int window, int i) {
+            simt::copy_async<vector>(
+                stages.gradients(stage) + Tile::gradient_place(window, GradientShare::part() * vector),
+                gradients_ + int64_t(i) * d.conv.K, has_filter_ && window_ + window < d.windows);
+        });
+        CodeShare::each([&](int window, int i) {
+            simt::copy_async<4>(stages.codes(stage) + Tile::code_place(window, CodeShare::part() * 8),
+                                codes_ + int64_t(i) * d.code_step, has_code_ && window_ + window < d.windows);
+        });
+        window_ += Tile::windows;
+        gradients_ += int64_t(Tile::windows) * d.conv.K, codes_ += int64_t(Tile::windows) * d.code_step;
+        if (!has_tap_) return;
+        XShare::each([&](int window, int) {
+            const Site first = column_ + walker_.site(d.walk);
+            walker_.next(d.walk, d.walk.hop);
+            FASTCONV_UNROLL
+            for (int position = 0; position < 4; ++position) {
+                Site site = first;
+                if (position / 2) site = site + d.below;
+                if (position % 2) site = site + d.right;
+                simt::copy_async<vector>(stages.x(stage) + x_place(Tile::slot(window, position)), d.x.at(site),
+                                         d.x.inside(site));
+            }
+        });
+    }
+
+private:
+    FASTCONV_DEVICE static int x_place(int step) {
+        return Tile::Mma::template place<true, Tile::columns>(step, XShare::part() * vector);
+    }
+
+    int window_;  // the next turn's first
+    const T* gradients_;
+    const uint8_t* codes_;
+    Walker walker_;
+    Site column_;
+    bool has_filter_, has_code_, has_tap_;
+};
+
+template <class T, class Tile>
+FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::Mma::fewer_blocks)
+conv2d_wgrad_windows_kernel(const WgradWindowsParameters<T> d) {
+    constexpr int ahead = Tile::Mma::stages - 1;
+    simt::Shared shared = simt::block_shared();
+    const WgradWindowsMemory<Tile> memory(shared);
+    WgradWindowsBlock& block = *memory.block;
+    if (simt::thread() == 0) {
+        int rest = simt::block().x;
+        block.first_row = rest % d.row_tiles * Tile::rows;
+        rest /= d.row_tiles;
+        block.first_column = rest % d.column_tiles * Tile::columns;
+        rest /= d.column_tiles;
+        block.group = rest % d.conv.groups, block.split = rest / d.conv.groups;
+    }
+    simt::sync();
+
+    const int first_window = block.split * d.windows_per_split;
+    const int turns = ceil_div(least(d.windows - first_window, d.windows_per_split), Tile::windows);
+    WindowCopies<Tile> copies(d, block, memory.stages, first_window);
+    const auto copy = [&](bool wanted, int stage) {
+        if (wanted) copies.copy(d, memory.stages, stage);
+        simt::copy_commit();  // without copies too: a turn is a group
+    };
+    const Metadata dealer;
+    Sums<typename Tile::Mma> sums;
+    sums.clear();
+    FASTCONV_NO_UNROLL
+    for (int turn = 0; turn < ahead; ++turn) copy(turn < turns, turn);
+    int full = 0, free = ahead;  // stages
+    FASTCONV_NO_UNROLL
+    for (int turn = 0; turn < turns; ++turn) {
+        simt::copy_wait<ahead - 1>();
+        simt::sync();  // all have the turn's copies, and all are done with the stage that the next ones go to
+        copy(turn + ahead < turns, free);
+        add_windows(sums, memory.stages, full, dealer);
+        full = full == ahead ? 0 : full + 1;
+        free = free == ahead ? 0 : free + 1;
+    }
+    simt::copy_wait<0>();
+    simt::sync();
+
+    float* const buffer = memory.stages.sums();
+    sums.store(buffer, [](int) { return 0.0f; });
+    simt::sync();
+    const int filters = d.conv.filters - block.first_row, columns = d.columns - block.first_column;
+    const int64_t first_k = int64_t(block.split) * d.conv.K + block.group * d.conv.filters + block.first_row;
+    for (int i = simt::thread(); i < Tile::rows * Tile::columns; i += Tile::threads) {
+        const int row = i / Tile::columns, column = i % Tile::columns;
+        // As Sums has them: 16 rows a product, of which a lane has row lane / 4 and the eighth after it.
+        const int warp_row = row % Tile::Mma::warp_rows;
+        const int k = row - warp_row + Tile::filter(warp_row % 8 * 4, warp_row / 8);
+        if (k < filters && column < columns)
+            d.partial[(first_k + k) * d.columns + block.first_column + column] =
+                buffer[Tile::Mma::sum_place(row, column)];
+    }
+}
+
+}  // namespace fastconv::cuda
