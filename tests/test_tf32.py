@@ -28,12 +28,6 @@ def test_allowed_where_torch_s_flag_does_and_never_at_highest(flags_as_before):
     assert not precision.tf32()
 
 
-def nearest(tensor):
-    """The nearest TF32, which has 13 bits less; of two, the one further from 0."""
-    bits = tensor.view(torch.int32) + 0x1000
-    return bits.bitwise_and(~0x1FFF).view(torch.float32)
-
-
 @pytest.mark.parametrize("device", DEVICES, indirect=True)
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("direction", ["fprop", "dgrad", "wgrad"])
@@ -42,7 +36,9 @@ def test_operands_are_rounded_to_the_nearest(direction, layout, device):
     data, exactly = inputs.make(problem), problem.with_type("f32")
     # wgrad goes to tensor cores where channels lie together, else it is exact.
     rounds = (direction, layout) != ("wgrad", "nchw")
-    used = data._replace(**{n: nearest(getattr(data, n)) for n in ("x", "w", "dy") if rounds})
+    used = data._replace(
+        **{n: inputs.nearest_tf32(getattr(data, n)) for n in ("x", "w", "dy") if rounds}
+    )
     if direction == "fprop":
         y, _ = kernels.fprop(problem, data.x, data.w, None, device=device)
         checks.check_output(exactly, used, y, None)

@@ -1,5 +1,8 @@
-// The two forward kernels' common launch data; conv2d_fprop.cu and conv2d_fprop_pool.cu compile one each.
+// The forward kernels' common launch data; conv2d_fprop.cu, conv2d_fprop_pool.cu and conv2d_first_fprop.cu compile
+// them.
 #pragma once
+
+#include <optional>
 
 #include "conv2d_fprop.cuh"
 #include "conv2d_launch.h"
@@ -53,6 +56,20 @@ PoolOutput<T> pool_output(const Conv2dProblem& problem, const FpropArgs& args) {
     return out;
 }
 
+template <class T, class Tile>
+FpropOutput<T> fprop_output(const Conv2dProblem& problem, const FpropArgs& args) {
+    FpropOutput<T> out;
+    out.y = static_cast<T*>(args.y.data);
+    out.code = problem.epilogue == Epilogue::relu ? static_cast<uint8_t*>(args.code.data) : nullptr;
+    out.strides = Strides(args.y);
+    out.relu = problem.epilogue == Epilogue::relu;
+    out.along_columns = channels_last(args.y);
+    out.vectors = channel_vectors(args.y, int(problem.conv.K / problem.conv.groups), Tile::column_chunk, sizeof(T));
+    return out;
+}
+
 std::string conv2d_fprop_pool(const Conv2dProblem&, const FpropArgs&, simt::Stream stream);
+// Nothing where the problem is not for it.
+std::optional<std::string> conv2d_first_fprop(const Conv2dProblem&, const FpropArgs&, simt::Stream stream);
 
 }  // namespace fastconv::cuda

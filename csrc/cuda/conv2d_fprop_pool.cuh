@@ -48,7 +48,6 @@ struct PoolTiling {
         }
     }
 
-private:
     // How many pixels in a row `count` neighbouring windows cover.
     static int64_t below(int64_t count, int64_t stride, int64_t window, int64_t dilation) {
         return (count - 1) * stride + (window - 1) * dilation + 1;

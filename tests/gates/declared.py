@@ -54,7 +54,21 @@ def on_tensor_cores(name, across, types, rows, columns, warp_rows, warp_columns)
     return Declared(rf"{name}_kernel<.*MmaTile<({types}), {sizes}>.*>", holds)
 
 
+def of_first_layers(types, warp_rows, warp_columns):
+    """A step along the taps: rows by elements, columns in 16 bytes, no copies."""
+    _, product, _, _ = MMA[types]
+    element, elements = ("LDS", 2) if types == "float" else ("LDS.U16", 4)
+    holds = {
+        product: warp_rows * warp_columns // 128,
+        element: warp_rows // 8 * elements,
+        "LDS.128": warp_columns // 16,
+    }
+    sizes = rf"\d+, \d+, \d+, 1, {warp_rows}, {warp_columns}"
+    return Declared(rf"conv2d_first_\w+_kernel<.*MmaTile<({types}), {sizes}>.*>", holds)
+
+
 DECLARED = [
+    *(of_first_layers(types, *warp) for types in MMA for warp in ((32, 64), (64, 32))),
     *(
         on_tensor_cores(name, across, types, *sizes)
         for name, across in MMA_KERNELS.items()
