@@ -32,6 +32,7 @@ CONVOLUTIONS = {
     "narrow, nothing copied": "mb1ic5ih6iw11oc34kh3kw3ph1pw1_bf16_nchw",
     "first layer, two columns of tiles": "mb1ic3ih9iw11oc70kh3kw3ph1pw1_relu_tf32_nchw",
     "first layer, stride 2": "mb2ic2ih19iw21oc12kh5kw5sh2sw2ph2pw2_relu_bf16_nhwc",
+    "first layer, pool": "mb2ic3ih19iw37oc40kh3kw3ph1pw1_pool3x2s2x2p1x1d1x1c1_f16_nhwc",
     "pool in 16 bits": "mb1ic40ih8iw9oc40kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f16_nhwc",
     "phases of stride 2": "mb1ic24ih9iw9oc16kh3kw3sh2sw2ph1pw1_relu_bf16_nhwc",
     "tf32, wide": "mb1ic68ih3iw9oc72kh1kw1_relu_tf32_nhwc",

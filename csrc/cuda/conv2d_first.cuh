@@ -78,11 +78,17 @@ struct FirstLayout {
 struct Rectangle {
     int n, pp, qq, p, q;
 };
-FASTCONV_DEVICE Rectangle rectangle(const FirstLayout& layout, int i) {
+// Calls visit(rectangle) for those of the block that is the given one of its column.
+template <class Visit>
+FASTCONV_DEVICE void each_rectangle(const FirstLayout& layout, int block, const Visit& visit) {
     const PoolGeometry& pool = layout.pool;
-    int row = layout.tiles_w.split(i), n = layout.tiles_h.split(row);
-    const int pp = row * layout.tiling.pooled_h, qq = i * layout.tiling.pooled_w;
-    return {n, pp, qq, pp * pool.stride_h - pool.pad_h, qq * pool.stride_w - pool.pad_w};
+    const int last = least((block + 1) * layout.turns, layout.rectangles);
+    for (int i = block * layout.turns; i < last; ++i) {
+        int column = i, row = layout.tiles_w.split(column);
+        const int n = layout.tiles_h.split(row);
+        const int pp = row * layout.tiling.pooled_h, qq = column * layout.tiling.pooled_w;
+        visit(Rectangle{n, pp, qq, pp * pool.stride_h - pool.pad_h, qq * pool.stride_w - pool.pad_w});
+    }
 }
 
 template <class Tile>
@@ -122,14 +128,15 @@ class FirstProduct {
 public:
     // Puts the filters and the places of taps into shared memory; `scratch` holds the taps' places in w meanwhile.
     FASTCONV_DEVICE FirstProduct(const FpropInput<T>& in, const FirstLayout& layout, const FirstMemory<Tile>& memory,
-                                 int* scratch, int first_column)
+                                 void* scratch, int first_column)
         : memory_(memory) {
+        int* const in_w = static_cast<int*>(scratch);
         for (int i = simt::thread(); i < layout.steps * taps; i += Tile::threads) {
             int r = i;
             const int s = layout.taps_of_s.split(r), c = layout.taps_of_c.split(r);
             const bool there = s < in.conv.S && c < in.conv.channels;
             const int at = i / taps * taps + i % 4 * of_lane + i % taps / 4;
-            scratch[at] = there ? int(in.w_strides.at(0, c, r, s)) : -1;
+            in_w[at] = there ? int(in.w_strides.at(0, c, r, s)) : -1;
             const int row = there ? c * layout.halo.plane + r * in.conv.dilation_h * layout.halo.pitch
                                   : in.conv.channels * layout.halo.plane;
             const int column = layout.halo.column(least(s, in.conv.S - 1) * in.conv.dilation_w);
@@ -138,7 +145,7 @@ public:
         simt::sync();
         for (int i = simt::thread(); i < layout.steps * Tile::columns * 2; i += Tile::threads) {
             const int lane = i % 32, pair = i / 32 % (Tile::columns / 16), step = i / (Tile::columns * 2);
-            const int* const places = scratch + step * taps + lane % 4 * of_lane;
+            const int* const places = in_w + step * taps + lane % 4 * of_lane;
             simt::Pack<T, 2 * of_lane> pack;
             FASTCONV_UNROLL
             for (int v = 0; v < 2 * of_lane; ++v) {
@@ -160,9 +167,10 @@ public:
         }
     }
 
-    // All threads are done with what was in `halo`, and done with it afterwards.
+    // All threads are done with what was in `memory`, where the halo goes, and done with that afterwards.
     FASTCONV_DEVICE void multiply(Sums<Tile>& sums, const FpropInput<T>& in, const FirstLayout& layout,
-                                  const Rectangle& rectangle, T* halo) const {
+                                  const Rectangle& rectangle, void* memory) const {
+        T* const halo = static_cast<T*>(memory);
         bring(in, layout, rectangle, halo);
         sums.clear();
         simt::sync();

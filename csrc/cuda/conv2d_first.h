@@ -12,8 +12,8 @@ namespace fastconv::cuda {
 constexpr int first_most_bytes = 99 * 1024;
 
 // Nothing where the halo of any rectangle is longer than the sums that later lie there, or the filters are too long.
-template <class T, class Tile, class Memory>
-std::optional<FirstLayout> first_layout(const Conv2dProblem& problem) {
+template <class T, class Tile>
+std::optional<FirstLayout> first_layout(const Conv2dProblem& problem, int (*bytes_of)(const FirstLayout&)) {
     const Conv2d& c = problem.conv;
     const int64_t taps_of_s = (c.C * c.R + 3) / 4 * 4,
                   steps = (c.S * taps_of_s + 2 * Tile::vector - 1) / (2 * Tile::vector);
@@ -21,9 +21,7 @@ std::optional<FirstLayout> first_layout(const Conv2dProblem& problem) {
     FirstLayout layout;
     layout.steps = int(steps);
     layout.taps_of_s = Divider(int(taps_of_s)), layout.taps_of_c = Divider(int(c.R));
-    simt::Shared shared;
-    Memory(shared, layout.steps);
-    if (shared.bytes() > first_most_bytes) return {};
+    if (bytes_of(layout) > first_most_bytes) return {};
 
     const Geometry conv(c);
     layout.pool = PoolGeometry(problem.pool);

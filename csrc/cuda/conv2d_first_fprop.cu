@@ -7,21 +7,31 @@ namespace fastconv::cuda {
 
 namespace {
 
+template <class Memory>
+int bytes_of(const FirstLayout& layout) {
+    simt::Shared shared;
+    Memory(shared, layout.steps);
+    return shared.bytes();
+}
+
 template <class T, class Tile>
 std::optional<std::string> run(const Conv2dProblem& problem, const FpropArgs& args, simt::Stream stream) {
-    if (problem.epilogue == Epilogue::relu_max_pool) return {};
+    const bool pool = problem.epilogue == Epilogue::relu_max_pool;
     using Memory = FirstFpropMemory<Tile>;
-    const auto layout = first_layout<T, Tile, Memory>(problem);
+    using PoolMemory = FirstFpropPoolMemory<Tile>;
+    const auto layout = first_layout<T, Tile>(problem, pool ? bytes_of<PoolMemory> : bytes_of<Memory>);
     if (!layout) return {};
     const FpropInput<T> in = fprop_input<T, Tile>(problem, args);
-    const FpropOutput<T> out = fprop_output<T, Tile>(problem, args);
     const int64_t blocks = int64_t(in.column_tiles) * ceil_div(layout->rectangles, layout->turns);
     const std::string refused = refuse({{"the number of blocks", blocks}}, most_counted);
     if (!refused.empty()) return refused;
-    simt::Shared shared;
-    Memory(shared, layout->steps);
-    return simt::launch(conv2d_first_fprop_kernel<T, Tile>, {int(blocks)}, Tile::threads, shared.bytes(), stream, in,
-                        out, *layout);
+    if (!pool)
+        return simt::launch(conv2d_first_fprop_kernel<T, Tile>, {int(blocks)}, Tile::threads, bytes_of<Memory>(*layout),
+                            stream, in, fprop_output<T, Tile>(problem, args), *layout);
+    const FpropPoolOutput<T> out{pool_output<T>(problem, args), layout->tiling, layout->width,
+                                 Divider(layout->tiling.pooled_w)};
+    return simt::launch(conv2d_first_fprop_pool_kernel<T, Tile>, {int(blocks)}, Tile::threads,
+                        bytes_of<PoolMemory>(*layout), stream, in, out, *layout);
 }
 
 }  // namespace
