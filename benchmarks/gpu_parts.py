@@ -192,7 +192,7 @@ def sanitizer(write: Write, folder: Path, budget: Budget) -> None:
         )
 
 
-# --- blocks, layers -------------------------------------------------------------------------------
+# --- blocks, layers, sweep ------------------------------------------------------------------------
 
 
 def blocks(write: Write, folder: Path, budget: Budget) -> None:
@@ -213,7 +213,15 @@ def layers(write: Write, folder: Path, budget: Budget) -> None:
     gpu_layers.run(write, budget, environment.environment("cuda"))
 
 
-PARTS = {f.__name__: f for f in (build, wrappers, tests, sanitizer, cpu, blocks, layers)}
+def sweep(write: Write, folder: Path, budget: Budget) -> None:
+    """Every variant of the kernels on these layers, as far as the time reaches."""
+    import environment
+    import gpu_sweep
+
+    gpu_sweep.run(write, folder, budget, environment.environment("cuda"))
+
+
+PARTS = {f.__name__: f for f in (build, wrappers, tests, sanitizer, cpu, blocks, layers, sweep)}
 
 
 def main() -> None:

@@ -106,8 +106,10 @@ def torch_modes(problem: Problem, data: inputs.Inputs) -> dict[str, Function]:
     return {"forward": forward, "backward": backward}
 
 
-def our_modes(problem: Problem, data: inputs.Inputs, code: Tensor | None) -> dict[str, Function]:
-    """The layer by fastconv.functional, and the operators of its derivatives.
+def our_directions(
+    problem: Problem, data: inputs.Inputs, code: Tensor | None
+) -> dict[str, Function]:
+    """The layer by fastconv.functional, and the operators of its derivatives, by direction.
 
     Args:
         code: what the forward pass keeps, None without a ReLU.
@@ -115,18 +117,28 @@ def our_modes(problem: Problem, data: inputs.Inputs, code: Tensor | None) -> dic
     x, w, bias, dy = data
     assert w is not None
     how = problem.w_size, True, True, bias is not None, problem.conv_spec
+    pool = problem.pool_spec
 
-    def forward() -> tuple[Any, ...]:
+    def fprop() -> tuple[Any, ...]:
         return (checks.apply(problem, x, w, bias),)
 
-    def backward() -> tuple[Any, ...]:
+    def dgrad() -> tuple[Any, ...]:
         if code is None:
-            dx = ours.conv2d_dgrad(dy, w, x.shape[2:], True, problem.conv_spec)
+            return (ours.conv2d_dgrad(dy, w, x.shape[2:], True, problem.conv_spec),)
+        conv = problem.conv_spec
+        return (ours.conv2d_relu_dgrad(dy, w, code, x.shape[2:], True, conv, pool),)
+
+    def wgrad() -> tuple[Any, ...]:
+        if code is None:
             dw, dbias = ours.conv2d_wgrad(x, dy, *how)
         else:
-            pool = problem.pool_spec
-            dx = ours.conv2d_relu_dgrad(dy, w, code, x.shape[2:], True, problem.conv_spec, pool)
             dw, dbias = ours.conv2d_relu_wgrad(x, dy, code, *how, pool)
-        return dw, None if bias is None else dbias, dx
+        return dw, None if bias is None else dbias
 
-    return {"forward": forward, "backward": backward}
+    return {"fprop": fprop, "dgrad": dgrad, "wgrad": wgrad}
+
+
+def our_modes(problem: Problem, data: inputs.Inputs, code: Tensor | None) -> dict[str, Function]:
+    """The same by mode."""
+    of = our_directions(problem, data, code)
+    return {"forward": of["fprop"], "backward": lambda: (*of["wgrad"](), *of["dgrad"]())}

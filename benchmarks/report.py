@@ -45,6 +45,9 @@ def text(parts: dict[str, dict]) -> str:
     layers = parts.get("layers", {}).get("result", {})
     if layers.get("layers"):
         sections += ["## Layers", table.layers(layers)]
+    sweep = parts.get("sweep", {}).get("result", {})
+    if sweep.get("layers"):
+        sections += ["## Variants", table.sweep(sweep)]
     return "\n\n".join(sections) + "\n"
 
 

@@ -122,6 +122,27 @@ def layers(result: dict) -> str:
     return "\n".join(lines)
 
 
+def sweep(result: dict) -> str:
+    """One line a layer, dtype and direction: the default variant, the fastest, and their ratio."""
+    unit, scale = _scale(result)
+    titles = (f"default {unit}", f"fastest {unit}", "ratio", "default", "fastest")
+    lines = _head(["layer", "dtype", "direction", *titles], 3)
+    for layer in result["layers"]:
+        for direction, times in layer["milliseconds"].items():
+            default = next(iter(times))
+            best = min(times, key=lambda name: times[name]["median"])
+            both = [times[name]["median"] for name in (default, best)]
+            cells = [f"{layer['network']}: {_shape(layer['problem'])}", layer["dtype"], direction]
+            cells += [_number(scale * ms) for ms in both]
+            lines.append(_row([*cells, _ratio(*both), default, best]))
+    lines += [
+        "",
+        f"{unit}, device time, L2 cache flushed, batch {result['batch']}, channels_last, medians "
+        f"of {result['repeat']}. {_machine(result['environment'])}.",
+    ]
+    return "\n".join(lines)
+
+
 def _competitors(result: dict) -> str:
     """Whose layers of torch were measured: in all blocks, or in some."""
     compiled = [

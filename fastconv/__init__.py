@@ -28,6 +28,7 @@ from .functional import conv2d, conv2d_relu, conv2d_relu_max_pool2d, max_pool2d,
 from .info import info
 from .nn import Conv2d, ConvReLU2d, ConvReLUMaxPool2d, MaxPool2d, ReLU
 from .precision import get_precision, set_precision
+from .variants import load_variants
 
 if TYPE_CHECKING:
     from . import models
@@ -62,6 +63,7 @@ __all__ = [
     "functional",
     "get_precision",
     "info",
+    "load_variants",
     "max_pool2d",
     "models",
     "nn",

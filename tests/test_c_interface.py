@@ -141,7 +141,7 @@ else:
         "cuda_device_count": (),
         "cuda_why_not_on": (0,),
     }
-if device == "emulated":  # instead of threads and implementation: device, stream, TF32
+if device == "emulated":  # instead of threads and implementation: device, stream, TF32, variant
     on_cpu = {"conv2d_workspace": (2, ""), "conv2d_fprop": (2, ""), "conv2d_dgrad": (2, ""),
               "conv2d_wgrad": (2, "")}
     there = {name: value for name, value in calls.items() if name.startswith("cuda_")}
@@ -149,7 +149,9 @@ if device == "emulated":  # instead of threads and implementation: device, strea
         if "cuda_" + name in dir(module):
             arguments = arguments[:-len(on_cpu.get(name, (2,)))]
             where = () if "workspace" in name else (0, 0)
-            there["cuda_" + name] = arguments + where + ((False,) if "conv2d" in name else ())
+            there["cuda_" + name] = arguments + where + ((False, "") if "conv2d" in name else ())
+    if problem.k:
+        there |= {"cuda_conv2d_variants": (*there["cuda_conv2d_workspace"][:-1],)}
     calls = there
 counts = {"refused": 0, "done": 0}
 

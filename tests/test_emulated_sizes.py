@@ -49,7 +49,7 @@ class Claims:
         spec = p.conv_spec, p.pool and p.pool.spec, p.relu
         sizes = kernels.CODES[p.dtype], p.x_size, p.w_size, p.y_size
         return self(
-            (self.module.cuda_conv2d_workspace(direction, *sizes, *spec, False),),
+            (self.module.cuda_conv2d_workspace(direction, *sizes, *spec, False, ""),),
             "nchw",
             torch.uint8,
         )
@@ -63,11 +63,15 @@ class Claims:
             self.workspace(direction),
         )
         if direction == "fprop":
-            self.module.cuda_conv2d_fprop(x, w, bias, y, code, *spec, p.relu, space, 0, 0, False)
+            self.module.cuda_conv2d_fprop(
+                x, w, bias, y, code, *spec, p.relu, space, 0, 0, False, ""
+            )
         elif direction == "dgrad":
-            self.module.cuda_conv2d_dgrad(y, code, w, x, *spec, space, 0, 0, False)
+            self.module.cuda_conv2d_dgrad(y, code, w, x, *spec, space, 0, 0, False, "")
         else:
-            self.module.cuda_conv2d_wgrad(x, y, code, w, bias, p.w_size, *spec, space, 0, 0, False)
+            self.module.cuda_conv2d_wgrad(
+                x, y, code, w, bias, p.w_size, *spec, space, 0, 0, False, ""
+            )
 
 
 def expect_refusal(module, direction, text, what, value, most):
@@ -222,7 +226,7 @@ def test_fprop_of_a_large_input(near, far, layout, emulated_kernels):
     found = None if code is None else torch.empty_like(code)
     tensors = (x, data.w, data.bias, y, found, space)
     *buffers, space = [kernels.pack(tensor) for tensor in tensors]
-    emulated_kernels.cuda_conv2d_fprop(*buffers, *specs(far), far.relu, space, 0, 0, False)
+    emulated_kernels.cuda_conv2d_fprop(*buffers, *specs(far), far.relu, space, 0, 0, False, "")
     assert torch.equal(y, expected)
     assert code is None or torch.equal(found, code)
 
@@ -239,7 +243,7 @@ def test_wgrad_of_a_large_input(near, far, layout, emulated_kernels):
     memory = torch.empty(nbytes, dtype=torch.uint8)
     tensors = (x, data.dy, kept, dw, dbias, memory)
     *buffers, space = [kernels.pack(tensor) for tensor in tensors]
-    emulated_kernels.cuda_conv2d_wgrad(*buffers, far.w_size, *specs(far), space, 0, 0, False)
+    emulated_kernels.cuda_conv2d_wgrad(*buffers, far.w_size, *specs(far), space, 0, 0, False, "")
     expected = kernels.wgrad(near, data.x, data.dy, code, device="emulated")
     assert torch.equal(dw, expected[0]) and torch.equal(dbias, expected[1])
 
@@ -254,6 +258,6 @@ def test_dgrad_of_a_large_gradient(layout, emulated_kernels):
     dx = torch.empty(problem.x_size, dtype=dy.dtype)
     space = torch.empty(0, dtype=torch.uint8)
     *buffers, space = [kernels.pack(tensor) for tensor in (dy, None, w, dx, space)]
-    emulated_kernels.cuda_conv2d_dgrad(*buffers, problem.conv_spec, None, space, 0, 0, False)
+    emulated_kernels.cuda_conv2d_dgrad(*buffers, problem.conv_spec, None, space, 0, 0, False, "")
     small = problem.replace(pads=(0, 0, 0, 0))
     assert torch.equal(dx, kernels.dgrad(small, near, None, w, layout="nchw", device="emulated"))

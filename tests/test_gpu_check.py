@@ -9,6 +9,7 @@ import gpu_blocks
 import gpu_check
 import gpu_layers
 import gpu_parts
+import gpu_sweep
 import outcomes
 import pytest
 import readme_table
@@ -17,6 +18,8 @@ import table
 import torch
 from budget import Budget
 
+import fastconv
+from fastconv import variants
 from fastconv.testing import Problem
 
 pytestmark = pytest.mark.quick
@@ -96,7 +99,7 @@ def run_parts(folder, seconds, took, bad=()):
 
 def test_parts_stop_when_time_is_short(tmp_path):
     code, parts, limits = run_parts(tmp_path, 475, {"build": 150, "tests": 300, "cpu": 35})
-    assert code == 0 and [p["status"] for p in parts.values()] == ["ok"] * 7
+    assert code == 0 and [p["status"] for p in parts.values()] == ["ok"] * 8
     assert limits["tests"] == 100 and limits["blocks"] == 475 - 150 - 100 - 35
 
     code, parts, _ = run_parts(tmp_path, 130, {"build": 115})
@@ -277,6 +280,32 @@ def test_report_of_made_up_layers(tmp_path):
     assert f"| VGG-16: 512->512 3x3, 14x14, ReLU, 2 times | f16 | {numbers}" in text
     assert f"| VGG-16: 512->512 3x3, 14x14, pool 2 | f16 | {numbers}" in text
     assert "us, device time, L2 cache flushed, batch 32, channels_last, medians of 15." in text
+
+
+def made_up_sweep(problem, repeat):
+    """The default is the fastest forward, and slower than another one of wgrad's."""
+    found = {name: {"median": ms} for name, ms in (("mma128x128", 0.2), ("mma64x64", 0.3))}
+    other = {name: {"median": ms} for name, ms in (("mma128x64", 0.2), ("mma128x32", 0.1))}
+    return {"milliseconds": {"fprop": found, "wgrad": other}, "wrong": []}
+
+
+def test_sweep_gives_a_table_of_what_is_faster_than_the_default(tmp_path):
+    found = report.Report(tmp_path)
+    budget = Budget(1e4, Clock())
+    gpu_sweep.run(lambda **r: found.write("sweep", **r), tmp_path, budget, WHERE, made_up_sweep)
+    assert found.parts["sweep"]["summary"] == "70 of 140 defaults are not the fastest"
+    text = (tmp_path / "gpu.md").read_text()
+    numbers = "wgrad | 200 | 100 | **2.0x** | mma128x64 | mma128x32 |"
+    assert f"| ResNet-50: 256->256 3x3, 14x14 | bf16 | {numbers}" in text
+    path = tmp_path / "variants.json"
+    entries = json.loads(path.read_text())["variants"]
+    assert len(entries) == 70
+    assert {e["direction"] + e["variant"] for e in entries} == {"wgradmma128x32"}
+    try:
+        fastconv.load_variants(path)
+        assert len(variants.table) == 70
+    finally:
+        fastconv.load_variants(None)
 
 
 def test_readme_says_when_no_gpu_was_measured():

@@ -4,6 +4,7 @@ from collections import Counter
 from math import prod
 
 import gpu_layers
+import gpu_sweep
 import layer_times
 import pytest
 import torch
@@ -82,6 +83,28 @@ def test_a_right_layer_is_timed(problem):
     for mode in found["milliseconds"].values():
         assert list(mode) == ["torch", "fastconv"]
         assert all(times["median"] > 0 for times in mode.values())
+
+
+@small
+def test_a_right_layer_is_swept(problem):
+    found = gpu_sweep.measure(problem, 1, "cpu")
+    assert found["wrong"] == [] and list(found["milliseconds"]) == ["fprop", "dgrad", "wgrad"]
+    assert all(list(times) == [""] for times in found["milliseconds"].values())
+
+
+@small
+def test_a_variant_that_is_wrong_is_named_and_not_timed(problem, monkeypatch):
+    right = layer_times.our_directions
+
+    def wrong(*arguments):
+        functions = right(*arguments)
+        dgrad = functions["dgrad"]
+        return {**functions, "dgrad": lambda: (dgrad()[0] + 1,)}
+
+    monkeypatch.setattr(layer_times, "our_directions", wrong)
+    found = gpu_sweep.measure(problem, 1, "cpu")
+    assert list(found["milliseconds"]) == ["fprop", "wgrad"]
+    assert len(found["wrong"]) == 1 and found["wrong"][0].startswith("fastconv dgrad : dx: ")
 
 
 @small

@@ -34,11 +34,8 @@ def test_allowed_where_torch_s_flag_does_and_never_at_highest(flags_as_before):
 def test_operands_are_rounded_to_the_nearest(direction, layout, device):
     problem = Problem.parse(f"mb2ic12ih7iw9oc20kh3kw3ph1pw1_nobias_tf32_{layout}")
     data, exactly = inputs.make(problem), problem.with_type("f32")
-    # wgrad goes to tensor cores where channels lie together, else it is exact.
-    rounds = (direction, layout) != ("wgrad", "nchw")
-    used = data._replace(
-        **{n: inputs.nearest_tf32(getattr(data, n)) for n in ("x", "w", "dy") if rounds}
-    )
+    operands = ("x", "w", "dy")
+    used = data._replace(**{name: inputs.nearest_tf32(getattr(data, name)) for name in operands})
     if direction == "fprop":
         y, _ = kernels.fprop(problem, data.x, data.w, None, device=device)
         checks.check_output(exactly, used, y, None)

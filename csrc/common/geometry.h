@@ -53,7 +53,8 @@ struct Conv2dProblem {
     Epilogue epilogue;
     Pool2d pool;  // for none and relu: 1x1 windows, so that (pool.P, pool.Q) is (conv.P, conv.Q)
     int threads;
-    bool tf32 = false;  // on GPUs: float32 operands may be rounded to TF32, for tensor cores
+    bool tf32 = false;         // on GPUs: float32 operands may be rounded to TF32, for tensor cores
+    const char* variant = "";  // on GPUs: which of a direction's kernels; "": the one that should be fastest
 };
 
 // What a kernel of a convolution is called with. Null data: not given (bias, code) or not wanted (code, dw, dbias).

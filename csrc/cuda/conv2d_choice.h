@@ -1,45 +1,100 @@
-// Which kernel, and which tile of it, takes a problem; the first that applies.
+// Which tile takes a problem: the one that it names, else the one that should take the fewest cycles. These are a
+// model's of one GPU, an H100, and depend on the geometry alone; a table from measurement (fastconv/variants.py) names
+// tiles.
 #pragma once
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "conv2d_mma.cuh"
 #include "kernels.h"
 
 namespace fastconv::cuda {
 
-// Calls run(a value of the exact kernels' tile that this many columns fill best).
-template <class Acc, class Run>
-auto with_exact_tile(int columns, const Run& run) {
-    if (columns > 32) return run(typename Tiles<Acc>::wide());
-    if (columns > 8) return run(typename Tiles<Acc>::middle());
-    return run(typename Tiles<Acc>::narrow());
+// As problems name a tile.
+template <class Tile>
+std::string name_of() {
+    return (Tile::tensor_cores ? "mma" : "exact") + std::to_string(Tile::rows) + "x" + std::to_string(Tile::columns);
 }
 
-// Whether a product of elements T with so many columns is for tensor cores: 16-bit types are, and float is where it may
-// be rounded to TF32, unless columns are so few that most of a tile would be empty, as in depthwise convolutions.
-template <class T>
-bool on_tensor_cores(bool tf32, int columns) {
-    return columns > 8 && (sizeof(T) == 2 || (sizeof(T) == 4 && tf32));
+// What a direction would have to do with a tile. Elements that are read one by one cost instructions.
+struct Work {
+    int64_t blocks;
+    double steps;  // of a block
+    bool vectors;  // whether operands are read 16 bytes at a time
+};
+
+constexpr int multiprocessors = 132;
+
+// Cycles until the last block has ended. A step's are the most of: products, at what such loops reach of the peak;
+// bytes from the L2 cache; instructions of loads. `ends` are a block's beginning and end, which only other blocks can
+// hide.
+template <class Tile>
+double cycles_of(const Work& work) {
+    constexpr double bytes_per_cycle = 40, ends = 2500;
+    constexpr int element = Tile::tensor_cores ? 16 / Tile::vector : int(sizeof(typename Tile::Acc));
+    constexpr double products_per_cycle = !Tile::tensor_cores ? 384.0 / element : element == 2 ? 2560 : 1280;
+    constexpr double instructions = Tile::tensor_cores ? 20 : 15;  // to read what is read at once
+    constexpr int operands = Tile::rows + Tile::columns;
+
+    double step = double(Tile::rows) * Tile::columns / products_per_cycle;
+    step = std::fmax(step, operands * element / bytes_per_cycle);
+    step = std::fmax(step, operands * instructions / 128 / (work.vectors ? Tile::vector : 1));
+    const auto wave = [&](int64_t blocks) { return double(blocks) * work.steps * step + ends; };
+    const int64_t at_once = int64_t(multiprocessors) * Tile::fewer_blocks, rest = work.blocks % at_once;
+    return double(work.blocks / at_once) * wave(Tile::fewer_blocks) +
+           (rest ? wave((rest + multiprocessors - 1) / multiprocessors) : 0);
 }
 
-// Whether it is a first layer, which has kernels of its own (conv2d_first.cuh) where it fits these (conv2d_first.h).
-template <class T>
-bool first_layer(const Conv2dProblem& problem) {
-    const Conv2d& conv = problem.conv;
-    return on_tensor_cores<T>(problem.tf32, int(conv.K)) && conv.groups == 1 && conv.C > 0 && conv.C < 8;
-}
-
-// Calls run(a value of the tile's type) for a product of elements T with so many columns.
-template <class T, class Run>
-auto with_tile(bool tf32, int columns, const Run& run) {
+// Calls visit(a value of the tile's type) for the tiles that may take a problem of elements T.
+template <class T, class Visit>
+void each_tile(const Conv2dProblem& problem, const Visit& visit) {
+    using Exact = Tiles<Accumulator<T>>;
     if constexpr (sizeof(T) <= 4) {
-        if (on_tensor_cores<T>(tf32, columns)) {
-            if (columns > 64) return run(typename MmaTiles<T>::wide());
-            if (columns > 32) return run(typename MmaTiles<T>::middle());
-            return run(typename MmaTiles<T>::narrow());
+        if (sizeof(T) == 2 || problem.tf32) {
+            visit(typename MmaTiles<T>::wide());
+            visit(typename MmaTiles<T>::middle());
+            visit(typename MmaTiles<T>::small());
+            visit(typename MmaTiles<T>::narrow());
         }
     }
-    if constexpr (sizeof(T) == 2) return run(typename Tiles<Accumulator<T>>::narrow());
-    else return with_exact_tile<Accumulator<T>>(columns, run);
+    if constexpr (sizeof(T) != 2) {  // tensor cores are as exact
+        visit(typename Exact::wide());
+        visit(typename Exact::middle());
+    }
+    visit(typename Exact::narrow());
+}
+
+// The names of the tiles that may take a problem, the fastest first.
+template <class T, class WorkOf>
+std::vector<std::string> tile_names(const Conv2dProblem& problem, const WorkOf& work_of) {
+    std::vector<std::pair<double, std::string>> found;
+    each_tile<T>(problem, [&](auto tile) {
+        found.emplace_back(cycles_of<decltype(tile)>(work_of(tile)), name_of<decltype(tile)>());
+    });
+    std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::vector<std::string> names;
+    for (const auto& tile : found) names.push_back(tile.second);
+    return names;
+}
+
+// Calls run(tile) for the tile that the problem names, or else for the fastest by its work_of(tile). What run returns,
+// or an error where there is no such tile.
+template <class T, class WorkOf, class Run>
+std::string with_tile(const Conv2dProblem& problem, const WorkOf& work_of, const Run& run) {
+    const auto names = tile_names<T>(problem, work_of);
+    const std::string chosen = *problem.variant ? problem.variant : names.front();
+    std::string result;
+    bool found = false;
+    each_tile<T>(problem, [&](auto tile) {
+        if (name_of<decltype(tile)>() == chosen) found = true, result = run(tile);
+    });
+    if (found) return result;
+    result = "variant must be one of";
+    for (const std::string& name : names) result += ' ' + name;
+    return result + ", got " + chosen;
 }
 
 }  // namespace fastconv::cuda

@@ -47,7 +47,26 @@ std::string run(const Conv2dProblem& problem, const DgradArgs& args, simt::Strea
                         shared_bytes<DgradMemory<Tile>>(), stream, d);
 }
 
+// All phases together; their taps differ by one each way at most.
+template <class Tile>
+Work work(const Conv2dProblem& problem, bool filters_inside) {
+    const Conv2d& c = problem.conv;
+    const int64_t channels = c.C / c.groups, filters = c.K / c.groups, phases = c.stride_h * c.stride_w;
+    const int64_t pixels = ceil_div(c.H, c.stride_h) * ceil_div(c.W, c.stride_w);
+    return {ceil_div(c.N * pixels, Tile::rows) * phases * ceil_div(channels, Tile::columns) * c.groups,
+            double(filters * c.R * c.S) / double(phases), filters_inside && filters % Tile::vector == 0};
+}
+
 }  // namespace
+
+std::vector<std::string> conv2d_dgrad_variants(const Conv2dProblem& problem) {
+    std::vector<std::string> names;
+    with_type(problem.dtype, [&](auto type) {
+        names = tile_names<decltype(type)>(problem, [&](auto tile) { return work<decltype(tile)>(problem, true); });
+        return std::string();
+    });
+    return names;
+}
 
 size_t conv2d_dgrad_workspace(const Conv2dProblem&) { return 0; }
 
@@ -58,8 +77,8 @@ std::string conv2d_dgrad(const Conv2dProblem& problem, const DgradArgs& args, vo
     if (conv.N * conv.H * conv.W == 0 || conv.C == 0) return "";
     return with_type(problem.dtype, [&](auto type) {
         using T = decltype(type);
-        return with_tile<T>(problem.tf32, int(conv.C / conv.groups),
-                            [&](auto tile) { return run<T, decltype(tile)>(problem, args, stream); });
+        const auto work_of = [&](auto tile) { return work<decltype(tile)>(problem, channels_last(args.dy)); };
+        return with_tile<T>(problem, work_of, [&](auto tile) { return run<T, decltype(tile)>(problem, args, stream); });
     });
 }
 

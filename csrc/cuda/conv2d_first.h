@@ -1,4 +1,4 @@
-// How a first layer (conv2d_choice.h) is cut into rectangles, if it fits.
+// What is a first layer, and how it is cut into rectangles, if it fits.
 #pragma once
 
 #include <optional>
@@ -59,17 +59,27 @@ std::optional<FirstLayout> first_layout(const Conv2dProblem& problem, int (*byte
     if (fastest == 0) return {};
     layout.tiles_h = Divider(layout.tiling.tiles_h), layout.tiles_w = Divider(layout.tiling.tiles_w);
     layout.width = Divider(layout.tiling.width);
-    // An H100's 132 multiprocessors stay busy; beyond that, filters are brought less often.
+    // Multiprocessors stay busy; beyond that, filters are brought less often.
     const int64_t blocks = int64_t(layout.rectangles) * ceil_div(conv.filters, Tile::columns);
-    layout.turns = least(int(blocks / (4 * 132 * Tile::blocks)), 7) + 1;
+    layout.turns = least(int(blocks / (4 * multiprocessors * Tile::blocks)), 7) + 1;
     return layout;
 }
 
-// Calls run(a value of the tile's type): the one that this many filters fill.
-template <class T, class Run>
-auto with_first_tile(int filters, const Run& run) {
-    if (filters > 32) return run(typename FirstTiles<T>::wide());
-    return run(typename FirstTiles<T>::narrow());
+// Calls run(a value of the tile's type) for a first layer, with the one that its filters fill: few channels, and not so
+// few filters that most of a tile would be empty.
+template <class Run>
+std::string with_first_tile(const Conv2dProblem& problem, const Run& run) {
+    const Conv2d& conv = problem.conv;
+    if (conv.groups != 1 || conv.C < 1 || conv.C >= 8 || conv.K <= 8) return "";
+    return with_type(problem.dtype, [&](auto type) {
+        using T = decltype(type);
+        if constexpr (sizeof(T) <= 4) {
+            if (sizeof(T) == 4 && !problem.tf32) return std::string();
+            if (conv.K > 32) return run(typename FirstTiles<T>::wide());
+            return run(typename FirstTiles<T>::narrow());
+        }
+        return std::string();
+    });
 }
 
 }  // namespace fastconv::cuda

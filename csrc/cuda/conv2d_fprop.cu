@@ -20,6 +20,17 @@ std::string run(const Conv2dProblem& problem, const FpropArgs& args, simt::Strea
 
 }  // namespace
 
+std::vector<std::string> conv2d_fprop_variants(const Conv2dProblem& problem) {
+    std::vector<std::string> names;
+    with_type(problem.dtype, [&](auto type) {
+        names =
+            tile_names<decltype(type)>(problem, [&](auto tile) { return fprop_work<decltype(tile)>(problem, true); });
+        return std::string();
+    });
+    if (first_fprop_takes(problem)) names.insert(names.begin(), std::string(first_variant));
+    return names;
+}
+
 size_t conv2d_fprop_workspace(const Conv2dProblem&) { return 0; }
 
 std::string conv2d_fprop(const Conv2dProblem& problem, const FpropArgs& args, void*, simt::Stream stream) {
@@ -27,12 +38,13 @@ std::string conv2d_fprop(const Conv2dProblem& problem, const FpropArgs& args, vo
     if (!refused.empty()) return refused;
     const Conv2d& conv = problem.conv;
     if (conv.N * conv.K * problem.pool.P * problem.pool.Q == 0) return "";
-    if (const auto result = conv2d_first_fprop(problem, args, stream)) return *result;
+    if ((!*problem.variant || problem.variant == first_variant) && first_fprop_takes(problem))
+        return conv2d_first_fprop(problem, args, stream);
     if (problem.epilogue == Epilogue::relu_max_pool) return conv2d_fprop_pool(problem, args, stream);
     return with_type(problem.dtype, [&](auto type) {
         using T = decltype(type);
-        return with_tile<T>(problem.tf32, int(conv.K / conv.groups),
-                            [&](auto tile) { return run<T, decltype(tile)>(problem, args, stream); });
+        const auto work_of = [&](auto tile) { return fprop_work<decltype(tile)>(problem, channels_last(args.x)); };
+        return with_tile<T>(problem, work_of, [&](auto tile) { return run<T, decltype(tile)>(problem, args, stream); });
     });
 }
 

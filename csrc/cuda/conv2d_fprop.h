@@ -2,7 +2,7 @@
 // them.
 #pragma once
 
-#include <optional>
+#include <string_view>
 
 #include "conv2d_fprop.cuh"
 #include "conv2d_launch.h"
@@ -68,8 +68,22 @@ FpropOutput<T> fprop_output(const Conv2dProblem& problem, const FpropArgs& args)
     return out;
 }
 
+// The work with a tile, whose rows are pixels; about: what blocks of pooled pixels compute twice is left out.
+template <class Tile>
+Work fprop_work(const Conv2dProblem& problem, bool channels_inside) {
+    const Conv2d& c = problem.conv;
+    const Pool2d& pool = problem.pool;  // 1x1 where there is none
+    const int64_t channels = c.C / c.groups, filters = c.K / c.groups;
+    const int64_t rows = c.N * pool.P * pool.stride_h * pool.Q * pool.stride_w;
+    return {ceil_div(rows, Tile::rows) * ceil_div(filters, Tile::columns) * c.groups, double(channels * c.R * c.S),
+            channels_inside && channels % Tile::vector == 0};
+}
+
 std::string conv2d_fprop_pool(const Conv2dProblem&, const FpropArgs&, simt::Stream stream);
-// Nothing where the problem is not for it.
-std::optional<std::string> conv2d_first_fprop(const Conv2dProblem&, const FpropArgs&, simt::Stream stream);
+
+// conv2d_first_fprop.cuh; it is the default where it takes the problem.
+constexpr std::string_view first_variant = "first";
+bool first_fprop_takes(const Conv2dProblem&);
+std::string conv2d_first_fprop(const Conv2dProblem&, const FpropArgs&, simt::Stream stream);
 
 }  // namespace fastconv::cuda

@@ -31,8 +31,8 @@ std::string run(const Conv2dProblem& problem, const FpropArgs& args, simt::Strea
 std::string conv2d_fprop_pool(const Conv2dProblem& problem, const FpropArgs& args, simt::Stream stream) {
     return with_type(problem.dtype, [&](auto type) {
         using T = decltype(type);
-        return with_tile<T>(problem.tf32, int(problem.conv.K / problem.conv.groups),
-                            [&](auto tile) { return run<T, decltype(tile)>(problem, args, stream); });
+        const auto work_of = [&](auto tile) { return fprop_work<decltype(tile)>(problem, channels_last(args.x)); };
+        return with_tile<T>(problem, work_of, [&](auto tile) { return run<T, decltype(tile)>(problem, args, stream); });
     });
 }
 

@@ -135,7 +135,8 @@ template <class View_, int possible_>
 struct Source {
     using View = View_;
     static constexpr int possible = possible_;
-    static constexpr bool across = (possible & int(Lanes::line_vectors)) != 0;  // what lies together in memory is lines
+    FASTCONV_HOST_DEVICE static constexpr bool may(Lanes lanes) { return (possible & int(lanes)) != 0; }
+    static constexpr bool across = may(Lanes::line_vectors);  // what lies together in memory is lines
     View view;
     Lanes lanes;
 };
@@ -190,7 +191,7 @@ private:
     }
     template <Lanes lanes, class Visit>
     FASTCONV_DEVICE static void each_along(const Visit& visit) {
-        if constexpr ((Source::possible & int(lanes)) != 0) {
+        if constexpr (Source::may(lanes)) {
             constexpr bool vectors = lanes == Lanes::line_vectors || lanes == Lanes::step_vectors;
             constexpr bool along_lines = lanes == Lanes::lines || lanes == Lanes::line_vectors;
             constexpr int size = vectors ? vector : 1, packs = elements / size;

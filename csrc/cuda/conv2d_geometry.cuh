@@ -10,7 +10,10 @@
 
 namespace fastconv::cuda {
 
-FASTCONV_HOST_DEVICE int ceil_div(int a, int b) { return int((int64_t(a) + b - 1) / b); }
+template <class Count>
+FASTCONV_HOST_DEVICE Count ceil_div(Count a, int64_t b) {
+    return Count((a + b - 1) / b);
+}
 FASTCONV_HOST_DEVICE int least(int a, int b) { return a < b ? a : b; }
 
 struct Strides {

@@ -7,10 +7,10 @@
 //             shared memory can deliver to tensor cores
 //   a thread  copies 16 bytes at a time (a chunk: neighbouring steps of one row or column, a line) straight to shared
 //             memory where they lie together in global memory; otherwise it reads the elements by themselves, its
-//             neighbours those of neighbouring lines
+//             neighbours those of neighbouring lines or steps (Lanes)
 //
-// A thread moves the same lines in every turn and keeps their sites in registers. Its steps are counted in three digits
-// (Walk), so that the main loop has carries where dividing would give the tap.
+// A thread moves the same lines in every turn and keeps their sites in registers, if they are few. Its steps are
+// counted in three digits (Walk), so that the main loop has carries where dividing would give the tap.
 //
 // In shared memory an operand is [line][step], or [step][line] where its lines lie together in global memory; a chunk
 // then is of neighbouring lines, and ldmatrix transposes, or lanes read their elements by themselves where these have
@@ -94,6 +94,7 @@ struct MmaTiles {
     // With 64 x 64 a thread's sums and operands of TF32 are more than 255 registers.
     using wide = MmaTile<T, 128, 128, steps, 4, 64, sizeof(T) == 4 ? 32 : 64>;
     using middle = MmaTile<T, 128, 64, steps, 4, 64, 32>;
+    using small = MmaTile<T, 64, 64, steps, 4, 32, 32>;  // for products that are too small to fill a GPU otherwise
     using narrow = MmaTile<T, 128, 32, steps, 4, 32, 32>;
 };
 
@@ -177,55 +178,82 @@ struct GemmMemory<MmaTile<T, sizes...>> {
     FASTCONV_DEVICE T* stage(int i) const { return reinterpret_cast<T*>(buffer) + i * Tile::stage; }
 };
 
-// What a thread copies of one operand.
+// What a thread copies of one operand, in a way that its Source allows.
 template <class Tile, int lines, class Source>
 class MmaOperand {
     using T = typename Tile::T;
+    using LineSites = Sites<Tile::column_chunk>;
     static constexpr bool across = Source::across;
     static constexpr int vector = Tile::vector, chunks = across ? lines / vector : Tile::chunks;
     static constexpr int each = lines * Tile::chunks / Tile::threads;  // chunks of a thread
     static constexpr int apart = Tile::threads / chunks;               // their lines; across, their steps
+    static constexpr int lines_apart = Tile::threads / Tile::steps;    // of a thread's elements of one step
     static_assert(lines * Tile::chunks % Tile::threads == 0 && Tile::threads % lines == 0);
 
+    // Vectors; or elements, with neighbouring lanes along the lines or the steps.
+    static constexpr bool vectors = across || Source::may(Lanes::step_vectors);
+    static constexpr bool along_steps = Source::may(Lanes::steps) && !across;
+    static constexpr bool along_lines = Source::may(Lanes::lines) || (Source::may(Lanes::steps) && across);
+
 public:
-    FASTCONV_DEVICE MmaOperand(const Source& source, const Walk& walk, const Sites<Tile::column_chunk>& sites,
-                               int first_step)
-        : vectors_(source.lanes == Lanes::step_vectors || source.lanes == Lanes::line_vectors),
-          line_(!vectors_ ? simt::thread() % lines
-                : across  ? simt::thread() % chunks * vector
-                          : simt::thread() / chunks),
-          step_(!vectors_ ? simt::thread() / lines * each * vector
-                : across  ? simt::thread() / chunks
-                          : simt::thread() % chunks * vector),
-          walker_(walk, first_step + step_) {
+    FASTCONV_DEVICE MmaOperand(const Source& source, const Walk& walk, const LineSites& sites, int first_step)
+        : lanes_(source.lanes), walker_(walk, first_step + first(source.lanes).step) {
+        const int line = first(lanes_).line;
         FASTCONV_UNROLL
         for (int i = 0; i < each; ++i)
-            if (i == 0 || (vectors_ && !across)) site_[i] = sites.get(line_ + i * apart);
+            if (i == 0 || (vectors && !across)) site_[i] = sites.get((line + i * apart) % lines);
     }
 
     // One turn's, to a stage.
-    FASTCONV_DEVICE void copy(const Source& source, const Walk& walk, T* to) {
-        if (vectors_ && across) {
-            FASTCONV_UNROLL
-            for (int i = 0; i < each; ++i) {
-                copy_chunk(source, site_[0] + walker_.site(walk), to + place(line_, step_ + i * apart));
-                walker_.next(walk, walk.hop);
-            }
-        } else if (vectors_) {
-            const Site step = walker_.site(walk);
-            FASTCONV_UNROLL
-            for (int i = 0; i < each; ++i) copy_chunk(source, site_[i] + step, to + place(line_ + i * apart, step_));
-            walker_.next(walk, walk.turn);
-        } else {
-            copy_elements(source, walk, to);
-            walker_.next(walk, walk.turn);
+    FASTCONV_DEVICE void copy(const Source& source, const Walk& walk, const LineSites& sites, T* to) {
+        const Place at = first(lanes_);
+        if constexpr (vectors) {
+            if (!(along_lines || along_steps) || by_vectors(lanes_)) return copy_vectors(source, walk, at, to);
         }
+        if constexpr (along_steps) {
+            if (!along_lines || lanes_ == Lanes::steps) copy_along_steps(source, walk, sites, at, to);
+        }
+        if constexpr (along_lines) {
+            if (!along_steps || lanes_ == Lanes::lines) copy_along_lines(source, walk, at, to);
+        }
+        walker_.next(walk, walk.turn);
     }
 
 private:
+    struct Place {
+        int line, step;
+    };
+
+    FASTCONV_DEVICE static bool by_vectors(Lanes lanes) {
+        return lanes == Lanes::step_vectors || lanes == Lanes::line_vectors;
+    }
+    // A thread's first element.
+    FASTCONV_DEVICE static Place first(Lanes lanes) {
+        const int i = simt::thread();
+        if (vectors && (!(along_lines || along_steps) || by_vectors(lanes)))
+            return across ? Place{i % chunks * vector, i / chunks} : Place{i / chunks, i % chunks * vector};
+        if (along_steps && (!along_lines || lanes == Lanes::steps)) return {i / Tile::steps, i % Tile::steps};
+        return {i % lines, i / lines * each * vector};
+    }
     FASTCONV_DEVICE static int place(int line, int step) {
         if constexpr (across) return Tile::template place<true, lines>(step, line);
         else return Tile::template place<false, Tile::steps>(line, step);
+    }
+
+    FASTCONV_DEVICE void copy_vectors(const Source& source, const Walk& walk, const Place& at, T* to) {
+        if constexpr (across) {
+            FASTCONV_UNROLL
+            for (int i = 0; i < each; ++i) {
+                copy_chunk(source, site_[0] + walker_.site(walk), to + place(at.line, at.step + i * apart));
+                walker_.next(walk, walk.hop);
+            }
+        } else {
+            const Site step = walker_.site(walk);
+            FASTCONV_UNROLL
+            for (int i = 0; i < each; ++i)
+                copy_chunk(source, site_[i] + step, to + place(at.line + i * apart, at.step));
+            walker_.next(walk, walk.turn);
+        }
     }
     FASTCONV_DEVICE static void copy_chunk(const Source& source, const Site& site, T* to) {
         if (source.view.copied(site)) {
@@ -238,10 +266,11 @@ private:
             simt::store(to, pack);
         }
     }
-    FASTCONV_DEVICE void copy_elements(const Source& source, const Walk& walk, T* to) const {
+    // Chunks of one line.
+    FASTCONV_DEVICE void copy_along_lines(const Source& source, const Walk& walk, const Place& at, T* to) const {
         Walker walker = walker_;
         FASTCONV_NO_UNROLL
-        for (int step = step_; step < step_ + each * vector; step += vector) {
+        for (int step = at.step; step < at.step + each * vector; step += vector) {
             simt::Pack<T, vector> pack;
             FASTCONV_UNROLL
             for (int v = 0; v < vector; ++v) {
@@ -250,17 +279,32 @@ private:
             }
             if constexpr (across) {
                 FASTCONV_UNROLL
-                for (int v = 0; v < vector; ++v) to[place(line_, step + v)] = pack[v];
+                for (int v = 0; v < vector; ++v) to[place(at.line, step + v)] = pack[v];
             } else {
-                simt::store(to + place(line_, step), pack);
+                simt::store(to + place(at.line, step), pack);
             }
         }
     }
+    // Elements of one step; the lines' sites do not fit into registers.
+    FASTCONV_DEVICE void copy_along_steps(const Source& source, const Walk& walk, const LineSites& sites,
+                                          const Place& at, T* to) const {
+        constexpr int group = 4;  // are on their way at once
+        static_assert(lines % (group * lines_apart) == 0);
+        const Site step = walker_.site(walk);
+        FASTCONV_NO_UNROLL
+        for (int line = at.line; line < lines; line += group * lines_apart) {
+            T values[group];
+            FASTCONV_UNROLL
+            for (int i = 0; i < group; ++i)
+                values[i] = T(source.view.template get<1>(sites.get(line + i * lines_apart) + step)[0]);
+            FASTCONV_UNROLL
+            for (int i = 0; i < group; ++i) to[place(line + i * lines_apart, at.step)] = values[i];
+        }
+    }
 
-    bool vectors_;
-    int line_, step_;  // the first
+    Lanes lanes_;
     Walker walker_;
-    Site site_[each];
+    Site site_[each];  // of the thread's lines
 };
 
 // A thread's sums, as tensor cores deal them out, and where in the tile they stand.
@@ -364,8 +408,8 @@ FASTCONV_DEVICE void gemm(Sums<MmaTile<T, sizes...>>& sums, const GemmMemory<Mma
     MmaOperand<Tile, Tile::columns, B> next_b(b, b_walk, memory.columns, first_step);
     const auto copy = [&](bool wanted, int stage) {
         if (wanted) {
-            next_a.copy(a, a_walk, memory.stage(stage));
-            next_b.copy(b, b_walk, memory.stage(stage) + Tile::rows * Tile::steps);
+            next_a.copy(a, a_walk, memory.rows, memory.stage(stage));
+            next_b.copy(b, b_walk, memory.columns, memory.stage(stage) + Tile::rows * Tile::steps);
         }
         simt::copy_commit();  // without copies too: a turn is a group
     };

@@ -1,5 +1,7 @@
 #include "conv2d_wgrad.cuh"
 
+#include <algorithm>
+
 #include "conv2d_launch.h"
 
 namespace fastconv::cuda {
@@ -13,8 +15,8 @@ struct Split {
 
 template <class Tile>
 Split split_of(const Geometry& conv) {
-    // As many as run at once on an H100's 132 multiprocessors; more would only write and read more partial sums.
-    constexpr int64_t wanted_blocks = 132 * Tile::fewer_blocks, least_steps = 128;
+    // As many as run at once on an H100's multiprocessors; more would only write and read more partial sums.
+    constexpr int64_t wanted_blocks = multiprocessors * Tile::fewer_blocks, least_steps = 128;
     const int64_t steps = int64_t(conv.N) * conv.P * conv.Q;
     const int64_t rows = int64_t(conv.channels) * conv.R * conv.S + 1;
     const int64_t blocks = (rows + Tile::rows - 1) / Tile::rows * ceil_div(conv.filters, Tile::columns) * conv.groups;
@@ -25,11 +27,28 @@ Split split_of(const Geometry& conv) {
     return {int((steps + each - 1) / each), int(each)};
 }
 
-template <class T, class Tile>
+// Whether both operands can be read by vectors.
+bool by_vectors(const Conv2dProblem& problem, const WgradArgs& args, int vector, int element_bytes) {
+    const Conv2d& c = problem.conv;
+    return channel_vectors(args.x, int(c.C / c.groups), vector, element_bytes) &&
+           gradient_vectors(problem, args.dy, args.code, int(c.K / c.groups), vector, element_bytes);
+}
+
+template <class Tile>
+Work work(const Conv2dProblem& problem, bool channels_inside) {
+    const Geometry conv(problem.conv);
+    const Split split = split_of<Tile>(conv);
+    const int row_tiles = ceil_div(conv.channels * conv.R * conv.S + 1, Tile::rows);
+    return {int64_t(row_tiles) * ceil_div(conv.filters, Tile::columns) * conv.groups * split.splits,
+            double(split.steps_per_split),
+            channels_inside && conv.channels % Tile::vector == 0 && conv.filters % Tile::vector == 0};
+}
+
+template <class T, class Tile, int lanes>
 std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* workspace, simt::Stream stream) {
     using Acc = Accumulator<T>;
     constexpr int vector = Tile::vector;
-    WgradParameters<T> d;
+    WgradParameters<T, lanes> d;
     d.conv = Geometry(problem.conv);
     const Geometry& conv = d.conv;
     d.x.view = {static_cast<const T*>(args.x.data), conv.H, conv.W};
@@ -45,13 +64,13 @@ std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* works
     d.steps_per_split = split.steps_per_split;
     d.row_tiles = ceil_div(d.rows, Tile::rows);
     d.column_tiles = ceil_div(conv.filters, Tile::columns);
-    d.x.lanes = !channels_last(args.x)                                      ? Lanes::steps
-                : channel_vectors(args.x, conv.channels, vector, sizeof(T)) ? Lanes::line_vectors
-                                                                            : Lanes::lines;
-    d.gradient.lanes = !channels_last(args.dy) ? Lanes::steps
-                       : gradient_vectors(problem, args.dy, args.code, conv.filters, vector, sizeof(T))
-                           ? Lanes::line_vectors
-                           : Lanes::lines;
+    const auto lanes_of = [](const Tensor& t, bool vectors) {
+        if (vectors && (lanes & int(Lanes::line_vectors))) return Lanes::line_vectors;
+        return channels_last(t) ? Lanes::lines : Lanes::steps;
+    };
+    d.x.lanes = lanes_of(args.x, channel_vectors(args.x, conv.channels, vector, sizeof(T)));
+    d.gradient.lanes =
+        lanes_of(args.dy, gradient_vectors(problem, args.dy, args.code, conv.filters, vector, sizeof(T)));
 
     if constexpr (Tile::tensor_cores) {
         const auto walk = [&](const Site& one_n, const Site& one_p, const Site& one_q, int lines) {
@@ -81,8 +100,8 @@ std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* works
     sum.count = int(count);
     const std::string too_many = refuse({{"the number of blocks", tiles * split.splits}}, most_counted);
     if (!too_many.empty()) return too_many;
-    const std::string error = simt::launch(conv2d_wgrad_kernel<T, Tile>, {int(tiles * split.splits)}, Tile::threads,
-                                           shared_bytes<WgradMemory<Tile>>(), stream, d);
+    const std::string error = simt::launch(conv2d_wgrad_kernel<T, Tile, lanes>, {int(tiles * split.splits)},
+                                           Tile::threads, shared_bytes<WgradMemory<Tile>>(), stream, d);
     if (!error.empty()) return error;
     return simt::launch(conv2d_wgrad_sum_kernel<T>, {ceil_div(sum.count, 32)}, wgrad_sum_threads,
                         shared_bytes<WgradSumMemory<T>>(), stream, sum);
@@ -90,22 +109,33 @@ std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* works
 
 }  // namespace
 
+std::vector<std::string> conv2d_wgrad_variants(const Conv2dProblem& problem) {
+    std::vector<std::string> names;
+    with_type(problem.dtype, [&](auto type) {
+        names = tile_names<decltype(type)>(problem, [&](auto tile) { return work<decltype(tile)>(problem, true); });
+        return std::string();
+    });
+    return names;
+}
+
 size_t conv2d_wgrad_workspace(const Conv2dProblem& problem) {
     const Conv2d& c = problem.conv;
     if (c.K == 0 || !refuse(problem).empty()) return 0;
     const Geometry conv(c);
-    size_t bytes = 0;
+    int splits = 0;
     with_type(problem.dtype, [&](auto type) {
-        using T = decltype(type);
-        using Acc = Accumulator<T>;
-        const auto splits_of = [&](auto tile) { return split_of<decltype(tile)>(conv).splits; };
-        const int exact = with_exact_tile<Acc>(conv.filters, splits_of);
-        const int fast = with_tile<T>(problem.tf32, conv.filters, splits_of);  // whatever the memory formats will be
-        bytes = size_t(exact > fast ? exact : fast) * size_t(conv.K) *
-                (size_t(conv.channels) * size_t(conv.R) * size_t(conv.S) + 1) * sizeof(Acc);
+        for (const bool channels_inside : {false, true}) {  // the memory formats are not known here
+            with_tile<decltype(type)>(
+                problem, [&](auto tile) { return work<decltype(tile)>(problem, channels_inside); },
+                [&](auto tile) {
+                    splits = std::max(splits, split_of<decltype(tile)>(conv).splits);
+                    return std::string();
+                });
+        }
         return std::string();
     });
-    return bytes;
+    const size_t bytes = problem.dtype == DType::float64 ? sizeof(double) : sizeof(float);
+    return size_t(splits) * size_t(conv.K) * (size_t(conv.channels) * size_t(conv.R) * size_t(conv.S) + 1) * bytes;
 }
 
 std::string conv2d_wgrad(const Conv2dProblem& problem, const WgradArgs& args, void* workspace, simt::Stream stream) {
@@ -116,13 +146,20 @@ std::string conv2d_wgrad(const Conv2dProblem& problem, const WgradArgs& args, vo
     if (conv.K == 0 || (!weights && !args.dbias.data)) return "";
     return with_type(problem.dtype, [&](auto type) {
         using T = decltype(type);
-        const auto run_with = [&](auto tile) { return run<T, decltype(tile)>(problem, args, workspace, stream); };
-        const int filters = int(conv.K / conv.groups), channels = int(conv.C / conv.groups);
-        constexpr int vector = 16 / int(sizeof(T));
-        if (channel_vectors(args.x, channels, vector, sizeof(T)) &&
-            gradient_vectors(problem, args.dy, args.code, filters, vector, sizeof(T)))
-            return with_tile<T>(problem.tf32, filters, run_with);
-        return with_exact_tile<Accumulator<T>>(filters, run_with);
+        const bool vectors = by_vectors(problem, args, 16 / int(sizeof(T)), sizeof(T));
+        const bool channels_inside = channels_last(args.x) && channels_last(args.dy);
+        return with_tile<T>(
+            problem, [&](auto tile) { return work<decltype(tile)>(problem, channels_inside); },
+            [&](auto tile) {
+                using Tile = decltype(tile);
+                constexpr int by_elements = Lanes::lines | Lanes::steps, any = by_elements | Lanes::line_vectors;
+                if constexpr (Tile::tensor_cores) {
+                    if (vectors) return run<T, Tile, int(Lanes::line_vectors)>(problem, args, workspace, stream);
+                    return run<T, Tile, by_elements>(problem, args, workspace, stream);
+                } else {
+                    return run<T, Tile, any>(problem, args, workspace, stream);
+                }
+            });
     });
 }
 

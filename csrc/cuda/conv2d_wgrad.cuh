@@ -18,10 +18,12 @@
 
 namespace fastconv::cuda {
 
-template <class T>
+// `lanes`: how both operands may be read. Tensor cores have one kernel for vectors and one for elements, because they
+// keep them the one way or the other in shared memory.
+template <class T, int lanes>
 struct WgradParameters {
-    Source<ImageView<T, true>, Lanes::lines | Lanes::steps | Lanes::line_vectors> x;
-    Source<GradientView<T>, Lanes::lines | Lanes::steps | Lanes::line_vectors> gradient;
+    Source<ImageView<T, true>, lanes> x;
+    Source<GradientView<T>, lanes> gradient;
     Accumulator<T>* partial;
     Geometry conv;
     Strides x_strides, dy_strides;
@@ -44,9 +46,9 @@ struct WgradMemory {
     FASTCONV_HOST_DEVICE explicit WgradMemory(simt::Shared& shared) : gemm(shared), block(shared.take<WgradBlock>(1)) {}
 };
 
-template <class T, class Tile>
+template <class T, class Tile, int lanes>
 FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::fewer_blocks)
-conv2d_wgrad_kernel(const WgradParameters<T> d) {
+conv2d_wgrad_kernel(const WgradParameters<T, lanes> d) {
     using Acc = typename Tile::Acc;
     simt::Shared shared = simt::block_shared();
     const WgradMemory<Tile> all(shared);

@@ -5,12 +5,18 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "../common/geometry.h"
 #include "../simt/stream.h"
 
 namespace fastconv::cuda {
 
+// The variants of each direction that take a problem, as Conv2dProblem names them; first the one that should be the
+// fastest with channels_last tensors.
+std::vector<std::string> conv2d_fprop_variants(const Conv2dProblem&);
+std::vector<std::string> conv2d_dgrad_variants(const Conv2dProblem&);
+std::vector<std::string> conv2d_wgrad_variants(const Conv2dProblem&);
 // `workspace` is in bytes; the entry gets that much, aligned to 256 bytes, with undefined content.
 size_t conv2d_fprop_workspace(const Conv2dProblem&);
 size_t conv2d_dgrad_workspace(const Conv2dProblem&);

@@ -17,6 +17,9 @@ std::string why_not_on(int) { return why; }
 
 namespace cuda {
 
+std::vector<std::string> conv2d_fprop_variants(const Conv2dProblem&) { return {}; }
+std::vector<std::string> conv2d_dgrad_variants(const Conv2dProblem&) { return {}; }
+std::vector<std::string> conv2d_wgrad_variants(const Conv2dProblem&) { return {}; }
 size_t conv2d_fprop_workspace(const Conv2dProblem&) { return 0; }
 size_t conv2d_dgrad_workspace(const Conv2dProblem&) { return 0; }
 size_t conv2d_wgrad_workspace(const Conv2dProblem&) { return 0; }

@@ -1,5 +1,5 @@
-// The entries of the CUDA kernels: the CPU's arguments, but for the last two, which are the tensors' device and that
-// device's current stream. The same source makes the module in which tests call emulated kernels.
+// The entries of the CUDA kernels: the CPU's arguments, but for the last four: the tensors' device and that device's
+// current stream, whether TF32 is allowed, and the variant's name ("": the fastest). The same source makes the module in which tests call emulated kernels.
 #include <pybind11/stl.h>
 
 #include <climits>
@@ -17,6 +17,7 @@ namespace {
 
 constexpr Kernels here = Kernels::cuda;
 constexpr size_t alignment = 256;  // of a workspace
+const std::string no_direction = "direction must be fprop, dgrad or wgrad, got ";
 
 int checked_device(int64_t device) {
     if (device < 0 || device > INT_MAX)
@@ -34,16 +35,16 @@ void on_device(const char* entry, int64_t device, uintptr_t stream, const Launch
     if (!error.empty()) throw std::runtime_error(std::string(entry) + ": " + error);
 }
 
-template <class Call>
-Call allow_tf32(Call call, bool tf32) {
-    call.problem.tf32 = tf32;
-    return call;
+// What a problem has on GPUs alone. The variant's text has to outlive it.
+void complete(Conv2dProblem& problem, bool tf32, const std::string& variant) {
+    problem.tf32 = tf32, problem.variant = variant.c_str();
 }
 
 void conv2d_fprop(const py::tuple& x, const py::tuple& w, const OptionalBuffer& bias, const py::tuple& y,
                   const OptionalBuffer& code, const py::tuple& conv, const OptionalTuple& pool, bool relu,
-                  const py::tuple& workspace, int64_t device, uintptr_t stream, bool tf32) {
-    const FpropCall call = allow_tf32(fprop_call(here, 1, x, w, bias, y, code, conv, pool, relu), tf32);
+                  const py::tuple& workspace, int64_t device, uintptr_t stream, bool tf32, const std::string& variant) {
+    FpropCall call = fprop_call(here, 1, x, w, bias, y, code, conv, pool, relu);
+    complete(call.problem, tf32, variant);
     void* const space = aligned_workspace(workspace, cuda::conv2d_fprop_workspace(call.problem), alignment);
     on_device("cuda_conv2d_fprop", device, stream,
               [&](simt::Stream s) { return cuda::conv2d_fprop(call.problem, call.args, space, s); });
@@ -51,8 +52,9 @@ void conv2d_fprop(const py::tuple& x, const py::tuple& w, const OptionalBuffer& 
 
 void conv2d_dgrad(const py::tuple& dy, const OptionalBuffer& code, const py::tuple& w, const py::tuple& dx,
                   const py::tuple& conv, const OptionalTuple& pool, const py::tuple& workspace, int64_t device,
-                  uintptr_t stream, bool tf32) {
-    const DgradCall call = allow_tf32(dgrad_call(here, 1, dy, code, w, dx, conv, pool), tf32);
+                  uintptr_t stream, bool tf32, const std::string& variant) {
+    DgradCall call = dgrad_call(here, 1, dy, code, w, dx, conv, pool);
+    complete(call.problem, tf32, variant);
     void* const space = aligned_workspace(workspace, cuda::conv2d_dgrad_workspace(call.problem), alignment);
     on_device("cuda_conv2d_dgrad", device, stream,
               [&](simt::Stream s) { return cuda::conv2d_dgrad(call.problem, call.args, space, s); });
@@ -60,8 +62,10 @@ void conv2d_dgrad(const py::tuple& dy, const OptionalBuffer& code, const py::tup
 
 void conv2d_wgrad(const py::tuple& x, const py::tuple& dy, const OptionalBuffer& code, const OptionalBuffer& dw,
                   const OptionalBuffer& dbias, const py::tuple& w_sizes, const py::tuple& conv,
-                  const OptionalTuple& pool, const py::tuple& workspace, int64_t device, uintptr_t stream, bool tf32) {
-    const WgradCall call = allow_tf32(wgrad_call(here, 1, x, dy, code, dw, dbias, w_sizes, conv, pool), tf32);
+                  const OptionalTuple& pool, const py::tuple& workspace, int64_t device, uintptr_t stream, bool tf32,
+                  const std::string& variant) {
+    WgradCall call = wgrad_call(here, 1, x, dy, code, dw, dbias, w_sizes, conv, pool);
+    complete(call.problem, tf32, variant);
     void* const space = aligned_workspace(workspace, cuda::conv2d_wgrad_workspace(call.problem), alignment);
     on_device("cuda_conv2d_wgrad", device, stream,
               [&](simt::Stream s) { return cuda::conv2d_wgrad(call.problem, call.args, space, s); });
@@ -69,13 +73,24 @@ void conv2d_wgrad(const py::tuple& x, const py::tuple& dy, const OptionalBuffer&
 
 size_t conv2d_workspace(const std::string& direction, int64_t dtype, const py::tuple& x_sizes, const py::tuple& w_sizes,
                         const py::tuple& y_sizes, const py::tuple& conv, const OptionalTuple& pool, bool relu,
-                        bool tf32) {
+                        bool tf32, const std::string& variant) {
     auto problem = workspace_call(here, 1, dtype, x_sizes, w_sizes, y_sizes, conv, pool, relu);
-    problem.tf32 = tf32;
+    complete(problem, tf32, variant);
     if (direction == "fprop") return padded_workspace(cuda::conv2d_fprop_workspace(problem), alignment);
     if (direction == "dgrad") return padded_workspace(cuda::conv2d_dgrad_workspace(problem), alignment);
     if (direction == "wgrad") return padded_workspace(cuda::conv2d_wgrad_workspace(problem), alignment);
-    throw std::invalid_argument("direction must be fprop, dgrad or wgrad, got " + direction);
+    throw std::invalid_argument(no_direction + direction);
+}
+
+std::vector<std::string> conv2d_variants(const std::string& direction, int64_t dtype, const py::tuple& x_sizes,
+                                         const py::tuple& w_sizes, const py::tuple& y_sizes, const py::tuple& conv,
+                                         const OptionalTuple& pool, bool relu, bool tf32) {
+    auto problem = workspace_call(here, 1, dtype, x_sizes, w_sizes, y_sizes, conv, pool, relu);
+    problem.tf32 = tf32;
+    if (direction == "fprop") return cuda::conv2d_fprop_variants(problem);
+    if (direction == "dgrad") return cuda::conv2d_dgrad_variants(problem);
+    if (direction == "wgrad") return cuda::conv2d_wgrad_variants(problem);
+    throw std::invalid_argument(no_direction + direction);
 }
 
 void relu_fprop(const py::tuple& x, const py::tuple& y, const OptionalBuffer& mask, int64_t device, uintptr_t stream) {
@@ -110,16 +125,19 @@ void max_pool2d_bprop(const py::tuple& dy, const py::tuple& code, const py::tupl
 
 void add_cuda_entries(py::module_& m) {
     m.def("cuda_conv2d_workspace", conv2d_workspace, py::arg("direction"), py::arg("dtype"), py::arg("x_sizes"),
+          py::arg("w_sizes"), py::arg("y_sizes"), py::arg("conv"), py::arg("pool"), py::arg("relu"), py::arg("tf32"),
+          py::arg("variant"));
+    m.def("cuda_conv2d_variants", conv2d_variants, py::arg("direction"), py::arg("dtype"), py::arg("x_sizes"),
           py::arg("w_sizes"), py::arg("y_sizes"), py::arg("conv"), py::arg("pool"), py::arg("relu"), py::arg("tf32"));
     m.def("cuda_conv2d_fprop", conv2d_fprop, py::arg("x"), py::arg("w"), py::arg("bias"), py::arg("y"), py::arg("code"),
           py::arg("conv"), py::arg("pool"), py::arg("relu"), py::arg("workspace"), py::arg("device"), py::arg("stream"),
-          py::arg("tf32"));
+          py::arg("tf32"), py::arg("variant"));
     m.def("cuda_conv2d_dgrad", conv2d_dgrad, py::arg("dy"), py::arg("code"), py::arg("w"), py::arg("dx"),
-          py::arg("conv"), py::arg("pool"), py::arg("workspace"), py::arg("device"), py::arg("stream"),
-          py::arg("tf32"));
+          py::arg("conv"), py::arg("pool"), py::arg("workspace"), py::arg("device"), py::arg("stream"), py::arg("tf32"),
+          py::arg("variant"));
     m.def("cuda_conv2d_wgrad", conv2d_wgrad, py::arg("x"), py::arg("dy"), py::arg("code"), py::arg("dw"),
           py::arg("dbias"), py::arg("w_sizes"), py::arg("conv"), py::arg("pool"), py::arg("workspace"),
-          py::arg("device"), py::arg("stream"), py::arg("tf32"));
+          py::arg("device"), py::arg("stream"), py::arg("tf32"), py::arg("variant"));
     m.def("cuda_relu_fprop", relu_fprop, py::arg("x"), py::arg("y"), py::arg("mask"), py::arg("device"),
           py::arg("stream"));
     m.def("cuda_relu_bprop", relu_bprop, py::arg("dy"), py::arg("mask"), py::arg("dx"), py::arg("device"),

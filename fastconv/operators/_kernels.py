@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import _C, precision
+from .. import _C, precision, variants
 from . import _geometry as geometry
 from ._cuda import place
 from ._marshal import DTYPES, NO_WORKSPACE, dense, empty, is_dense, pack, workspace, workspace_bytes
@@ -31,11 +31,28 @@ class _Plan(NamedTuple):
     pool: Ints | None
 
 
-def _how(tensor: Tensor) -> tuple:
-    """Threads and the implementation's name on CPUs; whether TF32 is allowed on GPUs."""
-    if tensor.is_cpu:
+def _how(
+    direction: str,
+    x: tuple[Ints, bool],
+    w_size: Ints,
+    like: Tensor,
+    relu: bool,
+    conv: Ints,
+    pool: Ints,
+) -> tuple:
+    """Threads and the implementation's name on CPUs; whether TF32 is allowed, and the variant's.
+
+    Args:
+        x: the input's sizes, and whether it is channels_last.
+        like: any of the tensors.
+    """
+    if like.is_cpu:
         return torch.get_num_threads(), precision.implementation
-    return (precision.tf32(),)
+    tf32 = like.dtype is torch.float32 and precision.tf32()
+    if not variants.table:
+        return tf32, ""
+    key = (direction, like.dtype, tf32, relu, x[1], x[0], w_size, conv, pool)
+    return tf32, variants.table.get(key, "")
 
 
 def _where(tensor: Tensor, how: tuple) -> tuple:
@@ -97,7 +114,8 @@ def fprop(
     save: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """The convolution, or with `relu` the fused block: its output and, if asked for, its code."""
-    how = _how(x)
+    channels_last = geometry.is_channels_last(x.shape, x.stride())
+    how = _how("fprop", (x.shape, channels_last), weight.shape, x, relu, conv, pool)
     dtype, device = x.dtype, x.device
     sizes = (x.shape, x.stride(), weight.shape, weight.stride())
     plan = _plan(*sizes, dtype, conv, pool, relu, x.is_cpu, how)
@@ -148,9 +166,10 @@ def dgrad(
     pool: Ints = (),
 ) -> Tensor:
     """The gradient of x, in the memory format asked for."""
-    how = _how(dy)
-    dy, weight, code = dense(dy), dense(weight), _code(code, pool)
     x_size = (dy.shape[0], weight.shape[1] * conv[8], *x_hw)
+    relu = code is not None
+    how = _how("dgrad", (x_size, channels_last), weight.shape, dy, relu, conv, pool)
+    dy, weight, code = dense(dy), dense(weight), _code(code, pool)
     dx = empty(x_size, channels_last, dy)
     c_pool = pool[:8] if pool else None
     space, memory = workspace(
@@ -162,7 +181,7 @@ def dgrad(
             dy.shape,
             conv,
             c_pool,
-            code is not None,
+            relu,
             dy.is_cpu,
             how,
         ),
@@ -186,7 +205,9 @@ def wgrad(
     pool: Ints = (),
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of weight and bias, None where not wanted."""
-    how = _how(dy)
+    relu = code is not None
+    x_channels_last = geometry.is_channels_last(x.shape, x.stride())
+    how = _how("wgrad", (x.shape, x_channels_last), tuple(w_size), dy, relu, conv, pool)
     x, dy, code = dense(x), dense(dy), _code(code, pool)
     dw = empty(w_size, channels_last, dy) if want_weight else None
     dbias = torch.empty((w_size[0],), dtype=dy.dtype, device=dy.device) if want_bias else None
@@ -200,7 +221,7 @@ def wgrad(
             dy.shape,
             conv,
             c_pool,
-            code is not None,
+            relu,
             dy.is_cpu,
             how,
         ),

@@ -101,16 +101,21 @@ def pack(tensor: Tensor | None) -> tuple | None:
 
 
 def _how(problem: Problem, device: str, threads: int, implementation: str) -> tuple:
-    """Threads and the implementation's name on CPUs; whether TF32 is allowed on GPUs."""
-    return (threads, implementation) if device == "cpu" else (problem.tf32,)
+    """Threads and the implementation's name on CPUs; whether TF32 is allowed, and the variant's."""
+    return (threads if device == "cpu" else problem.tf32, implementation)
 
 
 def workspace_bytes(
     direction: str, problem: Problem, implementation: str, threads: int = 1, device: str = "cpu"
 ) -> int:
     """The workspace it wants. ValueError: no such implementation or not for this problem."""
-    return _entry("conv2d_workspace", device)(
-        direction,
+    how = _how(problem, device, threads, implementation)
+    return _entry("conv2d_workspace", device)(direction, *_geometry(problem), *how)
+
+
+def _geometry(problem: Problem) -> tuple:
+    """A problem as entries take it that get no tensors."""
+    return (
         CODES[problem.dtype],
         problem.x_size,
         problem.w_size,
@@ -118,12 +123,17 @@ def workspace_bytes(
         problem.conv_spec,
         problem.pool and problem.pool.spec,
         problem.relu,
-        *_how(problem, device, threads, implementation),
     )
 
 
+def variants(direction: str, problem: Problem, device: str) -> list[str]:
+    """Names of a GPU's kernels that take this problem: the functions' `implementation` there."""
+    entry = _entry("conv2d_variants", device)
+    return entry(direction, *_geometry(problem), problem.tf32)
+
+
 def applicable(direction: str, problem: Problem, device: str = "cpu") -> list[str]:
-    """Names of the implementations that take this problem; GPUs have one, without a name."""
+    """Names of the implementations that take this problem; of a GPU's `variants`, the default."""
     if device != "cpu":
         return [""]
     found = []

@@ -20,14 +20,17 @@ class Declared(NamedTuple):
 PACK = r"<.*\b[248]>"  # the last template argument: elements of a 16-byte access
 
 CONV = "conv2d_(fprop|fprop_pool|dgrad|wgrad)"
+# By their name and the last of their template arguments: the operands whose lines, not steps, lie
+# together in memory, and whether operands are copied 16 bytes at a time.
 MMA_KERNELS = {
-    "conv2d_fprop(_pool)?": (),
-    "conv2d_dgrad": ("columns",),
-    "conv2d_wgrad": ("rows", "columns"),
+    ("conv2d_fprop(_pool)?", ""): ((), True),
+    ("conv2d_dgrad", ""): (("columns",), True),
+    ("conv2d_wgrad", ", 4"): (("rows", "columns"), True),
+    ("conv2d_wgrad", ", 3"): ((), False),
 }
 MMA_TILES = {  # rows and columns of a block and of a warp
-    "half|bfloat16": [(128, 128, 64, 64), (128, 64, 64, 32), (128, 32, 32, 32)],
-    "float": [(128, 128, 64, 32), (128, 64, 64, 32), (128, 32, 32, 32)],
+    "half|bfloat16": [(128, 128, 64, 64), (128, 64, 64, 32), (64, 64, 32, 32), (128, 32, 32, 32)],
+    "float": [(128, 128, 64, 32), (128, 64, 64, 32), (64, 64, 32, 32), (128, 32, 32, 32)],
 }
 # Steps of a turn, a product, and what reads an operand across memory, how often as ldmatrix would.
 MMA = {
@@ -36,22 +39,20 @@ MMA = {
 }
 
 
-def on_tensor_cores(name, across, types, rows, columns, warp_rows, warp_columns):
-    """A turn of 64 bytes of steps: products, their operands, copies for a later turn.
-
-    across: of which operands the lines, not the steps, lie together in memory.
-    """
+def on_tensor_cores(kernel, read, types, rows, columns, warp_rows, warp_columns):
+    """A turn of 64 bytes of steps: products, their operands, copies for a later turn."""
+    (name, last), (across, vectors) = kernel, read
     steps, product, transposed, loads = MMA[types]
     warps = rows // warp_rows * (columns // warp_columns)
     holds = {
         product: warp_rows * warp_columns // 64,
-        "LDGSTS.128": (rows + columns) * 4 // (32 * warps),
+        **({"LDGSTS.128": (rows + columns) * 4 // (32 * warps)} if vectors else {"LDG": 1}),
     }
     for operand, lines in {"rows": warp_rows, "columns": warp_columns}.items():
         load, times = (transposed, loads) if operand in across else ("LDSM.M88.4", 1)
         holds[load] = holds.get(load, 0) + times * lines // 8
     sizes = rf"{rows}, {columns}, {steps}, \d+, {warp_rows}, {warp_columns}"
-    return Declared(rf"{name}_kernel<.*MmaTile<({types}), {sizes}>.*>", holds)
+    return Declared(rf"{name}_kernel<.*MmaTile<({types}), {sizes}>{last}>", holds)
 
 
 def of_first_layers(types, warp_rows, warp_columns):
@@ -70,8 +71,8 @@ def of_first_layers(types, warp_rows, warp_columns):
 DECLARED = [
     *(of_first_layers(types, *warp) for types in MMA for warp in ((32, 64), (64, 32))),
     *(
-        on_tensor_cores(name, across, types, *sizes)
-        for name, across in MMA_KERNELS.items()
+        on_tensor_cores(kernel, read, types, *sizes)
+        for kernel, read in MMA_KERNELS.items()
         for types, tiles in MMA_TILES.items()
         for sizes in tiles
     ),
