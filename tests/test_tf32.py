@@ -34,16 +34,17 @@ def test_allowed_where_torch_s_flag_does_and_never_at_highest(flags_as_before):
 def test_operands_are_rounded_to_the_nearest(direction, layout, device):
     problem = Problem.parse(f"mb2ic12ih7iw9oc20kh3kw3ph1pw1_nobias_tf32_{layout}")
     data, exactly = inputs.make(problem), problem.with_type("f32")
-    operands = ("x", "w", "dy")
-    used = data._replace(**{name: inputs.nearest_tf32(getattr(data, name)) for name in operands})
+    how = {"implementation": "mma128x32", "device": device}
+    rounded = {name: inputs.nearest_tf32(getattr(data, name)) for name in ("x", "w", "dy")}
+    used = data._replace(**rounded)
     if direction == "fprop":
-        y, _ = kernels.fprop(problem, data.x, data.w, None, device=device)
+        y, _ = kernels.fprop(problem, data.x, data.w, None, **how)
         checks.check_output(exactly, used, y, None)
         return
     expected = checks.expected_gradients(exactly, used, None)
     if direction == "dgrad":
-        found = {"dx": kernels.dgrad(problem, data.dy, None, data.w, device=device)}
+        found = {"dx": kernels.dgrad(problem, data.dy, None, data.w, **how)}
     else:
-        dw, dbias = kernels.wgrad(problem, data.x, data.dy, None, device=device)
+        dw, dbias = kernels.wgrad(problem, data.x, data.dy, None, **how)
         found = {"dw": dw, "dbias": dbias}
     checks.check_gradients(exactly, expected, found)
