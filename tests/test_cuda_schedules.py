@@ -31,6 +31,7 @@ CONVOLUTIONS = {
     "narrow, w copied, planes": "mb1ic16ih6iw7oc12kh3kw3ph1pw1_relu_f16_nchw",
     "narrow, nothing copied": "mb1ic5ih6iw11oc34kh3kw3ph1pw1_bf16_nchw",
     "first layer, two columns of tiles": "mb1ic3ih9iw11oc70kh3kw3ph1pw1_relu_tf32_nchw",
+    "first layer, shares of pixels": "mb2ic3ih20iw18oc33kh2kw2_relu_tf32_nhwc",
     "first layer, stride 2": "mb2ic2ih19iw21oc12kh5kw5sh2sw2ph2pw2_relu_bf16_nhwc",
     "first layer, pool": "mb2ic3ih19iw37oc40kh3kw3ph1pw1_pool3x2s2x2p1x1d1x1c1_f16_nhwc",
     "pool in 16 bits": "mb1ic40ih8iw9oc40kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f16_nhwc",

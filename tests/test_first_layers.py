@@ -1,6 +1,7 @@
 """First layers, convolutions of fewer than 8 channels, on tensor cores: kernels of their own."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from fastconv.testing.strategies import MAX_WORK, conv_problems
 
 pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("one_thread")]
 
+ROOT = Path(__file__).parents[1]
 AFTER = {"nothing": "", "relu": "_relu", "pool": "_pool3x3s2x2p1x1d1x1c0"}
 
 
@@ -36,6 +38,25 @@ def check(problem, kind, device):
         checks.check_output(exactly, data, y, code, f"fprop {device} into {layout}", kind)
 
 
+def check_wgrad(problem, kind, device):
+    """The gradients of weight and bias, likewise."""
+    data, exactly = inputs.make(problem, kind=kind), problem
+    if problem.tf32:
+        if problem.pool:  # what several windows give a pixel is added up, then rounded
+            data = data._replace(dy=inputs.make(problem, kind="integers").dy)
+        rounded = {name: inputs.nearest_tf32(getattr(data, name)) for name in ("x", "dy")}
+        data, exactly = data._replace(**rounded), problem.with_type("f32")
+    code = kernels.make_code(problem, 0.4)
+    expected = checks.expected_gradients(exactly, data, code)
+    dw, dbias = kernels.wgrad(problem, data.x, data.dy, code, device=device)
+    name = f"wgrad {device}"
+    checks.check_gradients(exactly, expected, {"dw": dw, "dbias": dbias}, name, kind)
+    for want in ({"want_weight": False}, {"want_bias": False}):
+        found = kernels.wgrad(problem, data.x, data.dy, code, device=device, **want)
+        for one, other in zip(found, (dw, dbias), strict=True):
+            assert one is None or torch.equal(one, other)
+
+
 @pytest.mark.parametrize("after", AFTER)
 @pytest.mark.parametrize("device, name_of_type", kernels.TENSOR_CORE_TYPES, indirect=["device"])
 @given(data=st.data())
@@ -43,6 +64,15 @@ def test_any_first_layer(after, data, device, name_of_type):
     problem = data.draw(first_layers(after)).with_type(name_of_type)
     for kind in ("normal", "integers"):
         check(problem, kind, device)
+
+
+@pytest.mark.parametrize("after", AFTER)
+@pytest.mark.parametrize("device, name_of_type", kernels.TENSOR_CORE_TYPES, indirect=["device"])
+@given(data=st.data())
+def test_any_first_layer_backward(after, data, device, name_of_type):
+    problem = data.draw(first_layers(after)).with_type(name_of_type)
+    for kind in ("normal", "integers"):
+        check_wgrad(problem, kind, device)
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
@@ -62,12 +92,16 @@ def test_blocks_of_several_rectangles(after, emulated_kernels):
     checks.check("fprop", Problem.parse(f"mb3ic1ih2120iw64oc9kh1kw1{AFTER[after]}_f16"), "emulated")
 
 
-def kernels_of(module, problem):
-    """The names of the kernels that the forward pass launches, and its counters."""
+def kernels_of(module, problem, direction="fprop"):
+    """The names of the kernels that are launched, and their counters."""
     module.take_launches()
     module.take_counters()
-    data = inputs.make(problem)
-    kernels.fprop(problem, *data[:3], device="emulated", layout=problem.layout)
+    data, code = inputs.make(problem), kernels.make_code(problem, 0.4)
+    options = {"device": "emulated", "layout": problem.layout}
+    if direction == "fprop":
+        kernels.fprop(problem, *data[:3], **options)
+    else:
+        kernels.wgrad(problem, data.x, data.dy, code, **options)
     names = {launch["kernel"] for launch in json.loads(module.take_launches())}
     return names, json.loads(module.take_counters())
 
@@ -123,3 +157,18 @@ def test_order_of_rectangles_does_not_matter(emulated_kernels):
     part = problem.replace(h=19, w=33)
     y_part, _ = kernels.fprop(part, x[:, :, 5:, 7:].contiguous(), w, bias, device="emulated")
     assert torch.equal(y[:, :, 5:, 7:], y_part)
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("dtype", ["f16", "tf32"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_wgrad_s_kernel_and_its_bank_conflicts(name, dtype, layout, counted_kernels):
+    problem = Problem.parse(f"{SHAPES[name]}_{dtype}_{layout}")
+    names, counters = kernels_of(counted_kernels, problem, "wgrad")
+    assert any("conv2d_first_wgrad" in kernel for kernel in names), names
+    lines = [line for line in counters if line["space"] == "shared" and not line["write"]]
+    assert sum(line["accesses"] for line in lines if "conv2d_first_wgrad" in line["line"]) > 200
+    for line in lines:
+        if line["cost"] > 1.04 * line["least"]:  # only where the split's sums go, once, to memory
+            path, number = line["line"].split(":")
+            assert "place_of(from" in (ROOT / path).read_text().splitlines()[int(number) - 1], line

@@ -39,16 +39,16 @@ struct Halo {
     Taps order;                 // of its elements in shared memory
 
     Halo() = default;
-    Halo(const Geometry& conv, int rows, int columns, int element_bytes)
+    Halo(const Geometry& conv, int rows, int columns, int element_bytes, int apart)
         : height((rows - 1) * conv.stride_h + (conv.R - 1) * conv.dilation_h + 1),
           width((columns - 1) * conv.stride_w + (conv.S - 1) * conv.dilation_w + 1),
           part(columns + (conv.S - 1) * conv.dilation_w / conv.stride_w),
           stride(conv.stride_w) {
         const int in_row = least(conv.stride_w, width) * part.divisor;
         order = Taps(conv.channels, height, in_row, false);
-        // What lies from one r to the next is to be an odd multiple of 8 banks.
+        // What lies from one r to the next is to be an odd multiple of `apart` banks.
         const int banks = 32 * 4 / element_bytes, dilation = conv.R > 1 ? conv.dilation_h : 1;
-        int unit = banks / 4;
+        int unit = apart * 4 / element_bytes;
         for (int d = dilation; d % 2 == 0 && unit > 1; d /= 2) unit /= 2;
         pitch = ceil_div(in_row, unit) * unit;
         if (pitch / unit % 2 == 0) pitch += unit;
@@ -119,6 +119,39 @@ FASTCONV_DEVICE uint32_t operand(const T* from, const int* places) {
     return uint32_t(bytes_on(from, places[0])->bits) | uint32_t(bytes_on(from, places[1])->bits) << 16;
 }
 
+// Brings the halo, rounded to what tensor cores take; `beyond` fills what follows the last channel.
+template <class Tile, class T>
+FASTCONV_DEVICE void bring_halo(const ImageView<T>& x, const Strides& strides, const Geometry& conv, const Halo& halo,
+                                const Rectangle& rectangle, T beyond, T* to) {
+    constexpr int at_once = 4, vector = Tile::vector;
+    const int h = rectangle.p * conv.stride_h - conv.pad_h, w = rectangle.q * conv.stride_w - conv.pad_w;
+    const Site corner{strides.at(rectangle.n, 0, h, w), h, w, 0, 0};
+    const int count = conv.channels * halo.order.outer.divisor;
+    for (int first = simt::thread(); first < count; first += at_once * Tile::threads) {
+        T value[at_once];
+        int place[at_once];
+        FASTCONV_UNROLL
+        for (int i = 0; i < at_once; ++i) {
+            const Tap t = halo.order.at(first + i * Tile::threads);  // r and s: its row and column
+            int column = t.s;
+            const int part = halo.part.split(column);
+            column = column * conv.stride_w + part;
+            const Site site = corner + Site{strides.at(0, t.c, t.r, column), t.r, column, 0, 0};
+            place[i] = first + i * Tile::threads < count ? t.c * halo.plane + t.r * halo.pitch + t.s : -1;
+            value[i] = T(0.0f);
+            if (place[i] >= 0 && x.inside(site)) value[i] = *x.at(site);
+        }
+        FASTCONV_UNROLL
+        for (int i = 0; i < at_once; ++i)
+            if (place[i] >= 0) to[place[i]] = rounded(value[i]);
+    }
+    simt::Pack<T, vector> pack;
+    FASTCONV_UNROLL
+    for (int v = 0; v < vector; ++v) pack[v] = beyond;
+    for (int i = simt::thread() * vector; i < halo.plane; i += Tile::threads * vector)
+        simt::store(to + conv.channels * halo.plane + i, pack);
+}
+
 // A block's products of filters `first_column` and following with one rectangle after the other.
 template <class T, class Tile>
 class FirstProduct {
@@ -171,7 +204,7 @@ public:
     FASTCONV_DEVICE void multiply(Sums<Tile>& sums, const FpropInput<T>& in, const FirstLayout& layout,
                                   const Rectangle& rectangle, void* memory) const {
         T* const halo = static_cast<T*>(memory);
-        bring(in, layout, rectangle, halo);
+        bring_halo<Tile>(in.x.view, in.x_strides, in.conv, layout.halo, rectangle, T(0.0f), halo);
         sums.clear();
         simt::sync();
         const T* pixel[rows];
@@ -203,36 +236,6 @@ public:
     }
 
 private:
-    // Brings the halo, rounded to what tensor cores take.
-    FASTCONV_DEVICE static void bring(const FpropInput<T>& in, const FirstLayout& layout, const Rectangle& rectangle,
-                                      T* halo) {
-        constexpr int at_once = 4;
-        const Halo& shape = layout.halo;
-        const Site corner = in.pixel(0, rectangle.n, rectangle.p, rectangle.q);
-        const int count = in.conv.channels * shape.order.outer.divisor;
-        for (int first = simt::thread(); first < count; first += at_once * Tile::threads) {
-            T value[at_once];
-            int to[at_once];
-            FASTCONV_UNROLL
-            for (int i = 0; i < at_once; ++i) {
-                const Tap t = shape.order.at(first + i * Tile::threads);  // r and s: its row and column
-                int w = t.s;
-                const int offset = shape.part.split(w);
-                w = w * in.conv.stride_w + offset;
-                const Site site = corner + Site{in.x_strides.at(0, t.c, t.r, w), t.r, w, 0, 0};
-                to[i] = first + i * Tile::threads < count ? t.c * shape.plane + t.r * shape.pitch + t.s : -1;
-                value[i] = T(0.0f);
-                if (to[i] >= 0 && in.x.view.inside(site)) value[i] = *in.x.view.at(site);
-            }
-            FASTCONV_UNROLL
-            for (int i = 0; i < at_once; ++i)
-                if (to[i] >= 0) halo[to[i]] = rounded(value[i]);
-        }
-        constexpr int vector = Tile::vector;
-        for (int i = simt::thread() * vector; i < shape.plane; i += Tile::threads * vector)
-            simt::store(halo + in.conv.channels * shape.plane + i, zeros<vector, T>());
-    }
-
     static constexpr int rows = 2 * Sums<Tile>::high;  // a thread's, 8 apart
     FirstMemory<Tile> memory_;
     int pixel_[rows];  // their places in the halo

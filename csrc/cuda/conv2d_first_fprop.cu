@@ -1,5 +1,7 @@
 #include "conv2d_first_fprop.cuh"
 
+#include <optional>
+
 #include "conv2d_first.h"
 #include "conv2d_fprop.h"
 
@@ -14,11 +16,23 @@ int bytes_of(const FirstLayout& layout) {
     return shared.bytes();
 }
 
+// Nothing where the filters are too long, or the halo of any rectangle is longer than the sums that later lie there.
 template <class T, class Tile>
 std::optional<FirstLayout> layout_of(const Conv2dProblem& problem) {
-    return first_layout<T, Tile>(problem, problem.epilogue == Epilogue::relu_max_pool
-                                              ? bytes_of<FirstFpropPoolMemory<Tile>>
-                                              : bytes_of<FirstFpropMemory<Tile>>);
+    const Conv2d& c = problem.conv;
+    const int64_t taps_of_s = ceil_div(c.C * c.R, 4) * 4, steps = ceil_div(c.S * taps_of_s, 2 * Tile::vector);
+    if (steps * Tile::columns * 32 > first_most_bytes) return {};
+    FirstLayout layout;
+    layout.steps = int(steps);
+    layout.taps_of_s = Divider(int(taps_of_s)), layout.taps_of_c = Divider(int(c.R));
+    const int bytes = problem.epilogue == Epilogue::relu_max_pool ? bytes_of<FirstFpropPoolMemory<Tile>>(layout)
+                                                                  : bytes_of<FirstFpropMemory<Tile>>(layout);
+    if (bytes > first_most_bytes || !cut(layout, c, problem.pool, Tile::rows, Tile::buffer * 4, sizeof(T), 8))
+        return {};
+    // Multiprocessors stay busy; beyond that, filters are brought less often.
+    const int64_t blocks = layout.rectangles * ceil_div(c.K, Tile::columns);
+    layout.turns = least(int(blocks / (4 * multiprocessors * Tile::blocks)), 7) + 1;
+    return layout;
 }
 
 template <class T, class Tile>
@@ -42,7 +56,7 @@ std::string run(const Conv2dProblem& problem, const FpropArgs& args, simt::Strea
 
 bool first_fprop_takes(const Conv2dProblem& problem) {
     bool takes = false;
-    with_first_tile(problem, [&](auto tile) {
+    with_first_tile<FirstTiles>(problem, [&](auto tile) {
         takes = layout_of<typename decltype(tile)::T, decltype(tile)>(problem).has_value();
         return std::string();
     });
@@ -50,7 +64,7 @@ bool first_fprop_takes(const Conv2dProblem& problem) {
 }
 
 std::string conv2d_first_fprop(const Conv2dProblem& problem, const FpropArgs& args, simt::Stream stream) {
-    return with_first_tile(
+    return with_first_tile<FirstTiles>(
         problem, [&](auto tile) { return run<typename decltype(tile)::T, decltype(tile)>(problem, args, stream); });
 }
 

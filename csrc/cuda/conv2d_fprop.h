@@ -2,8 +2,6 @@
 // them.
 #pragma once
 
-#include <string_view>
-
 #include "conv2d_fprop.cuh"
 #include "conv2d_launch.h"
 #include "conv2d_pool_output.cuh"
@@ -82,7 +80,6 @@ Work fprop_work(const Conv2dProblem& problem, bool channels_inside) {
 std::string conv2d_fprop_pool(const Conv2dProblem&, const FpropArgs&, simt::Stream stream);
 
 // conv2d_first_fprop.cuh; it is the default where it takes the problem.
-constexpr std::string_view first_variant = "first";
 bool first_fprop_takes(const Conv2dProblem&);
 std::string conv2d_first_fprop(const Conv2dProblem&, const FpropArgs&, simt::Stream stream);
 

@@ -2,29 +2,18 @@
 
 #include <algorithm>
 
-#include "conv2d_launch.h"
+#include "conv2d_wgrad.h"
 
 namespace fastconv::cuda {
 
 namespace {
 
-// How the sums are cut, by the problem alone: rows include the bias, wanted or not.
-struct Split {
-    int splits, steps_per_split;
-};
-
+// Of the problem alone: rows include the bias, wanted or not.
 template <class Tile>
 Split split_of(const Geometry& conv) {
-    // As many as run at once on an H100's multiprocessors; more would only write and read more partial sums.
-    constexpr int64_t wanted_blocks = multiprocessors * Tile::fewer_blocks, least_steps = 128;
-    const int64_t steps = int64_t(conv.N) * conv.P * conv.Q;
     const int64_t rows = int64_t(conv.channels) * conv.R * conv.S + 1;
-    const int64_t blocks = (rows + Tile::rows - 1) / Tile::rows * ceil_div(conv.filters, Tile::columns) * conv.groups;
-    int64_t splits = (wanted_blocks + blocks - 1) / blocks;
-    if (splits > steps / least_steps) splits = steps / least_steps;
-    if (splits < 2) return {1, int(steps)};
-    const int64_t each = ((steps + splits - 1) / splits + Tile::steps - 1) / Tile::steps * Tile::steps;
-    return {int((steps + each - 1) / each), int(each)};
+    const int64_t tiles = ceil_div(rows, Tile::rows) * ceil_div(conv.filters, Tile::columns) * conv.groups;
+    return split_steps(tiles, Tile::fewer_blocks, int64_t(conv.N) * conv.P * conv.Q, Tile::steps);
 }
 
 // Whether both operands can be read by vectors.
@@ -56,9 +45,9 @@ std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* works
     d.partial = static_cast<Acc*>(workspace);
     d.x_strides = Strides(args.x), d.dy_strides = Strides(args.dy);
     d.pixels = Pixels(conv.P, conv.Q);
-    d.taps = Taps(conv.channels, conv.R, conv.S, channels_last(args.x) || channels_last(args.dw));
-    d.weight_rows = args.dw.data ? conv.channels * conv.R * conv.S : 0;
-    d.rows = d.weight_rows + (args.dbias.data ? 1 : 0);
+    const WgradRows rows(conv, args);
+    d.taps = rows.taps;
+    d.weight_rows = rows.weights, d.rows = rows.all;
     d.steps = conv.N * conv.P * conv.Q;
     const Split split = split_of<Tile>(conv);
     d.steps_per_split = split.steps_per_split;
@@ -83,28 +72,19 @@ std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* works
                                Tile::columns);
     }
 
-    WgradSumParameters<T> sum;
-    sum.partial = d.partial;
-    sum.dw = static_cast<T*>(args.dw.data), sum.dbias = static_cast<T*>(args.dbias.data);
-    sum.strides = Strides(args.dw);
-    sum.dbias_stride = args.dbias.stride[0];
-    sum.rows = Divider(d.rows);
-    sum.taps = d.taps;
-    sum.weight_rows = d.weight_rows;
-    sum.splits = split.splits;
-    const int64_t count = int64_t(conv.K) * d.rows;
     const int64_t tiles = int64_t(d.row_tiles) * d.column_tiles * conv.groups;
-    const std::string refused =
-        refuse({{"the number of weights", count}, {"the number of tiles", tiles}}, most_counted);
+    const std::string refused = refuse_wgrad(conv, rows, tiles, split.splits);
     if (!refused.empty()) return refused;
-    sum.count = int(count);
-    const std::string too_many = refuse({{"the number of blocks", tiles * split.splits}}, most_counted);
-    if (!too_many.empty()) return too_many;
     const std::string error = simt::launch(conv2d_wgrad_kernel<T, Tile, lanes>, {int(tiles * split.splits)},
                                            Tile::threads, shared_bytes<WgradMemory<Tile>>(), stream, d);
     if (!error.empty()) return error;
-    return simt::launch(conv2d_wgrad_sum_kernel<T>, {ceil_div(sum.count, 32)}, wgrad_sum_threads,
-                        shared_bytes<WgradSumMemory<T>>(), stream, sum);
+    return conv2d_wgrad_sum(problem, args, workspace, split.splits, stream);
+}
+
+// The problem for which a tile is chosen where a tile takes it.
+Conv2dProblem by_tile(Conv2dProblem problem) {
+    if (problem.variant == first_variant) problem.variant = "";
+    return problem;
 }
 
 }  // namespace
@@ -115,6 +95,7 @@ std::vector<std::string> conv2d_wgrad_variants(const Conv2dProblem& problem) {
         names = tile_names<decltype(type)>(problem, [&](auto tile) { return work<decltype(tile)>(problem, true); });
         return std::string();
     });
+    if (first_wgrad_splits(problem)) names.insert(names.begin(), std::string(first_variant));
     return names;
 }
 
@@ -122,11 +103,11 @@ size_t conv2d_wgrad_workspace(const Conv2dProblem& problem) {
     const Conv2d& c = problem.conv;
     if (c.K == 0 || !refuse(problem).empty()) return 0;
     const Geometry conv(c);
-    int splits = 0;
+    int splits = first_wgrad_splits(problem);
     with_type(problem.dtype, [&](auto type) {
         for (const bool channels_inside : {false, true}) {  // the memory formats are not known here
             with_tile<decltype(type)>(
-                problem, [&](auto tile) { return work<decltype(tile)>(problem, channels_inside); },
+                by_tile(problem), [&](auto tile) { return work<decltype(tile)>(problem, channels_inside); },
                 [&](auto tile) {
                     splits = std::max(splits, split_of<decltype(tile)>(conv).splits);
                     return std::string();
@@ -144,12 +125,14 @@ std::string conv2d_wgrad(const Conv2dProblem& problem, const WgradArgs& args, vo
     const Conv2d& conv = problem.conv;
     const bool weights = args.dw.data && conv.C * conv.R * conv.S > 0;
     if (conv.K == 0 || (!weights && !args.dbias.data)) return "";
+    if ((!*problem.variant || problem.variant == first_variant) && first_wgrad_splits(problem))
+        return conv2d_first_wgrad(problem, args, workspace, stream);
     return with_type(problem.dtype, [&](auto type) {
         using T = decltype(type);
         const bool vectors = by_vectors(problem, args, 16 / int(sizeof(T)), sizeof(T));
         const bool channels_inside = channels_last(args.x) && channels_last(args.dy);
         return with_tile<T>(
-            problem, [&](auto tile) { return work<decltype(tile)>(problem, channels_inside); },
+            by_tile(problem), [&](auto tile) { return work<decltype(tile)>(problem, channels_inside); },
             [&](auto tile) {
                 using Tile = decltype(tile);
                 constexpr int by_elements = Lanes::lines | Lanes::steps, any = by_elements | Lanes::line_vectors;

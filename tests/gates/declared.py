@@ -65,10 +65,20 @@ def of_first_layers(types, warp_rows, warp_columns):
         "LDS.128": warp_columns // 16,
     }
     sizes = rf"\d+, \d+, \d+, 1, {warp_rows}, {warp_columns}"
-    return Declared(rf"conv2d_first_\w+_kernel<.*MmaTile<({types}), {sizes}>.*>", holds)
+    return Declared(rf"conv2d_first_fprop\w*_kernel<.*MmaTile<({types}), {sizes}>.*>", holds)
 
 
 DECLARED = [
+    Declared(
+        r"conv2d_first_wgrad_kernel<float, .*>",
+        {"HMMA.1688.F32.TF32": 12, "LDS": 20},
+        registers=128,
+    ),
+    Declared(
+        r"conv2d_first_wgrad_kernel<.*>",
+        {"HMMA.16816.F32": 12, "LDS.U16": 24, "LDSM.MT88.4": 2},
+        registers=128,
+    ),
     *(of_first_layers(types, *warp) for types in MMA for warp in ((32, 64), (64, 32))),
     *(
         on_tensor_cores(kernel, read, types, *sizes)
