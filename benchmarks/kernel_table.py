@@ -71,6 +71,11 @@ def runs() -> Iterator[Callable[[], object]]:
                     size = f"mb1ic{columns}ih3iw4oc{columns}kh2kw2"
                     problem = Problem.parse(f"{size}{after}_{dtype}_{layout}")
                     yield partial(convolve, problem)
+    for dtype in ("f16", "bf16", "tf32"):  # first layers
+        for columns in (64, 32):
+            for after in ("", "_pool2x2s2x2p0x0d1x1c0"):
+                size = f"mb1ic3ih3iw4oc{columns}kh2kw2"
+                yield partial(convolve, Problem.parse(f"{size}{after}_{dtype}_nchw"))
     for dtype in ("f32", "f64", "f16", "bf16"):
         for pool in ("3x3s1x1", "2x2s2x2", "16x16s16x16"):  # the last's code is int32
             for layout in ("nchw", "nhwc"):
