@@ -65,17 +65,13 @@ KINDS = {
 def runs() -> Iterator[Callable[[], object]]:
     """Calls that launch every kernel: all tiles, dtypes, vectors and single elements."""
     for dtype in ("f32", "f64", "f16", "bf16", "tf32"):
-        for columns in (128, 64, 32, 8):
-            for after in ("", "_pool2x2s2x2p0x0d1x1c0"):
-                for layout in ("nchw", "nhwc"):
-                    size = f"mb1ic{columns}ih3iw4oc{columns}kh2kw2"
-                    problem = Problem.parse(f"{size}{after}_{dtype}_{layout}")
-                    yield partial(convolve, problem)
-    for dtype in ("f16", "bf16", "tf32"):  # first layers
-        for columns in (64, 32):
-            for after in ("", "_pool2x2s2x2p0x0d1x1c0"):
-                size = f"mb1ic3ih3iw4oc{columns}kh2kw2"
-                yield partial(convolve, Problem.parse(f"{size}{after}_{dtype}_nchw"))
+        for after in ("", "_pool2x2s2x2p0x0d1x1c0", "_pool2x2s1x1p0x0d1x1c0"):
+            for layout in ("nchw", "nhwc"):
+                text = f"mb1ic16ih3iw4oc16kh2kw2{after}_{dtype}_{layout}"
+                yield from convolutions(Problem.parse(text))
+            for columns in (64, 32):  # first layers
+                text = f"mb1ic3ih3iw4oc{columns}kh2kw2{after}_{dtype}_nchw"
+                yield from convolutions(Problem.parse(text))
     for dtype in ("f32", "f64", "f16", "bf16"):
         for pool in ("3x3s1x1", "2x2s2x2", "16x16s16x16"):  # the last's code is int32
             for layout in ("nchw", "nhwc"):
@@ -87,13 +83,18 @@ def runs() -> Iterator[Callable[[], object]]:
             yield partial(relu, Problem.parse(f"mb1ic1ih1iw1_{dtype}").dtype, aligned)
 
 
-def convolve(problem: Problem) -> None:
-    """All three directions."""
+def convolutions(problem: Problem) -> Iterator[Callable[[], object]]:
+    """All variants of all three directions."""
     x, w, bias, dy = inputs.make(problem)
-    dead = kernels.make_code(problem, 0.5)
-    kernels.fprop(problem, x, w, bias, device="emulated")
-    kernels.dgrad(problem, dy, dead, w, device="emulated")
-    kernels.wgrad(problem, x, dy, dead, device="emulated")
+    code = kernels.make_code(problem, 0.5)
+    calls = {
+        "fprop": partial(kernels.fprop, problem, x, w, bias),
+        "dgrad": partial(kernels.dgrad, problem, dy, code, w),
+        "wgrad": partial(kernels.wgrad, problem, x, dy, code),
+    }
+    for direction, call in calls.items():
+        for name in kernels.variants(direction, problem, "emulated"):
+            yield partial(call, name, device="emulated")
 
 
 def pooled(problem: Problem) -> None:

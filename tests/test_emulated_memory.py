@@ -18,18 +18,22 @@ pytestmark = pytest.mark.usefixtures("one_thread", "counted_kernels")
 AFTER = {"alone": "", "relu": "_relu", "pool": "_pool2x2s2x2p0x0d1x1c0"}
 DIRECTIONS = ("fprop", "dgrad", "wgrad")
 BLOCKS = [(d, after) for d in DIRECTIONS for after in AFTER]
+AFTER["overlapping pool"] = "_pool3x3s2x2p1x1d1x1c0"  # on tensor cores another kernel
 
 
-def count(direction, after, columns, others, dtype, layout, w_layout=None):
-    """The counters of one call. `columns` and `others`: channels of what the kernel's columns
-    stand for (K, but dgrad's C), and of the other side.
+def count(tile, direction, after, columns, others, dtype, layout, w_layout=None):
+    """The counters of one call. `tile`: a regular expression for the variant. `columns` and
+    `others`: channels of what the kernel's columns stand for (K, but dgrad's C), and of the other
+    side.
     """
     c, k = (columns, others) if direction == "dgrad" else (others, columns)
     shape = f"mb1ic{c}ih4iw32oc{k}kh2kw2ph0pw0pb1pr1"
     problem = Problem.parse(f"{shape}{AFTER[after]}_nobias_{dtype}_{layout}")
     x, w, _, dy = inputs.make(problem)
     w, code = inputs.place(w, w_layout or layout), kernels.make_code(problem, 0.4)
-    options = {"layout": layout, "device": "emulated"}
+    names = kernels.variants(direction, problem, "emulated")
+    [name] = [name for name in names if re.fullmatch(tile, name)]
+    options = {"implementation": name, "layout": layout, "device": "emulated"}
     kernels.modules["emulated"].take_counters()
     if direction == "fprop":
         kernels.fprop(problem, x, w, None, **options)
@@ -51,7 +55,7 @@ TILES = [(d, after) for d, after in BLOCKS if d == "fprop" or after == "alone"]
 def test_no_bank_conflicts(direction, after, columns, dtype, layout):
     lines = [
         line
-        for line in count(direction, after, columns, 8, dtype, layout)
+        for line in count(rf"exact\d+x{columns}", direction, after, columns, 8, dtype, layout)
         if line["space"] == "shared"
     ]
     assert sum(line["accesses"] for line in lines) > 500
@@ -66,20 +70,13 @@ def test_no_bank_conflicts(direction, after, columns, dtype, layout):
         assert not worse
 
 
-# Where tensor cores are used: wgrad takes them where channels lie together.
-MMA_CASES = [
-    (d, after, layout)
-    for d, after in BLOCKS
-    for layout in ("nchw", "nhwc")
-    if (d, layout) != ("wgrad", "nchw")
-]
-
-
-@pytest.mark.parametrize("columns", [128, 64, 32])  # of the wide, the middle and the narrow tile
+@pytest.mark.parametrize("tile", ["mma128x128", "mma128x64", "mma64x64", "mma128x32"])
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("dtype", ["f16", "tf32"])
-@pytest.mark.parametrize("direction, after, layout", MMA_CASES)
-def test_no_bank_conflicts_on_tensor_cores(direction, after, layout, dtype, columns):
-    counters = count(direction, after, columns, 40, dtype, layout)
+@pytest.mark.parametrize("direction, after", [*BLOCKS, ("fprop", "overlapping pool")])
+def test_no_bank_conflicts_on_tensor_cores(direction, after, dtype, layout, tile):
+    columns = int(tile.split("x")[1])
+    counters = count(tile, direction, after, columns, 40, dtype, layout)
     lines = [line for line in counters if line["space"] == "shared"]
     assert sum(line["accesses"] for line in lines if "conv2d_mma" in line["line"]) > 200
     worse = [line for line in lines if line["cost"] > line["least"]]
@@ -121,18 +118,22 @@ KNOWN = [
         2.0,
         "lanes go along the weight's channels, which are R * S elements apart",
     ),
-    Known("wgrad alone, f16 nchw: read", 1.4, "as FILLED, and rows have half as many sectors"),
+    Known("fprop pool, f16 nchw: read", 1.4, "as FILLED, and rows have half as many sectors"),
+    Known("fprop pool, f16 nchw: write", 1.8, "8 lanes write 8 windows, 16 bytes"),
 ]
 SECTOR_CASES = [
     *((d, after, f"f32 {layout}") for d, after in BLOCKS for layout in ("nchw", "nhwc")),
     *((d, "alone", f"f16 {layout}") for d in DIRECTIONS for layout in ("nchw", "nhwc")),
     *((d, "alone", "f32 nhwc, w nchw") for d in ("fprop", "dgrad")),
+    *(("fprop", "pool", f"{t} {layout}") for t in ("tf32", "f16") for layout in ("nchw", "nhwc")),
 ]
 
 
 @pytest.mark.parametrize("direction, after, tensors", SECTOR_CASES)
 def test_sectors_are_filled(direction, after, tensors):
-    counters = count(direction, after, 32, 32, *re.findall(r"f\d\d|n\w+", tensors))
+    dtype, *layouts = re.findall(r"t?f\d\d|n\w+", tensors)
+    tile = "exact128x32" if dtype == "f32" else "mma128x32"
+    counters = count(tile, direction, after, 32, 32, dtype, *layouts)
     wrong = []
     for way in ("read", "write"):
         case = f"{direction} {after}, {tensors}: {way}"

@@ -23,6 +23,7 @@ PROBLEMS = {
     "rest of pool cut off": "mb2ic8ih11iw13oc16kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
     "ceil_mode": "mb2ic8ih11iw12oc16kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c1_f32_nhwc",
     "padded 2x2": "mb1ic8ih8iw9oc34kh3kw3ph1pw1_pool2x2s2x2p1x1d1x1c1_f32_nchw",
+    "2x2 with gaps": "mb1ic8ih14iw15oc130kh3kw3ph1pw1_pool2x2s4x3p1x0d3x2c1_f32_nhwc",
     "overlap": "mb2ic8ih11iw12oc16kh3kw3ph1pw1_pool3x3s2x2p1x1d1x1c0_f32_nhwc",
     "overlap stride 1": "mb1ic3ih9iw8oc9kh3kw3ph1pw1_pool3x2s1x1p1x1d1x1c0_f32_nchw",
     "gaps": "mb1ic8ih14iw15oc16kh3kw3ph1pw1_pool2x2s4x5p0x0d1x1c0_f32_nhwc",
@@ -69,6 +70,15 @@ def test_named_problem_forward(name, kind, device):
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_named_problem_on_tensor_cores(name, direction, device, name_of_type):
     checks.check(direction, Problem.parse(PROBLEMS[name]).with_type(name_of_type), device)
+
+
+@pytest.mark.parametrize("device, name_of_type", kernels.TENSOR_CORE_TYPES, indirect=["device"])
+@given(data=st.data(), kind=st.sampled_from(["normal", "integers"]))
+def test_any_2x2_pool_on_tensor_cores(data, kind, device, name_of_type):
+    pad, stride, dilation = (st.tuples(n, n) for n in map(st.integers, (0, 2, 1), (1, 4, 3)))
+    pools = st.builds(Pool, st.just((2, 2)), stride, pad, dilation, st.booleans())
+    problem = data.draw(conv_problems("pool", some_pools=pools)).with_type(name_of_type)
+    checks.check("fprop", problem, device, kind)
 
 
 @pytest.mark.parametrize("dead", DEAD)

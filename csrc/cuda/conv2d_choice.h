@@ -23,8 +23,9 @@ std::string name_of() {
 // What a direction would have to do with a tile. Elements that are read one by one cost instructions.
 struct Work {
     int64_t blocks;
-    double steps;  // of a block
-    bool vectors;  // whether operands are read 16 bytes at a time
+    double steps;      // of a block
+    bool vectors;      // whether operands are read 16 bytes at a time
+    double bytes = 0;  // to and from device memory after the last block
 };
 
 constexpr int multiprocessors = 132;
@@ -34,10 +35,10 @@ constexpr std::string_view first_variant = "first";
 
 // Cycles until the last block has ended. A step's are the most of: products, at what such loops reach of the peak;
 // bytes from the L2 cache; instructions of loads. `ends` are a block's beginning and end, which only other blocks can
-// hide.
+// hide. All numbers are those of an H100 as published, or estimates: none is measured yet.
 template <class Tile>
 double cycles_of(const Work& work) {
-    constexpr double bytes_per_cycle = 40, ends = 2500;
+    constexpr double bytes_per_cycle = 40, device_bytes_per_cycle = 1750, ends = 2500;
     constexpr int element = Tile::tensor_cores ? 16 / Tile::vector : int(sizeof(typename Tile::Acc));
     constexpr double products_per_cycle = !Tile::tensor_cores ? 384.0 / element : element == 2 ? 2560 : 1280;
     constexpr double instructions = Tile::tensor_cores ? 20 : 15;  // to read what is read at once
@@ -49,7 +50,7 @@ double cycles_of(const Work& work) {
     const auto wave = [&](int64_t blocks) { return double(blocks) * work.steps * step + ends; };
     const int64_t at_once = int64_t(multiprocessors) * Tile::fewer_blocks, rest = work.blocks % at_once;
     return double(work.blocks / at_once) * wave(Tile::fewer_blocks) +
-           (rest ? wave((rest + multiprocessors - 1) / multiprocessors) : 0);
+           (rest ? wave((rest + multiprocessors - 1) / multiprocessors) : 0) + work.bytes / device_bytes_per_cycle;
 }
 
 // Calls visit(a value of the tile's type) for the tiles that may take a problem of elements T.

@@ -46,7 +46,7 @@ std::string run(const Conv2dProblem& problem, const FpropArgs& args, simt::Strea
         return simt::launch(conv2d_first_fprop_kernel<T, Tile>, {int(blocks)}, Tile::threads,
                             bytes_of<FirstFpropMemory<Tile>>(layout), stream, in, fprop_output<T, Tile>(problem, args),
                             layout);
-    const FpropPoolOutput<T> out{pool_output<T>(problem, args), layout.tiling, layout.width,
+    const FpropPoolOutput<T> out{pool_output<T>(problem, args, 2), layout.tiling, layout.width,
                                  Divider(layout.tiling.pooled_w)};
     return simt::launch(conv2d_first_fprop_pool_kernel<T, Tile>, {int(blocks)}, Tile::threads,
                         bytes_of<FirstFpropPoolMemory<Tile>>(layout), stream, in, out, layout);

@@ -18,26 +18,25 @@ struct Cut {
 template <class T, class Tile>
 std::optional<Cut> cut_of(const Conv2dProblem& problem) {
     const Conv2d& c = problem.conv;
-    Cut cut_;
-    FirstLayout& layout = cut_.layout;
+    Cut result;
+    FirstLayout& layout = result.layout;
     const int64_t taps_of_s = ceil_div(c.C * c.R, 8) * 8;
     const bool room = c.C * c.R < taps_of_s;  // for the bias
     if (c.S * taps_of_s > most_reached) return {};
     layout.taps_of_s = Divider(int(taps_of_s)), layout.taps_of_c = Divider(int(c.R));
-    cut_.filled = int(c.S * taps_of_s) + (room ? 0 : 8);
-    cut_.bias_row = room ? int(c.C * c.R) : int(c.S * taps_of_s);
-    cut_.row_tiles = int(ceil_div(cut_.filled, Tile::rows)), cut_.column_tiles = int(ceil_div(c.K, Tile::columns));
+    result.filled = int(c.S * taps_of_s) + (room ? 0 : 8);
+    result.bias_row = room ? int(c.C * c.R) : int(c.S * taps_of_s);
+    result.row_tiles = int(ceil_div(result.filled, Tile::rows)),
+    result.column_tiles = int(ceil_div(c.K, Tile::columns));
     Pool2d pixels;
     pixels.P = c.P, pixels.Q = c.Q;
     const int most = Tile::buffer * 4 - first_wgrad_pixels * Tile::columns * int(sizeof(T));
     if (!cut(layout, c, pixels, first_wgrad_pixels, most, sizeof(T), 4)) return {};
-    // A rectangle is about the least that a split should have.
-    const int64_t tiles = int64_t(cut_.row_tiles) * cut_.column_tiles;
-    const Split split =
-        split_steps(tiles, first_wgrad_blocks, int64_t(layout.rectangles) * first_wgrad_pixels, first_wgrad_pixels);
-    cut_.splits = split.splits;
-    layout.turns = int(ceil_div(split.steps_per_split, first_wgrad_pixels));
-    return cut_;
+    // As many splits as run at once; more would only write and read more partial sums.
+    const int64_t tiles = int64_t(result.row_tiles) * result.column_tiles;
+    layout.turns = int(ceil_div(layout.rectangles, ceil_div(multiprocessors * first_wgrad_blocks, tiles)));
+    result.splits = int(ceil_div(layout.rectangles, layout.turns));
+    return result;
 }
 
 template <class T, class Tile>

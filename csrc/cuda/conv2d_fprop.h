@@ -39,21 +39,6 @@ FpropInput<T> fprop_input(const Conv2dProblem& problem, const FpropArgs& args) {
     return in;
 }
 
-template <class T>
-PoolOutput<T> pool_output(const Conv2dProblem& problem, const FpropArgs& args) {
-    PoolOutput<T> out;
-    out.y = static_cast<T*>(args.y.data);
-    out.code = static_cast<uint8_t*>(args.code.data);
-    out.strides = Strides(args.y);
-    out.pool = PoolGeometry(problem.pool);
-    out.groups = int(problem.conv.groups);
-    out.filters = int(problem.conv.K) / out.groups;
-    out.bytes = group_code_bytes(problem);
-    out.nibbles = has_nibbles(problem.pool);
-    out.pairs = channel_vectors(args.y, out.filters, 2, sizeof(T));
-    return out;
-}
-
 template <class T, class Tile>
 FpropOutput<T> fprop_output(const Conv2dProblem& problem, const FpropArgs& args) {
     FpropOutput<T> out;
@@ -75,6 +60,24 @@ Work fprop_work(const Conv2dProblem& problem, bool channels_inside) {
     const int64_t rows = c.N * pool.P * pool.stride_h * pool.Q * pool.stride_w;
     return {ceil_div(rows, Tile::rows) * ceil_div(filters, Tile::columns) * c.groups, double(channels * c.R * c.S),
             channels_inside && channels % Tile::vector == 0};
+}
+
+// each: neighbouring filters that a thread writes.
+template <class T>
+PoolOutput<T> pool_output(const Conv2dProblem& problem, const FpropArgs& args, int each) {
+    PoolOutput<T> out;
+    out.y = static_cast<T*>(args.y.data);
+    out.code = static_cast<uint8_t*>(args.code.data);
+    out.strides = Strides(args.y);
+    out.pool = PoolGeometry(problem.pool);
+    out.groups = int(problem.conv.groups);
+    out.filters = int(problem.conv.K) / out.groups;
+    out.bytes = group_code_bytes(problem);
+    out.nibbles = has_nibbles(problem.pool);
+    out.vectors = channel_vectors(args.y, out.filters, each, sizeof(T));
+    out.code_vectors =
+        out.filters % each == 0 && reinterpret_cast<uintptr_t>(args.code.data) % uintptr_t(each / 2) == 0;
+    return out;
 }
 
 std::string conv2d_fprop_pool(const Conv2dProblem&, const FpropArgs&, simt::Stream stream);

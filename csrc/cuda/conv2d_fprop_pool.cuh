@@ -137,7 +137,7 @@ FASTCONV_DEVICE void pool_tile(const Geometry& conv, const FpropPoolOutput<T>& o
             for (int c = 0; c < 2; ++c) winners[c].see(sums[c], i * pool.window_w + j);
         });
         if (pass != tiling.passes - 1) continue;
-        out.write(out.place(block.group, block.n, pp, qq), block.first_column + column, winners[0], winners[1]);
+        out.write(out.place(block.group, block.n, pp, qq), block.first_column + column, winners);
     }
 }
 

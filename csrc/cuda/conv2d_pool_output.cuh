@@ -5,7 +5,7 @@
 //     y      = best > 0 or NaN: best; else 0; -inf where nothing is in the window
 //     code   = the winner's position i * window_w + j, or dead where y is neither above 0 nor NaN
 //
-// A thread writes two neighbouring filters, so that a byte of two codes has one writer.
+// A thread writes neighbouring filters, two or more, so that a byte of two codes has one writer.
 #pragma once
 
 #include "conv2d_geometry.cuh"
@@ -36,7 +36,7 @@ struct PoolOutput {
     int filters;    // of a group
     int64_t bytes;  // of a group's codes at a pixel
     int groups;
-    bool nibbles, pairs;  // pairs: two neighbouring filters of y are written at once
+    bool nibbles, vectors, code_vectors;  // vectors: what a thread has of y (of 4-bit codes) is written at once
 
     // Where y and the codes of a group's filters at a pooled pixel begin.
     struct Place {
@@ -46,25 +46,42 @@ struct PoolOutput {
         return {strides.at(n, group * filters, pp, qq),
                 (((int64_t(n) * pool.P + pp) * pool.Q + qq) * groups + group) * bytes};
     }
-    // Writes filters k and k + 1 (if there is one) of the group; k is even.
-    template <class Acc>
-    FASTCONV_DEVICE void write(const Place& place, int k, Winner<Acc> first, Winner<Acc> second) const {
-        first.relu(), second.relu();
-        const bool both = k + 1 < filters;
+    // Writes filters k to k + N - 1 of the group, as far as it has them; k is a multiple of N, N of 2.
+    template <int N, class Acc>
+    FASTCONV_DEVICE void write(const Place& place, int k, Winner<Acc> (&winners)[N]) const {
         T* const to = y + place.y + k * strides.c;
-        if (pairs) {
-            simt::store(to, simt::Pack<T, 2>{{T(first.best), T(second.best)}});
-        } else {
-            to[0] = T(first.best);
-            if (both) to[strides.c] = T(second.best);
+        simt::Pack<T, N> values;
+        FASTCONV_UNROLL
+        for (int v = 0; v < N; ++v) {
+            winners[v].relu();
+            values[v] = T(winners[v].best);
         }
-        if (!code) return;
-        if (nibbles) {
-            const int high = both ? second.position & 15 : dead_nibble;
-            code[place.code + (k >> 1)] = uint8_t((first.position & 15) | high << 4);
+        if (vectors) {
+            simt::store(to, values);
         } else {
-            code[place.code + k] = uint8_t(first.position);
-            if (both) code[place.code + k + 1] = uint8_t(second.position);
+            FASTCONV_UNROLL
+            for (int v = 0; v < N; ++v)
+                if (k + v < filters) to[v * strides.c] = values[v];
+        }
+        if (code && nibbles) {
+            uint8_t* const pairs = code + place.code + k / 2;
+            simt::Pack<uint8_t, N / 2> bytes;
+            FASTCONV_UNROLL
+            for (int v = 0; v < N / 2; ++v) {
+                const int high = k + 2 * v + 1 < filters ? winners[2 * v + 1].position & 15 : dead_nibble;
+                bytes[v] = uint8_t((winners[2 * v].position & 15) | high << 4);
+            }
+            if (code_vectors) {
+                simt::store(pairs, bytes);
+            } else {
+                FASTCONV_UNROLL
+                for (int v = 0; v < N / 2; ++v)
+                    if (k + 2 * v < filters) pairs[v] = bytes[v];
+            }
+        } else if (code) {
+            FASTCONV_UNROLL
+            for (int v = 0; v < N; ++v)
+                if (k + v < filters) code[place.code + k + v] = uint8_t(winners[v].position);
         }
     }
 };

@@ -8,12 +8,44 @@ namespace fastconv::cuda {
 
 namespace {
 
-// Of the problem alone: rows include the bias, wanted or not.
+// How the sums are cut.
+struct Split {
+    int splits, steps_per_split;
+};
+
 template <class Tile>
-Split split_of(const Geometry& conv) {
+Split split_in(const Geometry& conv, int64_t splits) {
+    const int64_t steps = int64_t(conv.N) * conv.P * conv.Q;
+    if (splits < 2) return {1, int(steps)};
+    const int64_t each = ceil_div(ceil_div(steps, splits), Tile::steps) * Tile::steps;
+    return {int(ceil_div(steps, each)), int(each)};
+}
+
+// The second pass reads what the splits have written. Rows include the bias, wanted or not.
+template <class Tile>
+Work work_of(const Geometry& conv, const Split& split, bool vectors) {
     const int64_t rows = int64_t(conv.channels) * conv.R * conv.S + 1;
     const int64_t tiles = ceil_div(rows, Tile::rows) * ceil_div(conv.filters, Tile::columns) * conv.groups;
-    return split_steps(tiles, Tile::fewer_blocks, int64_t(conv.N) * conv.P * conv.Q, Tile::steps);
+    const double sums = double(rows) * conv.K * split.splits;
+    return {tiles * split.splits, double(split.steps_per_split), vectors, 2 * sums * sizeof(typename Tile::Acc)};
+}
+
+// By the geometry alone: as many splits as run at once, or a part of them where that costs less.
+template <class Tile>
+Split split_of(const Geometry& conv) {
+    constexpr int64_t least_steps = 128;
+    const int64_t steps = int64_t(conv.N) * conv.P * conv.Q;
+    const int64_t tiles = work_of<Tile>(conv, split_in<Tile>(conv, 1), true).blocks;
+    int64_t splits = ceil_div(int64_t(multiprocessors) * Tile::fewer_blocks, tiles);
+    if (splits > steps / least_steps) splits = steps / least_steps;
+    Split best = split_in<Tile>(conv, splits);
+    double fewest = cycles_of<Tile>(work_of<Tile>(conv, best, true));
+    for (splits = splits * 3 / 4; splits > 0; splits = splits * 3 / 4) {
+        const Split split = split_in<Tile>(conv, splits);
+        const double cycles = cycles_of<Tile>(work_of<Tile>(conv, split, true));
+        if (cycles < fewest) best = split, fewest = cycles;
+    }
+    return best;
 }
 
 // Whether both operands can be read by vectors.
@@ -26,11 +58,8 @@ bool by_vectors(const Conv2dProblem& problem, const WgradArgs& args, int vector,
 template <class Tile>
 Work work(const Conv2dProblem& problem, bool channels_inside) {
     const Geometry conv(problem.conv);
-    const Split split = split_of<Tile>(conv);
-    const int row_tiles = ceil_div(conv.channels * conv.R * conv.S + 1, Tile::rows);
-    return {int64_t(row_tiles) * ceil_div(conv.filters, Tile::columns) * conv.groups * split.splits,
-            double(split.steps_per_split),
-            channels_inside && conv.channels % Tile::vector == 0 && conv.filters % Tile::vector == 0};
+    const bool vectors = channels_inside && conv.channels % Tile::vector == 0 && conv.filters % Tile::vector == 0;
+    return work_of<Tile>(conv, split_of<Tile>(conv), vectors);
 }
 
 template <class T, class Tile, int lanes>
@@ -132,7 +161,7 @@ std::string conv2d_wgrad(const Conv2dProblem& problem, const WgradArgs& args, vo
         const bool vectors = by_vectors(problem, args, 16 / int(sizeof(T)), sizeof(T));
         const bool channels_inside = channels_last(args.x) && channels_last(args.dy);
         return with_tile<T>(
-            by_tile(problem), [&](auto tile) { return work<decltype(tile)>(problem, channels_inside); },
+            problem, [&](auto tile) { return work<decltype(tile)>(problem, channels_inside); },
             [&](auto tile) {
                 using Tile = decltype(tile);
                 constexpr int by_elements = Lanes::lines | Lanes::steps, any = by_elements | Lanes::line_vectors;

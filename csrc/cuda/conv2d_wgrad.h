@@ -1,26 +1,10 @@
-// What the kernels of wgrad share on the host: how sums are cut into splits, and the second kernel, which adds the
-// splits up. conv2d_wgrad.cu chooses; conv2d_first_wgrad.cu and conv2d_wgrad_sum.cu compile one kernel each.
+// What the kernels of wgrad share on the host: their rows, and the second kernel, which adds the splits up.
+// conv2d_wgrad.cu chooses; conv2d_first_wgrad.cu and conv2d_wgrad_sum.cu compile one kernel each.
 #pragma once
 
 #include "conv2d_launch.h"
 
 namespace fastconv::cuda {
-
-// How the steps of the sums are cut, by the problem alone.
-struct Split {
-    int splits, steps_per_split;
-};
-
-// tiles: blocks of one split, of which a multiprocessor runs `at_once`; turn: steps of the main loop.
-inline Split split_steps(int64_t tiles, int at_once, int64_t steps, int turn) {
-    // As many as run at once on an H100's multiprocessors; more would only write and read more partial sums.
-    constexpr int64_t least_steps = 128;
-    int64_t splits = ceil_div(int64_t(multiprocessors) * at_once, tiles);
-    if (splits > steps / least_steps) splits = steps / least_steps;
-    if (splits < 2) return {1, int(steps)};
-    const int64_t each = ceil_div(ceil_div(steps, splits), turn) * turn;
-    return {int(ceil_div(steps, each)), int(each)};
-}
 
 // Sums of a filter: its taps and, if dbias is wanted, that of the bias behind them.
 struct WgradRows {

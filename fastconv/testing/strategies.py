@@ -61,14 +61,19 @@ def pool_problems(
 
 
 @st.composite
-def conv_problems(draw: st.DrawFn, after: str = "nothing", for_functional: bool = False) -> Problem:
-    """A convolution with `after`: nothing, relu or pool.
+def conv_problems(
+    draw: st.DrawFn,
+    after: str = "nothing",
+    for_functional: bool = False,
+    some_pools: st.SearchStrategy[Pool] | None = None,
+) -> Problem:
+    """A convolution with `after`: nothing, relu or pool, any or one of `some_pools`.
 
     Half of them are of the kind that fast kernels are made for: one group, no dilation, channels
     in multiples of vectors (but for the input's 3), more often float32.
     """
     common = draw(st.booleans())
-    pool = draw(pools()) if after == "pool" else None
+    pool = draw(some_pools or pools()) if after == "pool" else None
     r, s = draw(st.one_of(_pair(st.integers(1, 5)), st.sampled_from([(3, 3), (5, 5), (7, 7)])))
     stride = draw(st.one_of(st.just((1, 1)), _pair(st.integers(1, 3))))
     dilation = (1, 1)

@@ -23,7 +23,7 @@ CONV = "conv2d_(fprop|fprop_pool|dgrad|wgrad)"
 # By their name and the last of their template arguments: the operands whose lines, not steps, lie
 # together in memory, and whether operands are copied 16 bytes at a time.
 MMA_KERNELS = {
-    ("conv2d_fprop(_pool)?", ""): ((), True),
+    ("conv2d_fprop(_pool|_pool2x2)?", ""): ((), True),
     ("conv2d_dgrad", ""): (("columns",), True),
     ("conv2d_wgrad", ", 4"): (("rows", "columns"), True),
     ("conv2d_wgrad", ", 3"): ((), False),
