@@ -69,6 +69,9 @@ def runs() -> Iterator[Callable[[], object]]:
             for layout in ("nchw", "nhwc"):
                 text = f"mb1ic16ih3iw4oc16kh2kw2{after}_{dtype}_{layout}"
                 yield from convolutions(Problem.parse(text))
+            for columns in (64, 32):  # first layers
+                text = f"mb1ic3ih3iw4oc{columns}kh2kw2{after}_{dtype}_nchw"
+                yield from convolutions(Problem.parse(text))
     for dtype in ("f32", "f64", "f16", "bf16"):
         for pool in ("3x3s1x1", "2x2s2x2", "16x16s16x16"):  # the last's code is int32
             for layout in ("nchw", "nhwc"):

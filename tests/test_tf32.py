@@ -28,12 +28,6 @@ def test_allowed_where_torch_s_flag_does_and_never_at_highest(flags_as_before):
     assert not precision.tf32()
 
 
-def nearest(tensor):
-    """The nearest TF32, which has 13 bits less; of two, the one further from 0."""
-    bits = tensor.view(torch.int32) + 0x1000
-    return bits.bitwise_and(~0x1FFF).view(torch.float32)
-
-
 @pytest.mark.parametrize("device", DEVICES, indirect=True)
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("direction", ["fprop", "dgrad", "wgrad"])
@@ -41,7 +35,8 @@ def test_operands_are_rounded_to_the_nearest(direction, layout, device):
     problem = Problem.parse(f"mb2ic12ih7iw9oc20kh3kw3ph1pw1_nobias_tf32_{layout}")
     data, exactly = inputs.make(problem), problem.with_type("f32")
     how = {"implementation": "mma128x32", "device": device}
-    used = data._replace(**{name: nearest(getattr(data, name)) for name in ("x", "w", "dy")})
+    rounded = {name: inputs.nearest_tf32(getattr(data, name)) for name in ("x", "w", "dy")}
+    used = data._replace(**rounded)
     if direction == "fprop":
         y, _ = kernels.fprop(problem, data.x, data.w, None, **how)
         checks.check_output(exactly, used, y, None)

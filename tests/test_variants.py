@@ -56,6 +56,7 @@ DEFAULTS = {
     ),
     "few filters": ("mb64ic64ih56iw56oc32kh3kw3ph1pw1_bf16_nhwc", "mma128x32"),
     "few pixels": ("mb8ic512ih7iw7oc512kh3kw3ph1pw1_bf16_nhwc", "mma64x64"),
+    "few channels": ("mb64ic3ih56iw56oc64kh3kw3ph1pw1_bf16_nchw", "first"),
     "depthwise": ("mb64ic64ih56iw56oc64kh3kw3ph1pw1g64_f16_nhwc", "exact128x8"),
     "exact": ("mb64ic256ih28iw28oc256kh3kw3ph1pw1_f32_nhwc", "exact128x64"),
 }

@@ -7,22 +7,15 @@ namespace {
 template <class T, class Tile>
 std::string run(const Conv2dProblem& problem, const FpropArgs& args, simt::Stream stream) {
     const FpropInput<T> in = fprop_input<T, Tile>(problem, args);
-    FpropOutput<T> out;
-    out.y = static_cast<T*>(args.y.data);
-    out.code = problem.epilogue == Epilogue::relu ? static_cast<uint8_t*>(args.code.data) : nullptr;
-    out.strides = Strides(args.y);
+    const FpropOutput<T> out = fprop_output<T, Tile>(problem, args);
     const int width = out.code ? ceil_div(in.conv.Q, 8) * 8 : in.conv.Q;
-    out.pixels = Pixels(in.conv.P, width);
-    out.rows = in.conv.N * in.conv.P * width;
-    out.row_tiles = ceil_div(out.rows, Tile::rows);
-    out.relu = problem.epilogue == Epilogue::relu;
-    out.along_columns = channels_last(args.y);
-    out.vectors = channel_vectors(args.y, in.conv.filters, Tile::column_chunk, sizeof(T));
-    const int64_t blocks = int64_t(in.column_tiles) * out.row_tiles * in.conv.groups;
+    const Pixels pixels(in.conv.P, width);
+    const int row_tiles = ceil_div(in.conv.N * in.conv.P * width, Tile::rows);
+    const int64_t blocks = int64_t(in.column_tiles) * row_tiles * in.conv.groups;
     const std::string refused = refuse({{"the number of blocks", blocks}}, most_counted);
     if (!refused.empty()) return refused;
     return simt::launch(conv2d_fprop_kernel<T, Tile>, {int(blocks)}, Tile::threads, shared_bytes<GemmMemory<Tile>>(),
-                        stream, in, out);
+                        stream, in, out, pixels, row_tiles);
 }
 
 }  // namespace
@@ -34,6 +27,7 @@ std::vector<std::string> conv2d_fprop_variants(const Conv2dProblem& problem) {
             tile_names<decltype(type)>(problem, [&](auto tile) { return fprop_work<decltype(tile)>(problem, true); });
         return std::string();
     });
+    if (first_fprop_takes(problem)) names.insert(names.begin(), std::string(first_variant));
     return names;
 }
 
@@ -44,6 +38,8 @@ std::string conv2d_fprop(const Conv2dProblem& problem, const FpropArgs& args, vo
     if (!refused.empty()) return refused;
     const Conv2d& conv = problem.conv;
     if (conv.N * conv.K * problem.pool.P * problem.pool.Q == 0) return "";
+    if ((!*problem.variant || problem.variant == first_variant) && first_fprop_takes(problem))
+        return conv2d_first_fprop(problem, args, stream);
     if (problem.epilogue == Epilogue::relu_max_pool) return conv2d_fprop_pool(problem, args, stream);
     return with_type(problem.dtype, [&](auto type) {
         using T = decltype(type);

@@ -29,6 +29,7 @@ struct FpropInput {
     Walk x_walk, w_walk;  // of the tensor cores'
     int steps, column_tiles;
 
+    FASTCONV_DEVICE bool is_output(const Pixel& i) const { return i.n < conv.N && i.p < conv.P && i.q < conv.Q; }
     FASTCONV_DEVICE Site pixel(int group, int n, int p, int q) const {
         const int h = p * conv.stride_h - conv.pad_h, w = q * conv.stride_w - conv.pad_w;
         return {x_strides.at(n, group * conv.channels, h, w), h, w, 0, 0};
@@ -60,35 +61,19 @@ struct FpropOutput {
     T* y;
     uint8_t* code;  // or null
     Strides strides;
-    Pixels pixels;  // width filled up to bytes where there is a code
-    int rows, row_tiles;
     bool relu, along_columns, vectors;
 };
 
-template <class T, class Tile>
-FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::blocks)
-conv2d_fprop_kernel(const FpropInput<T> in, const FpropOutput<T> out) {
+// Writes the tile whose sums are in shared memory as soon as a barrier has been passed. pixel_of(row) is a row's pixel,
+// outside of y where the row is none; 8 rows from a multiple of 8 on are 8 neighbours, the first one's q a multiple
+// of 8.
+template <class T, class Tile, class PixelOf>
+FASTCONV_DEVICE void write_fprop(const FpropInput<T>& in, const FpropOutput<T>& out, const GemmMemory<Tile>& memory,
+                                 int group, int first_column, const PixelOf& pixel_of) {
     using Acc = typename Tile::Acc;
-    simt::Shared shared = simt::block_shared();
-    const GemmMemory<Tile> memory(shared);
-    const int tile = simt::block().x / in.column_tiles, group = tile / out.row_tiles;
-    const int first_column = simt::block().x % in.column_tiles * Tile::columns;
-    const int first_row = tile % out.row_tiles * Tile::rows;
-
-    const auto inside = [&](int row, const Pixel& i) { return first_row + row < out.rows && i.q < in.conv.Q; };
     for (int row = simt::thread(); row < Tile::rows; row += Tile::threads) {
-        const Pixel i = out.pixels.at(first_row + row);
-        memory.rows.put(row, inside(row, i) ? in.pixel(group, i.n, i.p, i.q) : no_site());
-    }
-    for (int i = simt::thread(); i < Tile::columns; i += Tile::threads)
-        memory.columns.put(i, in.filter(group, first_column + i));
-    Sums<Tile> sums;
-    in.multiply(sums, memory);
-
-    sums.store(memory.buffer, [&](int column) { return in.template bias_of<Acc>(group, first_column + column); });
-    for (int row = simt::thread(); row < Tile::rows; row += Tile::threads) {
-        const Pixel i = out.pixels.at(first_row + row);
-        memory.rows.put(row, inside(row, i) ? Site{out.strides.at(i.n, 0, i.p, i.q), 0, 0, 0, 0} : no_site());
+        const Pixel i = pixel_of(row);
+        memory.rows.put(row, in.is_output(i) ? Site{out.strides.at(i.n, 0, i.p, i.q), 0, 0, 0, 0} : no_site());
     }
     for (int i = simt::thread(); i < Tile::columns; i += Tile::threads) {
         const int column = first_column + i;
@@ -102,22 +87,45 @@ conv2d_fprop_kernel(const FpropInput<T> in, const FpropOutput<T> out) {
         const T value = T(sum);
         return relu && Acc(value) < Acc(0) ? T(Acc(0)) : value;
     });
-
-    if (out.code) {
-        for (int i = simt::thread(); i < Tile::rows / 8 * Tile::columns; i += Tile::threads) {
-            const int column = i % Tile::columns, row = i / Tile::columns * 8;
-            if (first_column + column >= in.conv.filters || first_row + row >= out.rows) continue;
-            const int in_image_row = in.conv.Q - out.pixels.at(first_row + row).q;
-            int bits = 0;
-            FASTCONV_UNROLL
-            for (int bit = 0; bit < 8; ++bit) {
-                const Acc value = Acc(T(memory.buffer[Tile::sum_place(row + bit, column)]));
-                if (bit < in_image_row && !(value <= Acc(0))) bits |= 1 << bit;
-            }
-            const int64_t byte = (first_row + row) / 8;
-            out.code[byte * in.conv.K + group * in.conv.filters + first_column + column] = uint8_t(bits);
+    if (!out.code) return;
+    for (int i = simt::thread(); i < Tile::rows / 8 * Tile::columns; i += Tile::threads) {
+        const int column = i % Tile::columns, row = i / Tile::columns * 8;
+        const Pixel first = pixel_of(row);
+        if (first_column + column >= in.conv.filters || !in.is_output(first)) continue;
+        int bits = 0;
+        FASTCONV_UNROLL
+        for (int bit = 0; bit < 8; ++bit) {
+            const Acc value = Acc(T(memory.buffer[Tile::sum_place(row + bit, column)]));
+            if (first.q + bit < in.conv.Q && !(value <= Acc(0))) bits |= 1 << bit;
         }
+        const int64_t byte = (int64_t(first.n) * in.conv.P + first.p) * ((in.conv.Q + 7) / 8) + first.q / 8;
+        out.code[byte * in.conv.K + group * in.conv.filters + first_column + column] = uint8_t(bits);
     }
+}
+
+// `pixels`: a row of the image is filled up to bytes where there is a code.
+template <class T, class Tile>
+FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::blocks)
+conv2d_fprop_kernel(const FpropInput<T> in, const FpropOutput<T> out, const Pixels pixels, const int row_tiles) {
+    using Acc = typename Tile::Acc;
+    simt::Shared shared = simt::block_shared();
+    const GemmMemory<Tile> memory(shared);
+    const int tile = simt::block().x / in.column_tiles, group = tile / row_tiles;
+    const int first_column = simt::block().x % in.column_tiles * Tile::columns;
+    const int first_row = tile % row_tiles * Tile::rows;
+
+    const auto pixel_of = [&](int row) { return pixels.at(first_row + row); };
+    for (int row = simt::thread(); row < Tile::rows; row += Tile::threads) {
+        const Pixel i = pixel_of(row);
+        memory.rows.put(row, in.is_output(i) ? in.pixel(group, i.n, i.p, i.q) : no_site());
+    }
+    for (int i = simt::thread(); i < Tile::columns; i += Tile::threads)
+        memory.columns.put(i, in.filter(group, first_column + i));
+    Sums<Tile> sums;
+    in.multiply(sums, memory);
+
+    sums.store(memory.buffer, [&](int column) { return in.template bias_of<Acc>(group, first_column + column); });
+    write_fprop(in, out, memory, group, first_column, pixel_of);
 }
 
 }  // namespace fastconv::cuda

@@ -1,4 +1,5 @@
-// The two forward kernels' common launch data; conv2d_fprop.cu and conv2d_fprop_pool.cu compile one each.
+// The forward kernels' common launch data; conv2d_fprop.cu, conv2d_fprop_pool.cu and conv2d_first_fprop.cu compile
+// them.
 #pragma once
 
 #include "conv2d_fprop.cuh"
@@ -38,6 +39,18 @@ FpropInput<T> fprop_input(const Conv2dProblem& problem, const FpropArgs& args) {
     return in;
 }
 
+template <class T, class Tile>
+FpropOutput<T> fprop_output(const Conv2dProblem& problem, const FpropArgs& args) {
+    FpropOutput<T> out;
+    out.y = static_cast<T*>(args.y.data);
+    out.code = problem.epilogue == Epilogue::relu ? static_cast<uint8_t*>(args.code.data) : nullptr;
+    out.strides = Strides(args.y);
+    out.relu = problem.epilogue == Epilogue::relu;
+    out.along_columns = channels_last(args.y);
+    out.vectors = channel_vectors(args.y, int(problem.conv.K / problem.conv.groups), Tile::column_chunk, sizeof(T));
+    return out;
+}
+
 // The work with a tile, whose rows are pixels; about: what blocks of pooled pixels compute twice is left out.
 template <class Tile>
 Work fprop_work(const Conv2dProblem& problem, bool channels_inside) {
@@ -68,5 +81,9 @@ PoolOutput<T> pool_output(const Conv2dProblem& problem, const FpropArgs& args, i
 }
 
 std::string conv2d_fprop_pool(const Conv2dProblem&, const FpropArgs&, simt::Stream stream);
+
+// conv2d_first_fprop.cuh; it is the default where it takes the problem.
+bool first_fprop_takes(const Conv2dProblem&);
+std::string conv2d_first_fprop(const Conv2dProblem&, const FpropArgs&, simt::Stream stream);
 
 }  // namespace fastconv::cuda

@@ -48,7 +48,6 @@ struct PoolTiling {
         }
     }
 
-private:
     // How many pixels in a row `count` neighbouring windows cover.
     static int64_t below(int64_t count, int64_t stride, int64_t window, int64_t dilation) {
         return (count - 1) * stride + (window - 1) * dilation + 1;
@@ -114,16 +113,48 @@ FASTCONV_DEVICE simt::Pack<typename Tile::Acc, 2> sums_at(const typename Tile::A
     return {{Acc(T(sums[0])), Acc(T(sums[1]))}};
 }
 
+// Looks at a pass's sums, which lie in shared memory, and after the last one writes the block's pooled pixels. With
+// several passes there is one pooled pixel; its winners so far are in shared memory, too, by column.
+template <class T, class Tile>
+FASTCONV_DEVICE void pool_tile(const Geometry& conv, const FpropPoolOutput<T>& out, const PoolBlock& block, int pass,
+                               const typename Tile::Acc* buffer, Winner<typename Tile::Acc>* so_far) {
+    constexpr int pairs = Tile::columns / 2;
+    static_assert(pairs <= Tile::threads);  // with several passes a thread has the same columns in all
+    const PoolGeometry& pool = out.pool;
+    const PoolTiling& tiling = out.tiling;
+    // From one window position to the next in the rectangle.
+    const int position_h = pool.dilation_h / tiling.step_h, position_w = pool.dilation_w / tiling.step_w;
+    for (int e = simt::thread(); e < tiling.pooled_h * tiling.pooled_w * pairs; e += Tile::threads) {
+        const int column = e % pairs * 2;
+        int v = e / pairs;
+        const int u = out.pooled_w.split(v);
+        const int pp = block.pp + u, qq = block.qq + v;
+        if (block.first_column + column >= conv.filters || pp >= pool.P || qq >= pool.Q) continue;
+        Winner<typename Tile::Acc> winners[2];
+        if (pass > 0) winners[0] = so_far[column], winners[1] = so_far[column + 1];
+        each_position(pool, conv, pp, qq, [&](int i, int j) {
+            const int row = (u * pool.stride_h + i * position_h) * tiling.width + v * pool.stride_w + j * position_w -
+                            pass * Tile::rows;
+            if (unsigned(row) >= unsigned(Tile::rows)) return;
+            const auto sums = sums_at<T, Tile>(buffer, row, column);
+            FASTCONV_UNROLL
+            for (int c = 0; c < 2; ++c) winners[c].see(sums[c], i * pool.window_w + j);
+        });
+        if (pass < tiling.passes - 1) {
+            so_far[column] = winners[0], so_far[column + 1] = winners[1];
+            continue;
+        }
+        out.write(out.place(block.group, block.n, pp, qq), block.first_column + column, winners);
+    }
+}
+
 template <class T, class Tile>
 FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::fewer_blocks)
 conv2d_fprop_pool_kernel(const FpropInput<T> in, const FpropPoolOutput<T> out) {
     using Acc = typename Tile::Acc;
-    constexpr int pairs = Tile::columns / 2;
-    static_assert(pairs <= Tile::threads);  // with several passes a thread has the same columns in all
     simt::Shared shared = simt::block_shared();
     const FpropPoolMemory<Tile> all(shared);
     const GemmMemory<Tile>& memory = all.gemm;
-    const PoolGeometry& pool = out.pool;
     const PoolTiling& tiling = out.tiling;
     if (simt::thread() == 0) {
         PoolBlock block;
@@ -137,8 +168,6 @@ conv2d_fprop_pool_kernel(const FpropInput<T> in, const FpropPoolOutput<T> out) {
         block.n = rest % in.conv.N, block.group = rest / in.conv.N;
         *all.block = block;
     }
-    // From one window position to the next in the rectangle.
-    const int position_h = pool.dilation_h / tiling.step_h, position_w = pool.dilation_w / tiling.step_w;
     simt::sync();
 
     for (int pass = 0; pass < tiling.passes; ++pass) {
@@ -149,28 +178,7 @@ conv2d_fprop_pool_kernel(const FpropInput<T> in, const FpropPoolOutput<T> out) {
         sums.store(memory.buffer,
                    [&](int column) { return in.template bias_of<Acc>(block.group, block.first_column + column); });
         simt::sync();
-        for (int e = simt::thread(); e < tiling.pooled_h * tiling.pooled_w * pairs; e += Tile::threads) {
-            const int column = e % pairs * 2;
-            int v = e / pairs;
-            const int u = out.pooled_w.split(v);
-            const int pp = block.pp + u, qq = block.qq + v;
-            if (block.first_column + column >= in.conv.filters || pp >= pool.P || qq >= pool.Q) continue;
-            Winner<Acc> winners[2];
-            if (pass > 0) winners[0] = all.winners[column], winners[1] = all.winners[column + 1];
-            each_position(pool, in.conv, pp, qq, [&](int i, int j) {
-                const int row = (u * pool.stride_h + i * position_h) * tiling.width + v * pool.stride_w +
-                                j * position_w - pass * Tile::rows;
-                if (unsigned(row) >= unsigned(Tile::rows)) return;
-                const auto sums = sums_at<T, Tile>(memory.buffer, row, column);
-                FASTCONV_UNROLL
-                for (int c = 0; c < 2; ++c) winners[c].see(sums[c], i * pool.window_w + j);
-            });
-            if (pass < tiling.passes - 1) {
-                all.winners[column] = winners[0], all.winners[column + 1] = winners[1];
-                continue;
-            }
-            out.write(out.place(block.group, block.n, pp, qq), block.first_column + column, winners);
-        }
+        pool_tile<T, Tile>(in.conv, out, block, pass, memory.buffer, all.winners);
         simt::sync();
     }
 }

@@ -351,10 +351,17 @@ struct Sums<MmaTile<T, sizes...>> {
         }
     }
 
+    // What add_products() multiplies of an operand at a time, rounded.
+    template <bool across, int lines, bool lines_first>
+    FASTCONV_DEVICE static void load(uint32_t (&to)[4], const T* from, int line, int step) {
+        read<across, lines, lines_first>(to, from, line, step);
+        Mma<T>::round(to);
+    }
+
     // Four matrices of 8 lines and a chunk of steps: 16 lines, two chunks; first along the lines or along the steps.
     // Of each, a lane gets 4 bytes of steps of line lane / 4.
     template <bool across, int lines, bool lines_first>
-    FASTCONV_DEVICE static void load(uint32_t (&to)[4], const T* from, int line, int step) {
+    FASTCONV_DEVICE static void read(uint32_t (&to)[4], const T* from, int line, int step) {
         const auto line_of = [=](int matrix) { return line + (lines_first ? matrix % 2 : matrix / 2) * 8; };
         const auto step_of = [=](int matrix) { return step + (lines_first ? matrix / 2 : matrix % 2) * Tile::vector; };
         const int matrix = simt::lane() / 8, in_matrix = simt::lane() % 8;
@@ -370,7 +377,6 @@ struct Sums<MmaTile<T, sizes...>> {
                 to[i] = simt::float_bits(from[Tile::template place<true, lines>(step_of(i) + simt::lane() % 4,
                                                                                 line_of(i) + simt::lane() / 4)]);
         }
-        Mma<T>::round(to);
     }
 
     // Puts value + bias[column] into shared memory, [row][column].

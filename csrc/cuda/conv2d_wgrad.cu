@@ -76,9 +76,10 @@ std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* works
     return conv2d_wgrad_sum(problem, args, workspace, split.splits, stream);
 }
 
-// The problem for which a tile is chosen where not windows but tiles take it.
+// The problem for which a tile is chosen where a tile takes it.
 Conv2dProblem by_tile(Conv2dProblem problem) {
-    if (problem.variant == windows_variant || problem.variant == sparse_variant) problem.variant = "";
+    for (const std::string_view name : {first_variant, windows_variant, sparse_variant})
+        if (problem.variant == name) problem.variant = "";
     return problem;
 }
 
@@ -94,6 +95,7 @@ std::vector<std::string> conv2d_wgrad_variants(const Conv2dProblem& problem) {
         names.insert(names.begin(), std::string(windows_variant));
         names.emplace_back(sparse_variant);
     }
+    if (first_wgrad_splits(problem)) names.insert(names.begin(), std::string(first_variant));
     return names;
 }
 
@@ -101,7 +103,7 @@ size_t conv2d_wgrad_workspace(const Conv2dProblem& problem) {
     const Conv2d& c = problem.conv;
     if (c.K == 0 || !refuse(problem).empty()) return 0;
     const Geometry conv(c);
-    int splits = wgrad_windows_splits(problem);
+    int splits = std::max(first_wgrad_splits(problem), wgrad_windows_splits(problem));
     with_type(problem.dtype, [&](auto type) {
         for (const bool channels_inside : {false, true}) {  // the memory formats are not known here
             with_tile<decltype(type)>(
@@ -123,6 +125,8 @@ std::string conv2d_wgrad(const Conv2dProblem& problem, const WgradArgs& args, vo
     const Conv2d& conv = problem.conv;
     const bool weights = args.dw.data && conv.C * conv.R * conv.S > 0;
     if (conv.K == 0 || (!weights && !args.dbias.data)) return "";
+    if ((!*problem.variant || problem.variant == first_variant) && first_wgrad_splits(problem))
+        return conv2d_first_wgrad(problem, args, workspace, stream);
     if (wgrad_windows_takes(problem, args)) return conv2d_wgrad_windows(problem, args, workspace, stream);
     return with_type(problem.dtype, [&](auto type) {
         using T = decltype(type);

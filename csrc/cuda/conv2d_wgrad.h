@@ -1,5 +1,6 @@
 // What the kernels of wgrad share on the host: how sums are cut into splits, and the second kernel, which adds the
-// splits up. conv2d_wgrad.cu chooses; conv2d_wgrad_windows.cu and conv2d_wgrad_sum.cu compile one kernel each.
+// splits up. conv2d_wgrad.cu chooses; conv2d_first_wgrad.cu, conv2d_wgrad_windows.cu and conv2d_wgrad_sum.cu compile
+// one kernel each.
 #pragma once
 
 #include <string_view>
@@ -75,6 +76,10 @@ inline std::string refuse_wgrad(const Geometry& conv, const WgradRows& rows, int
 // Adds the splits' sums up, [split][k][row], and writes dw and dbias.
 std::string conv2d_wgrad_sum(const Conv2dProblem&, const WgradArgs&, const void* partial, int splits,
                              simt::Stream stream);
+
+// conv2d_first_wgrad.cuh; it is the default where it takes the problem. The splits that it makes, 0 where it does not.
+int first_wgrad_splits(const Conv2dProblem&);
+std::string conv2d_first_wgrad(const Conv2dProblem&, const WgradArgs&, void* workspace, simt::Stream stream);
 
 // conv2d_wgrad_windows.cuh, on tensor cores or on sparse ones, where tensors are channels_last; it is the default. The
 // splits that it makes, 0 where it does not take such problems; and whether it takes this call.

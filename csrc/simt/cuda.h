@@ -18,15 +18,19 @@ FASTCONV_DEVICE Dim grid() { return {int(gridDim.x), int(gridDim.y), int(gridDim
 
 // --- shared memory ----------------------------------------------------------------------------------
 
-// Carves a block's dynamic shared memory into parts aligned to 16 bytes. Made from nothing it hands out
-// null pointers and only counts: the host runs a kernel's own carving to get the bytes to launch with.
+// Carves a block's dynamic shared memory into parts aligned to 16 bytes. On the host it hands out null
+// pointers and only counts: the host runs a kernel's own carving to get the bytes to launch with.
 class Shared {
 public:
     Shared() = default;
     FASTCONV_DEVICE explicit Shared(char* memory) : memory_(memory) {}
     template <class T>
     FASTCONV_HOST_DEVICE T* take(int count) {
-        char* const part = memory_ ? memory_ + bytes_ : nullptr;
+#ifdef __CUDA_ARCH__
+        char* const part = memory_ + bytes_;
+#else
+        char* const part = nullptr;
+#endif
         bytes_ += (int(sizeof(T)) * count + 15) / 16 * 16;
         return reinterpret_cast<T*>(part);
     }

@@ -92,3 +92,9 @@ def make(problem: Problem, seed: int = 0, kind: str = "normal") -> Inputs:
     w = place(values(*problem.w_size)) if problem.k else None
     bias = place(values(problem.k)) if problem.k and problem.bias else None
     return Inputs(x, w, bias, place(values(*problem.y_size), problem.layout))
+
+
+def nearest_tf32(tensor: Tensor) -> Tensor:
+    """The nearest TF32, which has 13 bits less; of two, the one further from 0."""
+    bits = tensor.view(torch.int32) + 0x1000
+    return bits.bitwise_and(~0x1FFF).view(torch.float32)

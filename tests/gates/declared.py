@@ -83,7 +83,31 @@ def by_windows(types, sparse, rows, columns, warp_rows, warp_columns):
     return Declared(rf"conv2d_wgrad_windows_kernel<.*WindowsTile<({types}), {sizes}>.*>", holds)
 
 
+def of_first_layers(types, warp_rows, warp_columns):
+    """A step along the taps: rows by elements, columns in 16 bytes, no copies."""
+    _, product, _, _ = MMA[types]
+    element, elements = ("LDS", 2) if types == "float" else ("LDS.U16", 4)
+    holds = {
+        product: warp_rows * warp_columns // 128,
+        element: warp_rows // 8 * elements,
+        "LDS.128": warp_columns // 16,
+    }
+    sizes = rf"\d+, \d+, \d+, 1, {warp_rows}, {warp_columns}"
+    return Declared(rf"conv2d_first_fprop\w*_kernel<.*MmaTile<({types}), {sizes}>.*>", holds)
+
+
 DECLARED = [
+    Declared(
+        r"conv2d_first_wgrad_kernel<float, .*>",
+        {"HMMA.1688.F32.TF32": 12, "LDS": 20},
+        registers=128,
+    ),
+    Declared(
+        r"conv2d_first_wgrad_kernel<.*>",
+        {"HMMA.16816.F32": 12, "LDS.U16": 24, "LDSM.MT88.4": 2},
+        registers=128,
+    ),
+    *(of_first_layers(types, *warp) for types in MMA for warp in ((32, 64), (64, 32))),
     *(
         by_windows(types, sparse, *sizes)
         for types, tiles in WINDOWS_TILES.items()

@@ -1,0 +1,62 @@
+// The outputs of conv2d_fprop.cuh and conv2d_fprop_pool.cuh for first layers, by the product of conv2d_first.cuh. A
+// block's rectangles follow each other.
+#pragma once
+
+#include "conv2d_first.cuh"
+
+namespace fastconv::cuda {
+
+template <class Tile>
+struct FirstFpropMemory {
+    GemmMemory<Tile> gemm;  // the sums, before them the halo
+    FirstMemory<Tile> product;
+    FASTCONV_HOST_DEVICE FirstFpropMemory(simt::Shared& shared, int steps) : gemm(shared), product(shared, steps) {}
+};
+
+template <class T, class Tile>
+FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::blocks)
+conv2d_first_fprop_kernel(const FpropInput<T> in, const FpropOutput<T> out, const FirstLayout layout) {
+    simt::Shared shared = simt::block_shared();
+    const FirstFpropMemory<Tile> memory(shared, layout.steps);
+    float* const buffer = memory.gemm.buffer;
+    const int first_column = simt::block().x % in.column_tiles * Tile::columns;
+    const FirstProduct<T, Tile> product(in, layout, memory.product, buffer, first_column);
+    each_rectangle(layout, simt::block().x / in.column_tiles, [&](const Rectangle& at) {
+        Sums<Tile> sums;
+        product.multiply(sums, in, layout, at, buffer);
+        sums.store(buffer, [&](int column) { return in.template bias_of<float>(0, first_column + column); });
+        write_fprop(in, out, memory.gemm, 0, first_column, [&](int row) {
+            int column = row;
+            const int below = layout.width.split(column);
+            return Pixel{below < layout.tiling.height ? at.n : in.conv.N, at.p + below, at.q + column};
+        });
+        simt::sync();
+    });
+}
+
+template <class Tile>
+struct FirstFpropPoolMemory {
+    float* sums;  // before them the halo
+    FirstMemory<Tile> product;
+    FASTCONV_HOST_DEVICE FirstFpropPoolMemory(simt::Shared& shared, int steps)
+        : sums(shared.take<float>(Tile::buffer)), product(shared, steps) {}
+};
+
+template <class T, class Tile>
+FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::blocks)
+conv2d_first_fprop_pool_kernel(const FpropInput<T> in, const FpropPoolOutput<T> out, const FirstLayout layout) {
+    simt::Shared shared = simt::block_shared();
+    const FirstFpropPoolMemory<Tile> memory(shared, layout.steps);
+    const int first_column = simt::block().x % in.column_tiles * Tile::columns;
+    const FirstProduct<T, Tile> product(in, layout, memory.product, memory.sums, first_column);
+    each_rectangle(layout, simt::block().x / in.column_tiles, [&](const Rectangle& at) {
+        Sums<Tile> sums;
+        product.multiply(sums, in, layout, at, memory.sums);
+        sums.store(memory.sums, [&](int column) { return in.template bias_of<float>(0, first_column + column); });
+        simt::sync();
+        pool_tile<T, Tile>(in.conv, out, {at.n, 0, first_column, at.pp, at.qq}, 0, memory.sums, nullptr);
+        simt::sync();
+    });
+}
+
+}  // namespace fastconv::cuda
