@@ -127,6 +127,14 @@ def test_default_by_memory_format(layout, counted_kernels):
 
 
 @with_each
+def test_emulated_named_where_it_does_not_apply_is_refused(variant, emulated_kernels):
+    problem = Problem.parse(NOT_TAKEN["padding"])
+    data, code = inputs.make(problem), kernels.make_code(problem, 0.4)
+    with pytest.raises(RuntimeError, match=f"variant must be one of mma.*, got {variant}"):
+        wgrad(problem, data, code, variant, "emulated")
+
+
+@with_each
 @on_every_type
 def test_what_no_window_covers_is_not_looked_at(device, dtype, variant):
     # The last row and column of an odd output, and with them all of x that only they see.
