@@ -6,7 +6,7 @@
 // As conv2d_fprop.cuh, but a block owns a rectangle of pooled pixels of one image, and its rows are the pixels of the
 // convolution's output below it, computed again where windows of neighbouring blocks overlap. Where not even one
 // pooled pixel's rectangle fits into a tile, the block has one pooled pixel, its rows are the window's positions, and
-// it makes several passes, a tile of positions each, with the winner so far in registers. A thread then takes two
+// it makes several passes, a tile of positions each, with the winners so far in shared memory. A thread then takes two
 // columns of pooled pixel after pooled pixel, neighbouring threads neighbouring columns, as the code lies.
 #pragma once
 
@@ -70,8 +70,11 @@ template <class Tile>
 struct FpropPoolMemory {
     GemmMemory<Tile> gemm;
     PoolBlock* block;
+    Winner<typename Tile::Acc>* winners;  // of earlier passes, by column
     FASTCONV_HOST_DEVICE explicit FpropPoolMemory(simt::Shared& shared)
-        : gemm(shared), block(shared.take<PoolBlock>(1)) {}
+        : gemm(shared),
+          block(shared.take<PoolBlock>(1)),
+          winners(shared.take<Winner<typename Tile::Acc>>(Tile::columns)) {}
 };
 
 // The sites of one pass, whose first row is number `first_row` of the block's.
@@ -116,7 +119,7 @@ FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::fewer_blocks)
 conv2d_fprop_pool_kernel(const FpropInput<T> in, const FpropPoolOutput<T> out) {
     using Acc = typename Tile::Acc;
     constexpr int pairs = Tile::columns / 2;
-    static_assert(pairs <= Tile::threads);  // with several passes a thread has two pooled values at most
+    static_assert(pairs <= Tile::threads);  // with several passes a thread has the same columns in all
     simt::Shared shared = simt::block_shared();
     const FpropPoolMemory<Tile> all(shared);
     const GemmMemory<Tile>& memory = all.gemm;
@@ -138,7 +141,6 @@ conv2d_fprop_pool_kernel(const FpropInput<T> in, const FpropPoolOutput<T> out) {
     const int position_h = pool.dilation_h / tiling.step_h, position_w = pool.dilation_w / tiling.step_w;
     simt::sync();
 
-    Winner<Acc> winners[2];
     for (int pass = 0; pass < tiling.passes; ++pass) {
         describe_tile(in, out, *all.block, pass * Tile::rows, memory);
         Sums<Tile> sums;
@@ -153,7 +155,8 @@ conv2d_fprop_pool_kernel(const FpropInput<T> in, const FpropPoolOutput<T> out) {
             const int u = out.pooled_w.split(v);
             const int pp = block.pp + u, qq = block.qq + v;
             if (block.first_column + column >= in.conv.filters || pp >= pool.P || qq >= pool.Q) continue;
-            if (pass == 0) winners[0] = winners[1] = Winner<Acc>();
+            Winner<Acc> winners[2];
+            if (pass > 0) winners[0] = all.winners[column], winners[1] = all.winners[column + 1];
             each_position(pool, in.conv, pp, qq, [&](int i, int j) {
                 const int row = (u * pool.stride_h + i * position_h) * tiling.width + v * pool.stride_w +
                                 j * position_w - pass * Tile::rows;
@@ -162,7 +165,10 @@ conv2d_fprop_pool_kernel(const FpropInput<T> in, const FpropPoolOutput<T> out) {
                 FASTCONV_UNROLL
                 for (int c = 0; c < 2; ++c) winners[c].see(sums[c], i * pool.window_w + j);
             });
-            if (pass != tiling.passes - 1) continue;
+            if (pass < tiling.passes - 1) {
+                all.winners[column] = winners[0], all.winners[column + 1] = winners[1];
+                continue;
+            }
             out.write(out.place(block.group, block.n, pp, qq), block.first_column + column, winners);
         }
         simt::sync();

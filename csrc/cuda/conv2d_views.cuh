@@ -71,7 +71,7 @@ struct GradientView {
     const uint8_t* code;
     Epilogue epilogue;
     int P, Q;
-    int64_t code_n, code_p, code_q;  // strides of the code; of relu's: q / 8
+    int64_t code_n, code_p, code_q;  // strides of relu's code, code_q of 8 pixels; code_q also of a pool's
     Strides strides;                 // the rest is for a pool
     PoolGeometry pool;
     Divider stride_h, stride_w, dilation_h, dilation_w;
@@ -93,10 +93,9 @@ struct GradientView {
           dilation_w(pool.dilation_w),
           nibbles(has_nibbles(problem.pool)) {
         const Conv2d& conv = problem.conv;
-        const bool relu = epilogue == Epilogue::relu;
-        code_q = relu ? conv.K : conv.groups * group_code_bytes(problem);
-        code_p = (relu ? (conv.Q + 7) / 8 : problem.pool.Q) * code_q;
-        code_n = problem.pool.P * code_p;
+        code_q = epilogue == Epilogue::relu ? conv.K : conv.groups * group_code_bytes(problem);
+        code_p = (conv.Q + 7) / 8 * code_q;
+        code_n = conv.P * code_p;
         filled = Divider(int(conv.K / conv.groups % 2 ? conv.K / conv.groups : conv.K));
     }
 
@@ -120,11 +119,13 @@ struct GradientView {
         } else {
             each_window(stride_h, dilation_h, site.h + pool.pad_h, pool.P, pool.window_h, [&](int p, int i) {
                 each_window(stride_w, dilation_w, site.w + pool.pad_w, pool.Q, pool.window_w, [&](int q, int j) {
-                    const auto gradient = load_as_accumulators<N>(dy + strides.at(site.n, site.k, p, q));
-                    const auto winner = winners<N>(code + site.n * code_n + p * code_p + q * code_q, site.k);
+                    // In 32 bits, for the registers: pooling at most doubles N * P * Q.
+                    const unsigned pixel = (unsigned(site.n) * unsigned(pool.P) + unsigned(p)) * unsigned(pool.Q);
+                    const int won = winners<N>(code + (pixel + unsigned(q)) * code_q, site.k, i * pool.window_w + j);
+                    const auto gradient = simt::load<N>(dy + strides.at(site.n, site.k, p, q));
                     FASTCONV_UNROLL
                     for (int v = 0; v < N; ++v)
-                        if (winner[v] == i * pool.window_w + j) result[v] += gradient[v];
+                        if (won >> v & 1) result[v] += Accumulator<T>(gradient[v]);
                 });
             });
         }
@@ -132,17 +133,23 @@ struct GradientView {
     }
 
 private:
-    // The winners of N neighbouring filters from k on, N of 2 and more from a whole byte on.
+    // Bit v is set where the winner of filter k + v, v < N, is at `position`. k is a multiple of N.
     template <int N>
-    FASTCONV_DEVICE simt::Pack<uint8_t, N> winners(const uint8_t* pixel, int k) const {
-        if (!nibbles) return simt::load<N>(pixel + k);
-        const int nibble = N > 1 ? k : k + filled.divide(k);  // vectors have even filters
-        constexpr int bytes = N > 1 ? N / 2 : 1;
-        const auto pairs = simt::load<bytes>(pixel + (nibble >> 1));
-        simt::Pack<uint8_t, N> result;
-        FASTCONV_UNROLL
-        for (int v = 0; v < N; ++v) result[v] = uint8_t(pairs[v / 2] >> (nibble + v) % 2 * 4 & 15);
-        return result;
+    FASTCONV_DEVICE int winners(const uint8_t* pixel, int k, int position) const {
+        int bits = 0;
+        if (nibbles) {
+            const int first = N > 1 ? k : k + filled.divide(k);  // vectors have even filters
+            const auto pairs = simt::load<(N + 1) / 2>(pixel + (first >> 1));
+            FASTCONV_UNROLL
+            for (int v = 0; v < N; ++v)
+                if ((pairs[v / 2] >> (N > 1 ? v : first) % 2 * 4 & 15) == position) bits |= 1 << v;
+        } else {
+            const auto codes = simt::load<N>(pixel + k);
+            FASTCONV_UNROLL
+            for (int v = 0; v < N; ++v)
+                if (codes[v] == position) bits |= 1 << v;
+        }
+        return bits;
     }
     // Calls visit(window, position in it) for the windows that hold `place` (counted from the padding's edge).
     template <class Visit>

@@ -52,7 +52,7 @@ def on_tensor_cores(kernel, read, types, rows, columns, warp_rows, warp_columns)
         load, times = (transposed, loads) if operand in across else ("LDSM.M88.4", 1)
         holds[load] = holds.get(load, 0) + times * lines // 8
     sizes = rf"{rows}, {columns}, {steps}, \d+, {warp_rows}, {warp_columns}"
-    return Declared(rf"{name}_kernel<.*MmaTile<({types}), {sizes}>{last}>", holds)
+    return Declared(rf"{name}_kernel<.*MmaTile<({types}), {sizes}>{last} ?>", holds)
 
 
 WINDOWS_TILES = {
