@@ -70,6 +70,8 @@ def problems(draw):
     )
     assume(problem.valid())
     n, _, p, q = problem.conv_size
+    _, _, windows_p, windows_q = problem.y_size
+    assume(2 * windows_p <= p and 2 * windows_q <= q)  # none over the edge
     assume(n * k * p * q * c // groups * r * s <= MAX_WORK)
     return problem
 
