@@ -70,6 +70,8 @@ def problems(draw):
     )
     assume(problem.valid())
     n, _, p, q = problem.conv_size
+    _, _, windows_p, windows_q = problem.y_size
+    assume(2 * windows_p <= p and 2 * windows_q <= q)  # none over the edge
     assume(n * k * p * q * c // groups * r * s <= MAX_WORK)
     return problem
 
@@ -124,6 +126,14 @@ def test_default_where_it_applies(name, counted_kernels):
 def test_default_by_memory_format(layout, counted_kernels):
     problem = Problem.parse(TAKEN["f16"]).replace(layout=layout)
     assert has_windows_kernel(problem, counted_kernels) == (layout == "nhwc")
+
+
+@with_each
+def test_emulated_named_where_it_does_not_apply_is_refused(variant, emulated_kernels):
+    problem = Problem.parse(NOT_TAKEN["padding"])
+    data, code = inputs.make(problem), kernels.make_code(problem, 0.4)
+    with pytest.raises(RuntimeError, match=f"variant must be one of mma.*, got {variant}"):
+        wgrad(problem, data, code, variant, "emulated")
 
 
 @with_each

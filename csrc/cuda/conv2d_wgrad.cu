@@ -76,10 +76,9 @@ std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* works
     return conv2d_wgrad_sum(problem, args, workspace, split.splits, stream);
 }
 
-// The problem for which a tile is chosen where a tile takes it.
+// The problem for which a tile is chosen: windows that are named do not take tensors of all memory formats.
 Conv2dProblem by_tile(Conv2dProblem problem) {
-    for (const std::string_view name : {first_variant, windows_variant, sparse_variant})
-        if (problem.variant == name) problem.variant = "";
+    if (wgrad_windows_splits(problem) && names_windows(problem)) problem.variant = "";
     return problem;
 }
 

@@ -84,6 +84,9 @@ std::string conv2d_first_wgrad(const Conv2dProblem&, const WgradArgs&, void* wor
 // conv2d_wgrad_windows.cuh, on tensor cores or on sparse ones, where tensors are channels_last; it is the default. The
 // splits that it makes, 0 where it does not take such problems; and whether it takes this call.
 constexpr std::string_view windows_variant = "windows", sparse_variant = "sparse_windows";
+inline bool names_windows(const Conv2dProblem& problem) {
+    return problem.variant == windows_variant || problem.variant == sparse_variant;
+}
 int wgrad_windows_splits(const Conv2dProblem&);
 bool wgrad_windows_takes(const Conv2dProblem&, const WgradArgs&);
 std::string conv2d_wgrad_windows(const Conv2dProblem&, const WgradArgs&, void* workspace, simt::Stream stream);

@@ -79,15 +79,15 @@ int wgrad_windows_splits(const Conv2dProblem& problem) {
     const int64_t filters = problem.conv.K / problem.conv.groups;
     const bool tensor_cores = problem.dtype == DType::float16 || problem.dtype == DType::bfloat16 ||
                               (problem.dtype == DType::float32 && problem.tf32);
-    if (!tensor_cores || !has_windows(problem) || filters <= 8 || filters % 8) return 0;
+    if (!tensor_cores || !has_windows(problem) || filters <= 8 || filters % 8 || !refuse(problem).empty()) return 0;
     return with_windows_tile(problem, [&](auto, auto tile) { return split_windows<decltype(tile)>(problem).splits; });
 }
 
 bool wgrad_windows_takes(const Conv2dProblem& problem, const WgradArgs& args) {
     const int bytes = problem.dtype == DType::float32 ? 4 : 2;
     const int filters = int(problem.conv.K / problem.conv.groups), channels = int(problem.conv.C / problem.conv.groups);
-    const bool named = !*problem.variant || problem.variant == windows_variant || problem.variant == sparse_variant;
-    return named && wgrad_windows_splits(problem) && channel_vectors(args.x, channels, 16 / bytes, bytes) &&
+    const bool may = !*problem.variant || names_windows(problem);
+    return may && wgrad_windows_splits(problem) && channel_vectors(args.x, channels, 16 / bytes, bytes) &&
            channel_vectors(args.dy, filters, 16 / bytes, bytes) && reinterpret_cast<uintptr_t>(args.code.data) % 4 == 0;
 }
 
