@@ -35,7 +35,8 @@ struct Tile {
     static constexpr int rows_each = rows_each_, columns_each = columns_each_;
     static constexpr int threads_along_columns = columns / columns_each, threads_along_rows = rows / rows_each;
     static constexpr int threads = threads_along_columns * threads_along_rows;
-    static constexpr int blocks = 512 / threads, fewer_blocks = blocks;  // on a multiprocessor, at least
+    // On a multiprocessor, at least, or in a kernel that keeps more than its sums (twice as many registers if double).
+    static constexpr int blocks = 512 / threads, fewer_blocks = (sizeof(Acc) == 8 ? 384 : 512) / threads;
     static constexpr bool tensor_cores = false;
     // A thread's rows come in chunks of 16 bytes, as far apart as all threads' chunks are long; so do its columns.
     static constexpr int vector = 16 / int(sizeof(Acc));
