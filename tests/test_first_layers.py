@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fastconv.testing import Problem, checks, inputs, kernels
@@ -59,6 +59,7 @@ def check_wgrad(problem, kind, device):
 
 @pytest.mark.parametrize("after", AFTER)
 @pytest.mark.parametrize("device, name_of_type", kernels.TENSOR_CORE_TYPES, indirect=["device"])
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_first_layer(after, data, device, name_of_type):
     problem = data.draw(first_layers(after)).with_type(name_of_type)
@@ -68,6 +69,7 @@ def test_any_first_layer(after, data, device, name_of_type):
 
 @pytest.mark.parametrize("after", AFTER)
 @pytest.mark.parametrize("device, name_of_type", kernels.TENSOR_CORE_TYPES, indirect=["device"])
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_first_layer_backward(after, data, device, name_of_type):
     problem = data.draw(first_layers(after)).with_type(name_of_type)

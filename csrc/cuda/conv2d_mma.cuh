@@ -189,6 +189,7 @@ class MmaOperand {
     static constexpr int apart = Tile::threads / chunks;               // their lines; across, their steps
     static constexpr int lines_apart = Tile::threads / Tile::steps;    // of a thread's elements of one step
     static_assert(lines * Tile::chunks % Tile::threads == 0 && Tile::threads % lines == 0);
+    static_assert((lines & (lines - 1)) == 0 && (chunks & (chunks - 1)) == 0 && (Tile::steps & (Tile::steps - 1)) == 0);
 
     // Vectors; or elements, with neighbouring lanes along the lines or the steps.
     static constexpr bool vectors = across || Source::may(Lanes::step_vectors);
@@ -197,22 +198,24 @@ class MmaOperand {
 
 public:
     FASTCONV_DEVICE MmaOperand(const Source& source, const Walk& walk, const LineSites& sites, int first_step)
-        : lanes_(source.lanes), at_(first(source.lanes)), walker_(walk, first_step + at_.step) {
+        : lanes_(source.lanes), walker_(walk, first_step + first(source.lanes).step) {
+        const int line = first(lanes_).line;
         FASTCONV_UNROLL
         for (int i = 0; i < each; ++i)
-            if (i == 0 || (vectors && !across)) site_[i] = sites.get((at_.line + i * apart) % lines);
+            if (i == 0 || (vectors && !across)) site_[i] = sites.get((line + i * apart) % lines);
     }
 
     // One turn's, to a stage.
     FASTCONV_DEVICE void copy(const Source& source, const Walk& walk, const LineSites& sites, T* to) {
+        const Place at = first(lanes_);
         if constexpr (vectors) {
-            if (!(along_lines || along_steps) || by_vectors(lanes_)) return copy_vectors(source, walk, to);
+            if (!(along_lines || along_steps) || by_vectors(lanes_)) return copy_vectors(source, walk, at, to);
         }
         if constexpr (along_steps) {
-            if (!along_lines || lanes_ == Lanes::steps) copy_along_steps(source, walk, sites, to);
+            if (!along_lines || lanes_ == Lanes::steps) copy_along_steps(source, walk, sites, at, to);
         }
         if constexpr (along_lines) {
-            if (!along_steps || lanes_ == Lanes::lines) copy_along_lines(source, walk, to);
+            if (!along_steps || lanes_ == Lanes::lines) copy_along_lines(source, walk, at, to);
         }
         walker_.next(walk, walk.turn);
     }
@@ -225,30 +228,35 @@ private:
     FASTCONV_DEVICE static bool by_vectors(Lanes lanes) {
         return lanes == Lanes::step_vectors || lanes == Lanes::line_vectors;
     }
+    // A thread's first element. By shifts: nvcc would make two divisions by constants one by a variable.
     FASTCONV_DEVICE static Place first(Lanes lanes) {
         const int i = simt::thread();
-        if (vectors && (!(along_lines || along_steps) || by_vectors(lanes)))
-            return across ? Place{i % chunks * vector, i / chunks} : Place{i / chunks, i % chunks * vector};
-        if (along_steps && (!along_lines || lanes == Lanes::steps)) return {i / Tile::steps, i % Tile::steps};
-        return {i % lines, i / lines * each * vector};
+        if (vectors && (!(along_lines || along_steps) || by_vectors(lanes))) {
+            const int in_row = i & (chunks - 1), row = i >> log2(chunks);
+            return across ? Place{in_row * vector, row} : Place{row, in_row * vector};
+        }
+        if (along_steps && (!along_lines || lanes == Lanes::steps))
+            return {i >> log2(Tile::steps), i & (Tile::steps - 1)};
+        return {i & (lines - 1), (i >> log2(lines)) * each * vector};
     }
+    FASTCONV_HOST_DEVICE static constexpr int log2(int n) { return n == 1 ? 0 : 1 + log2(n / 2); }
     FASTCONV_DEVICE static int place(int line, int step) {
         if constexpr (across) return Tile::template place<true, lines>(step, line);
         else return Tile::template place<false, Tile::steps>(line, step);
     }
 
-    FASTCONV_DEVICE void copy_vectors(const Source& source, const Walk& walk, T* to) {
+    FASTCONV_DEVICE void copy_vectors(const Source& source, const Walk& walk, const Place& at, T* to) {
         if constexpr (across) {
             FASTCONV_UNROLL
             for (int i = 0; i < each; ++i) {
-                copy_chunk(source, site_[0] + walker_.site(walk), to + place(at_.line, at_.step + i * apart));
+                copy_chunk(source, site_[0] + walker_.site(walk), to + place(at.line, at.step + i * apart));
                 walker_.next(walk, walk.hop);
             }
         } else {
             const Site step = walker_.site(walk);
             FASTCONV_UNROLL
             for (int i = 0; i < each; ++i)
-                copy_chunk(source, site_[i] + step, to + place(at_.line + i * apart, at_.step));
+                copy_chunk(source, site_[i] + step, to + place(at.line + i * apart, at.step));
             walker_.next(walk, walk.turn);
         }
     }
@@ -264,10 +272,10 @@ private:
         }
     }
     // Chunks of one line.
-    FASTCONV_DEVICE void copy_along_lines(const Source& source, const Walk& walk, T* to) const {
+    FASTCONV_DEVICE void copy_along_lines(const Source& source, const Walk& walk, const Place& at, T* to) const {
         Walker walker = walker_;
         FASTCONV_NO_UNROLL
-        for (int step = at_.step; step < at_.step + each * vector; step += vector) {
+        for (int step = at.step; step < at.step + each * vector; step += vector) {
             simt::Pack<T, vector> pack;
             FASTCONV_UNROLL
             for (int v = 0; v < vector; ++v) {
@@ -276,30 +284,30 @@ private:
             }
             if constexpr (across) {
                 FASTCONV_UNROLL
-                for (int v = 0; v < vector; ++v) to[place(at_.line, step + v)] = pack[v];
+                for (int v = 0; v < vector; ++v) to[place(at.line, step + v)] = pack[v];
             } else {
-                simt::store(to + place(at_.line, step), pack);
+                simt::store(to + place(at.line, step), pack);
             }
         }
     }
     // Elements of one step; the lines' sites do not fit into registers.
-    FASTCONV_DEVICE void copy_along_steps(const Source& source, const Walk& walk, const LineSites& sites, T* to) const {
+    FASTCONV_DEVICE void copy_along_steps(const Source& source, const Walk& walk, const LineSites& sites,
+                                          const Place& at, T* to) const {
         constexpr int group = 4;  // are on their way at once
         static_assert(lines % (group * lines_apart) == 0);
         const Site step = walker_.site(walk);
         FASTCONV_NO_UNROLL
-        for (int line = at_.line; line < lines; line += group * lines_apart) {
+        for (int line = at.line; line < lines; line += group * lines_apart) {
             T values[group];
             FASTCONV_UNROLL
             for (int i = 0; i < group; ++i)
                 values[i] = T(source.view.template get<1>(sites.get(line + i * lines_apart) + step)[0]);
             FASTCONV_UNROLL
-            for (int i = 0; i < group; ++i) to[place(line + i * lines_apart, at_.step)] = values[i];
+            for (int i = 0; i < group; ++i) to[place(line + i * lines_apart, at.step)] = values[i];
         }
     }
 
     Lanes lanes_;
-    Place at_;  // its first element
     Walker walker_;
     Site site_[each];  // of the thread's lines
 };
