@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import layer_times
 import steps
 from budget import Budget
 
-from fastconv.testing import ALL_DTYPES, Problem
+from fastconv.testing import Problem
 
 BATCH, REPEAT = 32, 15
 DTYPES = ("bf16", "f16", "f32")  # the most important first
@@ -76,33 +76,39 @@ LAYERS = [
 ]
 
 
+def in_turn(dtypes: Sequence[str], measure: Callable[[Problem], dict]) -> steps.Pass:
+    """A step for each layer and dtype; of a dtype, the layers with the most work come first."""
+
+    def step(layer: Layer, dtype: str) -> steps.Step:
+        problem = layer.problem.replace(n=BATCH).with_type(dtype)
+
+        def job() -> dict:
+            names = {"network": layer.network, "uses": layer.uses, "dtype": dtype}
+            return {**names, "problem": str(problem), **measure(problem)}
+
+        label = f"{layer.network} {problem}"
+        return steps.Step(label, label, job)
+
+    ordered = sorted(LAYERS, key=lambda layer: -layer.macs)
+    return steps.Pass(SECONDS, [step(layer, dtype) for dtype in dtypes for layer in ordered])
+
+
 def run(
     write: Callable[..., None],
     budget: Budget,
     where: dict[str, object],
     measure: Callable[[Problem, int], dict] = layer_times.measure,
 ) -> None:
-    """Writes the results after each layer, by dtype; those with the most work come first.
+    """Writes the results after each layer.
 
     Args:
         where: the machine, as `environment` describes it.
     """
-
-    def step(layer: Layer, dtype: str) -> steps.Step:
-        problem = layer.problem.replace(n=BATCH, dtype=ALL_DTYPES[dtype])
-
-        def job() -> dict:
-            names = {"network": layer.network, "uses": layer.uses, "dtype": dtype}
-            return {**names, "problem": str(problem), **measure(problem, REPEAT)}
-
-        label = f"{layer.network} {problem}"
-        return steps.Step(label, label, job)
 
     def tell(found: list[dict]) -> dict[str, object]:
         result = {"environment": where, "batch": BATCH, "repeat": REPEAT, "unit": "us"}
         summary = f"{len(found)} of {len(LAYERS) * len(DTYPES)} layers measured"
         return {"summary": summary, "result": {**result, "layers": found}}
 
-    ordered = sorted(LAYERS, key=lambda layer: -layer.macs)
-    in_turn = steps.Pass(SECONDS, [step(layer, dtype) for dtype in DTYPES for layer in ordered])
-    steps.run([in_turn], write, budget, tell)
+    measured = in_turn(DTYPES, lambda problem: measure(problem, REPEAT))
+    steps.run([measured], write, budget, tell)

@@ -10,11 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gpu_layers
-import gpu_timing
 import layer_times
 import steps
-import timing
-import torch
 from budget import Budget
 from truth import Truth
 
@@ -22,9 +19,7 @@ from fastconv import precision, variants
 from fastconv.testing import Problem, kernels
 from fastconv.testing.problem import TF32
 
-DTYPES = ("bf16", "f32")  # the most important first; f16 is as fast as bf16
 REPEAT = 9
-SECONDS = 8.0  # that a layer may take
 WORTH = 0.97  # of the default's time: what takes less goes into the table
 
 
@@ -33,7 +28,7 @@ def measure(problem: Problem, repeat: int, device: str = "cuda") -> dict[str, ob
     data = layer_times.draw(problem, device)
     truth = Truth(problem, data, device)
     functions = layer_times.our_directions(problem, data, truth.code)
-    times: dict[str, dict] = {}
+    found: dict[str, dict] = {}
     wrong: list[str] = []
     for direction, function in functions.items():
         named: dict[str, Callable[[], object]] = {}
@@ -55,13 +50,9 @@ def measure(problem: Problem, repeat: int, device: str = "cuda") -> dict[str, ob
                 named[name] = call
         if not named:
             continue
-        if device == "cpu":
-            samples = timing.alternate(named, repeat)
-        else:
-            samples, launched = gpu_timing.device_times(named, repeat)
-            wrong += [f"{direction}, {line}" for line in launched]
-        times[direction] = timing.milliseconds(samples)
-    return {"milliseconds": times, "wrong": wrong}
+        found[direction], launched = layer_times.times(named, repeat, device)
+        wrong += [f"{direction}, {line}" for line in launched]
+    return {"milliseconds": found, "wrong": wrong}
 
 
 def with_variant(
@@ -100,22 +91,11 @@ def run(
     where: dict[str, object],
     measure: Callable[[Problem, int], dict] = measure,
 ) -> None:
-    """Writes the results after each layer, by dtype; those with the most work come first.
+    """Writes the results after each layer.
 
     Args:
         where: the machine, as `environment` describes it.
     """
-
-    def step(layer: gpu_layers.Layer, dtype: str) -> steps.Step:
-        name = TF32 if dtype == "f32" and precision.tf32() else dtype
-        problem = layer.problem.replace(n=gpu_layers.BATCH).with_type(name)
-
-        def job() -> dict:
-            names = {"network": layer.network, "uses": layer.uses, "dtype": dtype}
-            return {**names, "problem": str(problem), **measure(problem, REPEAT)}
-
-        label = f"{layer.network} {problem}"
-        return steps.Step(label, label, job)
 
     def tell(found: list[dict]) -> dict[str, object]:
         entries = faster(found)
@@ -128,7 +108,6 @@ def run(
             "result": {**result, "layers": found},
         }
 
-    ordered = sorted(gpu_layers.LAYERS, key=lambda layer: -layer.macs)
-    in_turn = steps.Pass(SECONDS, [step(layer, dtype) for dtype in DTYPES for layer in ordered])
-    torch.backends.cudnn.benchmark = False  # nothing of torch's is timed
-    steps.run([in_turn], write, budget, tell)
+    dtypes = ["bf16", TF32 if precision.tf32() else "f32"]  # f16 is as fast as bf16
+    measured = gpu_layers.in_turn(dtypes, lambda problem: measure(problem, REPEAT))
+    steps.run([measured], write, budget, tell)

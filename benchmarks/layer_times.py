@@ -52,13 +52,19 @@ def measure(problem: Problem, repeat: int, device: str = "cuda") -> dict[str, ob
                 functions[name] = side[mode]
         if not functions:
             continue
-        if device == "cpu":
-            samples = timing.alternate(functions, repeat)
-        else:
-            samples, launched = gpu_timing.device_times(functions, repeat)
-            wrong += [f"{mode}, {line}" for line in launched]
-        modes[mode] = timing.milliseconds(samples)
+        modes[mode], launched = times(functions, repeat, device)
+        wrong += [f"{mode}, {line}" for line in launched]
     return {"milliseconds": modes, "wrong": wrong}
+
+
+def times(
+    functions: dict[str, Callable[[], object]], repeat: int, device: str
+) -> tuple[dict, list[str]]:
+    """Milliseconds of functions that do the same, and a line for each that is timed differently."""
+    if device == "cpu":
+        return timing.milliseconds(timing.alternate(functions, repeat)), []
+    samples, launched = gpu_timing.device_times(functions, repeat)
+    return timing.milliseconds(samples), launched
 
 
 def draw(problem: Problem, device: str) -> inputs.Inputs:

@@ -18,7 +18,7 @@ class Truth:
         self.problem, self.data, self.device = problem, data, device
         self.code = checks.chosen_code(problem, data.x, data.w, data.bias)
         with self._here():
-            self.winners = codes.read(problem, self.code, device)
+            self.winners = codes.read(problem, self.code, data.x.device.type)
             self.output = checks.expected_conv(problem, data)
             self.gradients = checks.expected_gradients(problem, data, self.winners)
         # What fastconv uses: Winograd's algorithm has an error rule of its own.
