@@ -1,5 +1,6 @@
 // The entries of the CUDA kernels: the CPU's arguments, but for the last four: the tensors' device and that device's
-// current stream, whether TF32 is allowed, and the variant's name ("": the fastest). The same source makes the module in which tests call emulated kernels.
+// current stream, whether TF32 is allowed, and the variant's name ("": the fastest). The same source makes the module
+// in which tests call emulated kernels.
 #include <pybind11/stl.h>
 
 #include <climits>
