@@ -118,7 +118,7 @@ def test_not_finite_forward_at_highest(name, value, device):
     before = fastconv.get_precision()
     fastconv.set_precision("highest")
     try:
-        highest = fastconv.precision.implementation
+        highest = fastconv.precision.implementation if device == "cpu" else ""
         y, _ = kernels.fprop(problem, *data[:3], highest, device=device)
     finally:
         fastconv.set_precision(before)
