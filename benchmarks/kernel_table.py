@@ -72,6 +72,9 @@ def runs() -> Iterator[Callable[[], object]]:
             for columns in (64, 32):  # first layers
                 text = f"mb1ic3ih3iw4oc{columns}kh2kw2{after}_{dtype}_nchw"
                 yield from convolutions(Problem.parse(text))
+        for columns in (72, 48):  # wgrad by windows
+            text = f"mb1ic16ih3iw4oc{columns}kh2kw2_pool2x2s2x2p0x0d1x1c0_{dtype}_nhwc"
+            yield from convolutions(Problem.parse(text))
     for dtype in ("f32", "f64", "f16", "bf16"):
         for pool in ("3x3s1x1", "2x2s2x2", "16x16s16x16"):  # the last's code is int32
             for layout in ("nchw", "nhwc"):
