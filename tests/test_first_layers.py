@@ -59,7 +59,7 @@ def check_wgrad(problem, kind, device):
 
 @pytest.mark.parametrize("after", AFTER)
 @pytest.mark.parametrize("device, name_of_type", kernels.TENSOR_CORE_TYPES, indirect=["device"])
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_any_first_layer(after, data, device, name_of_type):
     problem = data.draw(first_layers(after)).with_type(name_of_type)
@@ -69,7 +69,7 @@ def test_any_first_layer(after, data, device, name_of_type):
 
 @pytest.mark.parametrize("after", AFTER)
 @pytest.mark.parametrize("device, name_of_type", kernels.TENSOR_CORE_TYPES, indirect=["device"])
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_any_first_layer_backward(after, data, device, name_of_type):
     problem = data.draw(first_layers(after)).with_type(name_of_type)
