@@ -86,9 +86,9 @@ def entry(direction, problem, variant="mma128x64"):
 def how(direction, problem, **changes):
     """What `_C` would be told of a call on a GPU, of which only dtype and device matter here."""
     p = problem.replace(**changes)
-    x, like = (p.x_size, p.layout == "nhwc"), torch.empty(0, dtype=p.dtype, device="meta")
-    arguments = (p.w_size, like, p.relu, p.conv_spec, p.pool_spec)
-    return _kernels._how(direction, x, *arguments)[1]
+    x = inputs.make(p).x.to("meta")
+    arguments = (x, torch.Size(p.w_size), p.relu, p.conv_spec, p.pool_spec)
+    return _kernels._how(direction, x, lambda: _kernels._problem(*arguments))[1]
 
 
 def test_a_table_names_the_kernel_of_its_problems_alone(tmp_path, no_table_afterwards):

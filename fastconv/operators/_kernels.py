@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -31,28 +31,25 @@ class _Plan(NamedTuple):
     pool: Ints | None
 
 
-def _how(
-    direction: str,
-    x: tuple[Ints, bool],
-    w_size: Ints,
-    like: Tensor,
-    relu: bool,
-    conv: Ints,
-    pool: Ints,
-) -> tuple:
+def _how(direction: str, like: Tensor, problem: Callable[[], tuple]) -> tuple:
     """Threads and the implementation's name on CPUs; whether TF32 is allowed, and the variant's.
 
     Args:
-        x: the input's sizes, and whether it is channels_last.
         like: any of the tensors.
+        problem: gives the rest of the key of `variants.table`, asked where there is a table.
     """
     if like.is_cpu:
         return torch.get_num_threads(), precision.implementation
     tf32 = like.dtype is torch.float32 and precision.tf32()
     if not variants.table:
         return tf32, ""
-    key = (direction, like.dtype, tf32, relu, x[1], x[0], w_size, conv, pool)
-    return tf32, variants.table.get(key, "")
+    return tf32, variants.table.get((direction, like.dtype, tf32, *problem()), "")
+
+
+def _problem(x: Tensor, w_size: Ints, relu: bool, conv: Ints, pool: Ints) -> tuple:
+    """That rest, where there is an x."""
+    channels_last = geometry.is_channels_last(x.shape, x.stride())
+    return relu, channels_last, x.shape, w_size, conv, pool
 
 
 def _where(tensor: Tensor, how: tuple) -> tuple:
@@ -114,8 +111,7 @@ def fprop(
     save: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """The convolution, or with `relu` the fused block: its output and, if asked for, its code."""
-    channels_last = geometry.is_channels_last(x.shape, x.stride())
-    how = _how("fprop", (x.shape, channels_last), weight.shape, x, relu, conv, pool)
+    how = _how("fprop", x, lambda: _problem(x, weight.shape, relu, conv, pool))
     dtype, device = x.dtype, x.device
     sizes = (x.shape, x.stride(), weight.shape, weight.stride())
     plan = _plan(*sizes, dtype, conv, pool, relu, x.is_cpu, how)
@@ -168,7 +164,8 @@ def dgrad(
     """The gradient of x, in the memory format asked for."""
     x_size = (dy.shape[0], weight.shape[1] * conv[8], *x_hw)
     relu = code is not None
-    how = _how("dgrad", (x_size, channels_last), weight.shape, dy, relu, conv, pool)
+    w_size = weight.shape
+    how = _how("dgrad", dy, lambda: (relu, channels_last, x_size, w_size, conv, pool))
     dy, weight, code = dense(dy), dense(weight), _code(code, pool)
     dx = empty(x_size, channels_last, dy)
     c_pool = pool[:8] if pool else None
@@ -177,7 +174,7 @@ def dgrad(
             "dgrad",
             dy.dtype,
             x_size,
-            weight.shape,
+            w_size,
             dy.shape,
             conv,
             c_pool,
@@ -206,8 +203,7 @@ def wgrad(
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of weight and bias, None where not wanted."""
     relu = code is not None
-    x_channels_last = geometry.is_channels_last(x.shape, x.stride())
-    how = _how("wgrad", (x.shape, x_channels_last), tuple(w_size), dy, relu, conv, pool)
+    how = _how("wgrad", dy, lambda: _problem(x, tuple(w_size), relu, conv, pool))
     x, dy, code = dense(x), dense(dy), _code(code, pool)
     dw = empty(w_size, channels_last, dy) if want_weight else None
     dbias = torch.empty((w_size[0],), dtype=dy.dtype, device=dy.device) if want_bias else None
