@@ -72,12 +72,15 @@ void each_tile(const Conv2dProblem& problem, const Visit& visit) {
     visit(typename Exact::narrow());
 }
 
-// The names of the tiles that may take a problem, the fastest first.
-template <class T, class WorkOf>
+// The names of the tiles that may take a problem, the fastest by their work_of(tile) first.
+template <class WorkOf>
 std::vector<std::string> tile_names(const Conv2dProblem& problem, const WorkOf& work_of) {
     std::vector<std::pair<double, std::string>> found;
-    each_tile<T>(problem, [&](auto tile) {
-        found.emplace_back(cycles_of<decltype(tile)>(work_of(tile)), name_of<decltype(tile)>());
+    with_type(problem.dtype, [&](auto type) {
+        each_tile<decltype(type)>(problem, [&](auto tile) {
+            found.emplace_back(cycles_of<decltype(tile)>(work_of(tile)), name_of<decltype(tile)>());
+        });
+        return std::string();
     });
     std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
     std::vector<std::string> names;
@@ -85,21 +88,33 @@ std::vector<std::string> tile_names(const Conv2dProblem& problem, const WorkOf& 
     return names;
 }
 
-// Calls run(tile) for the tile that the problem names, or else for the fastest by its work_of(tile). What run returns,
-// or an error where there is no such tile.
+// Calls run(tile) for the tile that the problem names, or else for the first of tile_names(). What run returns, or an
+// error where there is no such tile.
 template <class T, class WorkOf, class Run>
 std::string with_tile(const Conv2dProblem& problem, const WorkOf& work_of, const Run& run) {
-    const auto names = tile_names<T>(problem, work_of);
-    const std::string chosen = *problem.variant ? problem.variant : names.front();
-    std::string result;
-    bool found = false;
+    int chosen = -1, i = 0;
+    double fewest = 0;
     each_tile<T>(problem, [&](auto tile) {
-        if (name_of<decltype(tile)>() == chosen) found = true, result = run(tile);
+        using Tile = decltype(tile);
+        if (*problem.variant) {
+            if (name_of<Tile>() == problem.variant) chosen = i;
+        } else {
+            const double cycles = cycles_of<Tile>(work_of(tile));
+            if (chosen < 0 || cycles < fewest) chosen = i, fewest = cycles;
+        }
+        ++i;
     });
-    if (found) return result;
-    result = "variant must be one of";
-    for (const std::string& name : names) result += ' ' + name;
-    return result + ", got " + chosen;
+    std::string result;
+    if (chosen < 0) {
+        result = "variant must be one of";
+        for (const std::string& name : tile_names(problem, work_of)) result += ' ' + name;
+        return result + ", got " + problem.variant;
+    }
+    i = 0;
+    each_tile<T>(problem, [&](auto tile) {
+        if (i++ == chosen) result = run(tile);
+    });
+    return result;
 }
 
 }  // namespace fastconv::cuda

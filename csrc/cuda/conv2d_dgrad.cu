@@ -60,12 +60,7 @@ Work work(const Conv2dProblem& problem, bool filters_inside) {
 }  // namespace
 
 std::vector<std::string> conv2d_dgrad_variants(const Conv2dProblem& problem) {
-    std::vector<std::string> names;
-    with_type(problem.dtype, [&](auto type) {
-        names = tile_names<decltype(type)>(problem, [&](auto tile) { return work<decltype(tile)>(problem, true); });
-        return std::string();
-    });
-    return names;
+    return tile_names(problem, [&](auto tile) { return work<decltype(tile)>(problem, true); });
 }
 
 size_t conv2d_dgrad_workspace(const Conv2dProblem&) { return 0; }

@@ -21,12 +21,7 @@ std::string run(const Conv2dProblem& problem, const FpropArgs& args, simt::Strea
 }  // namespace
 
 std::vector<std::string> conv2d_fprop_variants(const Conv2dProblem& problem) {
-    std::vector<std::string> names;
-    with_type(problem.dtype, [&](auto type) {
-        names =
-            tile_names<decltype(type)>(problem, [&](auto tile) { return fprop_work<decltype(tile)>(problem, true); });
-        return std::string();
-    });
+    auto names = tile_names(problem, [&](auto tile) { return fprop_work<decltype(tile)>(problem, true); });
     if (first_fprop_takes(problem)) names.insert(names.begin(), std::string(first_variant));
     return names;
 }

@@ -85,11 +85,7 @@ Conv2dProblem by_tile(Conv2dProblem problem) {
 }  // namespace
 
 std::vector<std::string> conv2d_wgrad_variants(const Conv2dProblem& problem) {
-    std::vector<std::string> names;
-    with_type(problem.dtype, [&](auto type) {
-        names = tile_names<decltype(type)>(problem, [&](auto tile) { return work<decltype(tile)>(problem, true); });
-        return std::string();
-    });
+    auto names = tile_names(problem, [&](auto tile) { return work<decltype(tile)>(problem, true); });
     if (wgrad_windows_splits(problem)) {
         names.insert(names.begin(), std::string(windows_variant));
         names.emplace_back(sparse_variant);

@@ -14,7 +14,7 @@ bool has_windows(const Conv2dProblem& problem) {
            pool.dilation_w == 1 && 2 * pool.P <= problem.conv.P && 2 * pool.Q <= problem.conv.Q;
 }
 
-// Calls run(a value of T, of the tile) for the tile that takes a problem; else returns what run does.
+// Calls run(a value of T, of the tile) for the tile that takes a problem, and returns what that does.
 template <class Run>
 auto with_windows_tile(const Conv2dProblem& problem, const Run& run) {
     const int filters = int(problem.conv.K / problem.conv.groups);
