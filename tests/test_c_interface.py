@@ -156,11 +156,15 @@ if device == "emulated":  # instead of threads and implementation: device, strea
 counts = {"refused": 0, "done": 0}
 
 
-def call(name, args):
+def is_buffer(value):
+    return isinstance(value, tuple) and len(value) == 5 and isinstance(value[3], tuple)
+
+
+def call(name, args, entry=None):
     shown = repr(args)
     print(name, shown if len(shown) < 2000 else shown[:2000] + "...", flush=True)
     try:
-        getattr(module, name)(*args)
+        (entry or getattr(module, name))(*args)
     except (ValueError, TypeError, RuntimeError, OverflowError, UnicodeEncodeError) as error:
         if not str(error):
             raise AssertionError("no message") from error
@@ -170,7 +174,7 @@ def call(name, args):
 
 
 for name, arguments in calls.items():
-    getattr(module, name)(*arguments)  # right as it is
+    again = getattr(module, name)(*arguments)  # right as it is
     call(name, (*arguments, 1, 2, 3))
     call(name, arguments[:-1])
     wrong = [list(variants(value, rng)) for value in arguments]
@@ -182,6 +186,17 @@ for name, arguments in calls.items():
         for place in rng.sample(range(len(changed)), min(len(changed), rng.randint(2, 3))):
             changed[place] = rng.choice(wrong[place] or [None])
         call(name, tuple(changed))
+    if type(again).__name__ == "Again":  # the same call for other addresses
+        addresses = [0 if a is None else a[0] for a in arguments if a is None or is_buffer(a)]
+        if pool is None:
+            addresses.pop(-2)  # that None was the pool
+        addresses += [0] * name.startswith("cuda_")  # the stream
+        again(*addresses)
+        for place, bad in ((i, b) for i in range(len(addresses)) for b in (0, -1, *WRONG_TYPES)):
+            if place < len(addresses) - name.startswith("cuda_"):
+                call("again " + name, (*addresses[:place], bad, *addresses[place + 1:]), again)
+        for wrong_count in (addresses[:-1], [*addresses, 0], []):
+            call("again " + name, wrong_count, again)
     for tensor in alive:
         assert inputs.intact(tensor), f"{name} wrote outside of a buffer"
 print("end", counts["refused"], counts["done"])
@@ -227,7 +242,8 @@ def fuzz(name, run_python, *module):
 
 def test_every_entry_is_tested():
     for name in dir(_C):
-        tested = any(f'"{n}": (' in CHILD for n in (name, name.removeprefix("cuda_")))
+        names = (name, name.removeprefix("cuda_"))
+        tested = name == "Again" or any(f'"{n}": (' in CHILD for n in names)
         assert name.startswith("_") or tested, name
 
 

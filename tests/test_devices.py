@@ -144,15 +144,15 @@ def test_saved_tensors_that_came_back_elsewhere(call, more):
 
 def test_workspace_is_where_the_tensors_are():
     # Of the thread's last call, which was on the CPU, nothing may be left for another device.
-    _, ours = _marshal.workspace(1 << 16, X)
-    _, again = _marshal.workspace(1 << 15, X)
+    ours = _marshal.workspace(1 << 16, X)
+    again = _marshal.workspace(1 << 15, X)
     assert again is ours
-    _, theirs = _marshal.workspace(1 << 15, on_meta(X))
+    theirs = _marshal.workspace(1 << 15, on_meta(X))
     assert theirs.device.type == "meta"
-    _, again = _marshal.workspace(1 << 15, X)
+    again = _marshal.workspace(1 << 15, X)
     assert again is ours
     # On another stream the last call's kernel may still run.
-    assert _marshal.workspace(1 << 15, on_meta(X))[1] is not theirs
+    assert _marshal.workspace(1 << 15, on_meta(X)) is not theirs
 
 
 def test_private_names_of_torch_are_in_one_file():

@@ -191,15 +191,19 @@ MaxPool2dCall max_pool2d_bprop_call(Kernels kernels, const py::tuple& dy_spec, c
 
 size_t padded_workspace(size_t needed, size_t alignment) { return needed ? needed + alignment : 0; }
 
-void* aligned_workspace(const py::tuple& spec, size_t needed, size_t alignment) {
+void* workspace_address(const py::tuple& spec, size_t needed, size_t alignment) {
     const size_t bytes = padded_workspace(needed, alignment);
     const Buffer buffer(spec, "workspace");
     buffer.expect_dtype(DType::uint8, "workspace");
     if (buffer.size.size() != 1 || size_t(buffer.size[0]) < bytes)
         throw std::invalid_argument("workspace must hold " + std::to_string(bytes) + " bytes, got " +
                                     text(buffer.size));
-    const auto address = reinterpret_cast<uintptr_t>(buffer.data);
-    return reinterpret_cast<void*>((address + alignment - 1) / alignment * alignment);
+    return buffer.data;
+}
+
+void* aligned(void* address, size_t alignment) {
+    const auto first = reinterpret_cast<uintptr_t>(address);
+    return reinterpret_cast<void*>((first + alignment - 1) / alignment * alignment);
 }
 
 }  // namespace fastconv::python

@@ -60,8 +60,9 @@ MaxPool2dCall max_pool2d_fprop_call(Kernels, const pybind11::tuple& x, const pyb
 MaxPool2dCall max_pool2d_bprop_call(Kernels, const pybind11::tuple& dy, const pybind11::tuple& code,
                                     const pybind11::tuple& dx, const pybind11::tuple& pool);
 
-// `needed` bytes of workspace as Python has to bring them, with room to align; and where they start.
+// `needed` bytes of workspace as Python has to bring them, with room to align; the address of such; and it aligned.
 size_t padded_workspace(size_t needed, size_t alignment);
-void* aligned_workspace(const pybind11::tuple& spec, size_t needed, size_t alignment);
+void* workspace_address(const pybind11::tuple& spec, size_t needed, size_t alignment);
+void* aligned(void* address, size_t alignment);
 
 }  // namespace fastconv::python

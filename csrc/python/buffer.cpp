@@ -65,17 +65,29 @@ std::vector<int64_t> integers(const py::handle& sequence, const char* name, size
     return values;
 }
 
+uintptr_t address_of(const py::handle& value, const char* name) {
+    // A float or a size that Python would have to round never becomes an address.
+    if (!PyLong_Check(value.ptr())) throw std::invalid_argument(std::string(name) + ": data_ptr must be an integer");
+    const size_t address = PyLong_AsSize_t(value.ptr());
+    if (address == size_t(-1) && PyErr_Occurred()) {
+        PyErr_Clear();
+        throw std::invalid_argument(std::string(name) + ": data_ptr is not an address");
+    }
+    return address;
+}
+
+void* checked_address(uintptr_t address, size_t alignment, const char* name) {
+    if (address == 0) throw std::invalid_argument(std::string(name) + ": null pointer");
+    if (address % alignment != 0)
+        throw std::invalid_argument(std::string(name) + ": address is not aligned to its dtype");
+    return reinterpret_cast<void*>(address);
+}
+
 Buffer::Buffer(const py::tuple& spec, const char* name) {
     if (spec.size() != 5)
         throw std::invalid_argument(std::string(name) + " must be (data_ptr, nbytes, dtype, sizes, strides), got " +
                                     std::to_string(spec.size()) + " values");
-    // A float or a size that Python would have to round never becomes an address.
-    if (!PyLong_Check(spec[0].ptr())) throw std::invalid_argument(std::string(name) + ": data_ptr must be an integer");
-    const size_t address = PyLong_AsSize_t(spec[0].ptr());
-    if (PyErr_Occurred()) {
-        PyErr_Clear();
-        throw std::invalid_argument(std::string(name) + ": data_ptr is not an address");
-    }
+    const uintptr_t address = address_of(spec[0], name);
     const int64_t bytes = integer(spec[1], name);
     dtype = checked_dtype(integer(spec[2], name), name);
     size = integers(spec[3], name, 0);
@@ -103,10 +115,7 @@ Buffer::Buffer(const py::tuple& spec, const char* name) {
     if (overflow || bytes < end || bytes < elements)
         throw std::invalid_argument(std::string(name) + ": sizes " + text(size) + " with strides " + text(stride) +
                                     " reach beyond its " + std::to_string(bytes) + " bytes");
-    if (address == 0) throw std::invalid_argument(std::string(name) + ": null pointer");
-    if (address % size_of(dtype) != 0)
-        throw std::invalid_argument(std::string(name) + ": address is not aligned to its dtype");
-    data = reinterpret_cast<void*>(address);
+    data = checked_address(address, size_of(dtype), name);
 }
 
 void Buffer::expect_dtype(DType wanted, const char* name) const {

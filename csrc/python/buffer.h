@@ -28,6 +28,10 @@ struct Buffer {
 
 using OptionalBuffer = std::optional<pybind11::tuple>;
 
+// An address from Python's integer, and one that is neither null nor misaligned.
+uintptr_t address_of(const pybind11::handle& value, const char* name);
+void* checked_address(uintptr_t address, size_t alignment, const char* name);
+
 std::string text(const std::vector<int64_t>& values);
 size_t size_of(DType dtype);
 const char* name_of(DType dtype);

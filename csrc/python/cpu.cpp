@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "../cpu/dispatch.h"
+#include "again.h"
 #include "arguments.h"
 #include "entries.h"
 
@@ -27,35 +28,42 @@ int usable_threads(int64_t threads) {
 }
 
 template <class Args, class Call>
-void run(const std::vector<cpu::Implementation<Args>>& list, const Call& call, const py::tuple& workspace,
-         const std::string& name) {
+Again run(const std::vector<cpu::Implementation<Args>>& list, const Call& call, const py::tuple& workspace,
+          const std::string& name) {
     const auto implementation = cpu::choose(list, call.problem, name);
-    void* aligned = aligned_workspace(workspace, implementation.workspace(call.problem), alignment);
-    py::gil_scoped_release release;
-    implementation.run(call.problem, call.args, aligned);
+    const size_t needed = implementation.workspace(call.problem);
+    const auto launch = [problem = call.problem, implementation](const Args& args, void* space, uintptr_t) {
+        Conv2dProblem now = problem;
+        now.threads = usable_threads(problem.threads);
+        py::gil_scoped_release release;
+        implementation.run(now, args, aligned(space, alignment));
+    };
+    launch(call.args, workspace_address(workspace, needed, alignment), 0);
+    return Again(call.args, needed > 0, false, launch);
 }
 
-void conv2d_fprop(const py::tuple& x, const py::tuple& w, const OptionalBuffer& bias, const py::tuple& y,
-                  const OptionalBuffer& code, const py::tuple& conv, const OptionalTuple& pool, bool relu,
-                  const py::tuple& workspace, int64_t threads, const std::string& implementation) {
-    run(cpu::fprop_implementations(), fprop_call(here, usable_threads(threads), x, w, bias, y, code, conv, pool, relu),
-        workspace, implementation);
+Again conv2d_fprop(const py::tuple& x, const py::tuple& w, const OptionalBuffer& bias, const py::tuple& y,
+                   const OptionalBuffer& code, const py::tuple& conv, const OptionalTuple& pool, bool relu,
+                   const py::tuple& workspace, int64_t threads, const std::string& implementation) {
+    return run(cpu::fprop_implementations(),
+               fprop_call(here, usable_threads(threads), x, w, bias, y, code, conv, pool, relu), workspace,
+               implementation);
 }
 
-void conv2d_dgrad(const py::tuple& dy, const OptionalBuffer& code, const py::tuple& w, const py::tuple& dx,
-                  const py::tuple& conv, const OptionalTuple& pool, const py::tuple& workspace, int64_t threads,
-                  const std::string& implementation) {
-    run(cpu::dgrad_implementations(), dgrad_call(here, usable_threads(threads), dy, code, w, dx, conv, pool), workspace,
-        implementation);
+Again conv2d_dgrad(const py::tuple& dy, const OptionalBuffer& code, const py::tuple& w, const py::tuple& dx,
+                   const py::tuple& conv, const OptionalTuple& pool, const py::tuple& workspace, int64_t threads,
+                   const std::string& implementation) {
+    return run(cpu::dgrad_implementations(), dgrad_call(here, usable_threads(threads), dy, code, w, dx, conv, pool),
+               workspace, implementation);
 }
 
-void conv2d_wgrad(const py::tuple& x, const py::tuple& dy, const OptionalBuffer& code, const OptionalBuffer& dw,
-                  const OptionalBuffer& dbias, const py::tuple& w_sizes, const py::tuple& conv,
-                  const OptionalTuple& pool, const py::tuple& workspace, int64_t threads,
-                  const std::string& implementation) {
-    run(cpu::wgrad_implementations(),
-        wgrad_call(here, usable_threads(threads), x, dy, code, dw, dbias, w_sizes, conv, pool), workspace,
-        implementation);
+Again conv2d_wgrad(const py::tuple& x, const py::tuple& dy, const OptionalBuffer& code, const OptionalBuffer& dw,
+                   const OptionalBuffer& dbias, const py::tuple& w_sizes, const py::tuple& conv,
+                   const OptionalTuple& pool, const py::tuple& workspace, int64_t threads,
+                   const std::string& implementation) {
+    return run(cpu::wgrad_implementations(),
+               wgrad_call(here, usable_threads(threads), x, dy, code, dw, dbias, w_sizes, conv, pool), workspace,
+               implementation);
 }
 
 // function(the list of implementations of a direction)

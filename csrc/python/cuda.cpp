@@ -8,6 +8,7 @@
 
 #include "../cuda/kernels.h"
 #include "../simt/device.h"
+#include "again.h"
 #include "arguments.h"
 #include "entries.h"
 
@@ -41,35 +42,53 @@ void complete(Conv2dProblem& problem, bool tf32, const std::string& variant) {
     problem.tf32 = tf32, problem.variant = variant.c_str();
 }
 
-void conv2d_fprop(const py::tuple& x, const py::tuple& w, const OptionalBuffer& bias, const py::tuple& y,
-                  const OptionalBuffer& code, const py::tuple& conv, const OptionalTuple& pool, bool relu,
-                  const py::tuple& workspace, int64_t device, uintptr_t stream, bool tf32, const std::string& variant) {
-    FpropCall call = fprop_call(here, 1, x, w, bias, y, code, conv, pool, relu);
+// A direction's kernel: what its workspace takes, and how it is started.
+template <class Args>
+struct Kernel {
+    const char* entry;
+    size_t (*workspace)(const Conv2dProblem&);
+    std::string (*launch)(const Conv2dProblem&, const Args&, void* workspace, simt::Stream);
+};
+
+template <class Args, class Call>
+Again run(const Kernel<Args>& kernel, Call call, const py::tuple& workspace, int64_t device, uintptr_t stream,
+          bool tf32, const std::string& variant) {
     complete(call.problem, tf32, variant);
-    void* const space = aligned_workspace(workspace, cuda::conv2d_fprop_workspace(call.problem), alignment);
-    on_device("cuda_conv2d_fprop", device, stream,
-              [&](simt::Stream s) { return cuda::conv2d_fprop(call.problem, call.args, space, s); });
+    const size_t needed = kernel.workspace(call.problem);
+    const auto launch = [kernel, problem = call.problem, device, tf32, variant](const Args& args, void* space,
+                                                                                uintptr_t to) {
+        Conv2dProblem now = problem;
+        complete(now, tf32, variant);
+        on_device(kernel.entry, device, to,
+                  [&](simt::Stream s) { return kernel.launch(now, args, aligned(space, alignment), s); });
+    };
+    launch(call.args, workspace_address(workspace, needed, alignment), stream);
+    return Again(call.args, needed > 0, true, launch);
 }
 
-void conv2d_dgrad(const py::tuple& dy, const OptionalBuffer& code, const py::tuple& w, const py::tuple& dx,
-                  const py::tuple& conv, const OptionalTuple& pool, const py::tuple& workspace, int64_t device,
-                  uintptr_t stream, bool tf32, const std::string& variant) {
-    DgradCall call = dgrad_call(here, 1, dy, code, w, dx, conv, pool);
-    complete(call.problem, tf32, variant);
-    void* const space = aligned_workspace(workspace, cuda::conv2d_dgrad_workspace(call.problem), alignment);
-    on_device("cuda_conv2d_dgrad", device, stream,
-              [&](simt::Stream s) { return cuda::conv2d_dgrad(call.problem, call.args, space, s); });
+Again conv2d_fprop(const py::tuple& x, const py::tuple& w, const OptionalBuffer& bias, const py::tuple& y,
+                   const OptionalBuffer& code, const py::tuple& conv, const OptionalTuple& pool, bool relu,
+                   const py::tuple& workspace, int64_t device, uintptr_t stream, bool tf32,
+                   const std::string& variant) {
+    return run<FpropArgs>({"cuda_conv2d_fprop", cuda::conv2d_fprop_workspace, cuda::conv2d_fprop},
+                          fprop_call(here, 1, x, w, bias, y, code, conv, pool, relu), workspace, device, stream, tf32,
+                          variant);
 }
 
-void conv2d_wgrad(const py::tuple& x, const py::tuple& dy, const OptionalBuffer& code, const OptionalBuffer& dw,
-                  const OptionalBuffer& dbias, const py::tuple& w_sizes, const py::tuple& conv,
-                  const OptionalTuple& pool, const py::tuple& workspace, int64_t device, uintptr_t stream, bool tf32,
-                  const std::string& variant) {
-    WgradCall call = wgrad_call(here, 1, x, dy, code, dw, dbias, w_sizes, conv, pool);
-    complete(call.problem, tf32, variant);
-    void* const space = aligned_workspace(workspace, cuda::conv2d_wgrad_workspace(call.problem), alignment);
-    on_device("cuda_conv2d_wgrad", device, stream,
-              [&](simt::Stream s) { return cuda::conv2d_wgrad(call.problem, call.args, space, s); });
+Again conv2d_dgrad(const py::tuple& dy, const OptionalBuffer& code, const py::tuple& w, const py::tuple& dx,
+                   const py::tuple& conv, const OptionalTuple& pool, const py::tuple& workspace, int64_t device,
+                   uintptr_t stream, bool tf32, const std::string& variant) {
+    return run<DgradArgs>({"cuda_conv2d_dgrad", cuda::conv2d_dgrad_workspace, cuda::conv2d_dgrad},
+                          dgrad_call(here, 1, dy, code, w, dx, conv, pool), workspace, device, stream, tf32, variant);
+}
+
+Again conv2d_wgrad(const py::tuple& x, const py::tuple& dy, const OptionalBuffer& code, const OptionalBuffer& dw,
+                   const OptionalBuffer& dbias, const py::tuple& w_sizes, const py::tuple& conv,
+                   const OptionalTuple& pool, const py::tuple& workspace, int64_t device, uintptr_t stream, bool tf32,
+                   const std::string& variant) {
+    return run<WgradArgs>({"cuda_conv2d_wgrad", cuda::conv2d_wgrad_workspace, cuda::conv2d_wgrad},
+                          wgrad_call(here, 1, x, dy, code, dw, dbias, w_sizes, conv, pool), workspace, device, stream,
+                          tf32, variant);
 }
 
 size_t conv2d_workspace(const std::string& direction, int64_t dtype, const py::tuple& x_sizes, const py::tuple& w_sizes,

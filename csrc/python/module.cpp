@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "../cpu/dispatch.h"
+#include "again.h"
 #include "entries.h"
 
 namespace py = pybind11;
@@ -32,6 +33,7 @@ py::dict build_info() {
 
 PYBIND11_MODULE(_C, m) {
     m.doc() = "The kernels of fastconv. Tensors are (data_ptr, nbytes, dtype, sizes, strides); see CONTRIBUTING.md.";
+    python::add_again(m);
     python::add_cpu_entries(m);
     python::add_cuda_entries(m);
     m.def("build_info", build_info);

@@ -1,34 +1,36 @@
-"""The convolution kernels of `fastconv._C`, called with tensors. Knows no autograd."""
+"""The convolution kernels of `fastconv._C`, called with tensors. Knows no autograd.
+
+What follows from sizes, strides and settings alone is worked out once, in a plan; and an entry of
+`_C` that has checked its arguments gives back a call that takes new addresses for them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import _C, precision, variants
+from . import _eager
 from . import _geometry as geometry
-from ._cuda import place
-from ._marshal import DTYPES, NO_WORKSPACE, dense, empty, is_dense, pack, workspace, workspace_bytes
+from ._marshal import DTYPES, NO_WORKSPACE, is_dense, pack, workspace
 
 Ints = tuple[int, ...]
 
 
-class _Plan(NamedTuple):
-    """All that a forward call needs besides addresses. Made once per geometry."""
+class _Plan:
+    """A direction's call for one geometry, but for the memory."""
 
-    x_format: torch.memory_format | None  # what a copy of x must be in, None: none needed
-    w_format: torch.memory_format | None
-    x: tuple  # a buffer without its address
-    w: tuple
-    bias: tuple
-    y: tuple
-    code: tuple
-    workspace_bytes: int
-    pool: Ints | None
+    __slots__ = ("again", "formats", "outputs", "workspace_bytes")
+
+    def __init__(self, formats: tuple, outputs: tuple, workspace_bytes: int) -> None:
+        # The memory formats that the two inputs are copied into, None where one is taken as it is.
+        self.formats = formats if any(formats) else None
+        self.outputs = outputs  # sizes and strides, None where there is nothing
+        self.workspace_bytes = workspace_bytes
+        self.again: Callable | None = None  # what the entry gave back
 
 
 def _how(direction: str, like: Tensor, problem: Callable[[], tuple]) -> tuple:
@@ -52,52 +54,76 @@ def _problem(x: Tensor, w_size: Ints, relu: bool, conv: Ints, pool: Ints) -> tup
     return relu, channels_last, x.shape, w_size, conv, pool
 
 
-def _where(tensor: Tensor, how: tuple) -> tuple:
-    """The last arguments of an entry of `_C`."""
-    return how if tensor.is_cpu else (*place(tensor), *how)
-
-
-def _input(
-    size: Ints, stride: Ints, dtype: torch.dtype
-) -> tuple[torch.memory_format | None, tuple]:
-    """How x or w is passed: as it is where it is dense, else as a copy."""
+def _copy(size: Ints, stride: Ints) -> torch.memory_format | None:
+    """What a tensor is copied into that is not dense."""
     if is_dense(size, stride):
-        return None, _tail(size, stride, dtype)
+        return None
     channels_last = geometry.is_channels_last(size, stride)
-    copy = torch.channels_last if channels_last else torch.contiguous_format
-    return copy, _tail(size, geometry.strides(size, channels_last), dtype)
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
-def _tail(size: Ints, stride: Ints, dtype: torch.dtype) -> tuple:
-    count = 1
-    for n in size:
-        count *= n
-    return count * dtype.itemsize, DTYPES[dtype], tuple(size), tuple(stride)
+def _dense(plan: _Plan, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Two inputs as kernels take them."""
+    if plan.formats is None:
+        return a, b
+    return tuple(
+        t if copy is None else t.contiguous(memory_format=copy)
+        for t, copy in zip((a, b), plan.formats, strict=True)
+    )
+
+
+def _code(code: Tensor | None, pool: Ints) -> Tensor | None:
+    """The code in the memory format that the kernels write and read (vmap may have changed it)."""
+    if code is None:
+        return None
+    return code.contiguous(memory_format=torch.channels_last if pool else torch.contiguous_format)
+
+
+def _workspace_bytes(direction, dtype, x_size, w_size, y_size, conv, pool, relu, device, how):
+    """What a kernel needs for itself."""
+    entry = _C.conv2d_workspace if device < 0 else _C.cuda_conv2d_workspace
+    sizes = tuple(x_size), tuple(w_size), tuple(y_size)
+    return entry(direction, DTYPES[dtype], *sizes, conv, pool[:8] or None, relu, *how)
+
+
+def _run(
+    plan: _Plan,
+    direction: str,
+    like: Tensor,
+    tensors: Sequence[Tensor | None],
+    geometry: tuple,
+    how: tuple,
+) -> None:
+    """Calls the kernel; `tensors` and `geometry` are its entry's arguments."""
+    memory = workspace(plan.workspace_bytes, like) if plan.workspace_bytes else None
+    device = like.get_device()
+    stream = () if device < 0 else (_eager.cuda_stream(device),)
+    if plan.again is not None:
+        space = 0 if memory is None else memory.data_ptr()
+        plan.again(*[0 if t is None else t.data_ptr() for t in tensors], space, *stream)
+        return
+    entry = getattr(_C, f"conv2d_{direction}" if device < 0 else f"cuda_conv2d_{direction}")
+    space = NO_WORKSPACE if memory is None else pack(memory)
+    where = () if device < 0 else (device, *stream)
+    plan.again = entry(*map(pack, tensors), *geometry, space, *where, *how)
 
 
 @lru_cache(maxsize=4096)
-def _plan(x_size, x_stride, w_size, w_stride, dtype, conv, pool, relu, on_cpu, how) -> _Plan:
-    x_format, x = _input(x_size, x_stride, dtype)
-    w_format, w = _input(w_size, w_stride, dtype)
+def _fprop_plan(
+    x_size, x_stride, w_size, w_stride, dtype, bias, conv, pool, relu, save, device, how
+) -> _Plan:
     channels_last = geometry.is_channels_last(x_size, x_stride) or geometry.is_channels_last(
         w_size, w_stride
     )
     y_size = geometry.block_size(x_size, w_size, conv, pool)
-    code_size = geometry.code_size(x_size, w_size, conv, pool, not on_cpu)
-    code_stride = geometry.strides(code_size, channels_last=bool(pool))
-    c_pool = pool[:8] if pool else None
+    code = None
+    if save:
+        size = geometry.code_size(x_size, w_size, conv, pool, device >= 0)
+        code = size, geometry.strides(size, channels_last=bool(pool))
     return _Plan(
-        x_format,
-        w_format,
-        x,
-        w,
-        _tail((w_size[0],), (1,), dtype),
-        _tail(y_size, geometry.strides(y_size, channels_last), dtype),
-        _tail(code_size, code_stride, torch.uint8),
-        workspace_bytes(
-            "fprop", dtype, tuple(x_size), tuple(w_size), y_size, conv, c_pool, relu, on_cpu, how
-        ),
-        c_pool,
+        (_copy(x_size, x_stride), _copy(w_size, w_stride)),
+        ((y_size, geometry.strides(y_size, channels_last)), code),
+        _workspace_bytes("fprop", dtype, x_size, w_size, y_size, conv, pool, relu, device, how),
     )
 
 
@@ -114,42 +140,29 @@ def fprop(
     how = _how("fprop", x, lambda: _problem(x, weight.shape, relu, conv, pool))
     dtype, device = x.dtype, x.device
     sizes = (x.shape, x.stride(), weight.shape, weight.stride())
-    plan = _plan(*sizes, dtype, conv, pool, relu, x.is_cpu, how)
-    if plan.x_format is not None:
-        x = x.contiguous(memory_format=plan.x_format)
-    if plan.w_format is not None:
-        weight = weight.contiguous(memory_format=plan.w_format)
-    if bias is not None:
+    has_bias = bias is not None
+    plan = _fprop_plan(*sizes, dtype, has_bias, conv, pool, relu, save, x.get_device(), how)
+    x, weight = _dense(plan, x, weight)
+    if has_bias:
         bias = bias.contiguous()
-    y = torch.empty_strided(plan.y[2], plan.y[3], dtype=dtype, device=device)
-    code = None
-    if save:
-        code = torch.empty_strided(plan.code[2], plan.code[3], dtype=torch.uint8, device=device)
-    space, memory = NO_WORKSPACE, None
-    if plan.workspace_bytes:
-        space, memory = workspace(plan.workspace_bytes, x)
-    entry = _C.conv2d_fprop if x.is_cpu else _C.cuda_conv2d_fprop
-    entry(
-        (x.data_ptr(), *plan.x),
-        (weight.data_ptr(), *plan.w),
-        None if bias is None else (bias.data_ptr(), *plan.bias),
-        (y.data_ptr(), *plan.y),
-        None if code is None else (code.data_ptr(), *plan.code),
-        conv,
-        plan.pool,
-        relu,
-        space,
-        *_where(x, how),
-    )
-    del memory
+    (size, stride), code = plan.outputs
+    y = torch.empty_strided(size, stride, dtype=dtype, device=device)
+    if code is not None:
+        code = torch.empty_strided(*code, dtype=torch.uint8, device=device)
+    _run(plan, "fprop", y, (x, weight, bias, y, code), (conv, pool[:8] or None, relu), how)
     return y, code
 
 
-def _code(code: Tensor | None, pool: Ints) -> Tensor | None:
-    """The code in the memory format that the kernels write and read (vmap may have changed it)."""
-    if code is None:
-        return None
-    return code.contiguous(memory_format=torch.channels_last if pool else torch.contiguous_format)
+@lru_cache(maxsize=4096)
+def _dgrad_plan(
+    dy_size, dy_stride, w_size, w_stride, dtype, relu, x_hw, channels_last, conv, pool, device, how
+) -> _Plan:
+    x_size = (dy_size[0], w_size[1] * conv[8], *x_hw)
+    return _Plan(
+        (_copy(dy_size, dy_stride), _copy(w_size, w_stride)),
+        (x_size, geometry.strides(x_size, channels_last)),
+        _workspace_bytes("dgrad", dtype, x_size, w_size, dy_size, conv, pool, relu, device, how),
+    )
 
 
 def dgrad(
@@ -162,32 +175,46 @@ def dgrad(
     pool: Ints = (),
 ) -> Tensor:
     """The gradient of x, in the memory format asked for."""
-    x_size = (dy.shape[0], weight.shape[1] * conv[8], *x_hw)
-    relu = code is not None
-    w_size = weight.shape
-    how = _how("dgrad", dy, lambda: (relu, channels_last, x_size, w_size, conv, pool))
-    dy, weight, code = dense(dy), dense(weight), _code(code, pool)
-    dx = empty(x_size, channels_last, dy)
-    c_pool = pool[:8] if pool else None
-    space, memory = workspace(
-        workspace_bytes(
-            "dgrad",
-            dy.dtype,
-            x_size,
-            w_size,
-            dy.shape,
-            conv,
-            c_pool,
-            relu,
-            dy.is_cpu,
-            how,
-        ),
-        dy,
-    )
-    entry = _C.conv2d_dgrad if dy.is_cpu else _C.cuda_conv2d_dgrad
-    entry(pack(dy), pack(code), pack(weight), pack(dx), conv, c_pool, space, *_where(dy, how))
-    del memory
+    relu, x_hw, w_size = code is not None, tuple(x_hw), weight.shape
+
+    def problem() -> tuple:
+        x_size = (dy.shape[0], w_size[1] * conv[8], *x_hw)
+        return relu, channels_last, x_size, w_size, conv, pool
+
+    how = _how("dgrad", dy, problem)
+    sizes = (dy.shape, dy.stride(), w_size, weight.stride())
+    place = (conv, pool, dy.get_device(), how)
+    plan = _dgrad_plan(*sizes, dy.dtype, relu, x_hw, channels_last, *place)
+    dy, weight = _dense(plan, dy, weight)
+    dx = torch.empty_strided(*plan.outputs, dtype=dy.dtype, device=dy.device)
+    tensors = (dy, _code(code, pool), weight, dx)
+    _run(plan, "dgrad", dx, tensors, (conv, pool[:8] or None), how)
     return dx
+
+
+@lru_cache(maxsize=4096)
+def _wgrad_plan(
+    x_size,
+    x_stride,
+    dy_size,
+    dy_stride,
+    dtype,
+    relu,
+    w_size,
+    want_weight,
+    want_bias,
+    channels_last,
+    conv,
+    pool,
+    device,
+    how,
+) -> _Plan:
+    dw = (w_size, geometry.strides(w_size, channels_last)) if want_weight else None
+    return _Plan(
+        (_copy(x_size, x_stride), _copy(dy_size, dy_stride)),
+        (dw, ((w_size[0],), (1,)) if want_bias else None),
+        _workspace_bytes("wgrad", dtype, x_size, w_size, dy_size, conv, pool, relu, device, how),
+    )
 
 
 def wgrad(
@@ -202,39 +229,16 @@ def wgrad(
     pool: Ints = (),
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of weight and bias, None where not wanted."""
-    relu = code is not None
-    how = _how("wgrad", dy, lambda: _problem(x, tuple(w_size), relu, conv, pool))
-    x, dy, code = dense(x), dense(dy), _code(code, pool)
-    dw = empty(w_size, channels_last, dy) if want_weight else None
-    dbias = torch.empty((w_size[0],), dtype=dy.dtype, device=dy.device) if want_bias else None
-    c_pool = pool[:8] if pool else None
-    space, memory = workspace(
-        workspace_bytes(
-            "wgrad",
-            dy.dtype,
-            x.shape,
-            w_size,
-            dy.shape,
-            conv,
-            c_pool,
-            relu,
-            dy.is_cpu,
-            how,
-        ),
-        dy,
+    relu, w_size = code is not None, tuple(w_size)
+    how = _how("wgrad", dy, lambda: _problem(x, w_size, relu, conv, pool))
+    sizes = (x.shape, x.stride(), dy.shape, dy.stride())
+    want = (want_weight, want_bias, channels_last)
+    plan = _wgrad_plan(*sizes, x.dtype, relu, w_size, *want, conv, pool, x.get_device(), how)
+    x, dy = _dense(plan, x, dy)
+    dw, dbias = (
+        None if like is None else torch.empty_strided(*like, dtype=dy.dtype, device=dy.device)
+        for like in plan.outputs
     )
-    entry = _C.conv2d_wgrad if dy.is_cpu else _C.cuda_conv2d_wgrad
-    entry(
-        pack(x),
-        pack(dy),
-        pack(code),
-        pack(dw),
-        pack(dbias),
-        w_size,
-        conv,
-        c_pool,
-        space,
-        *_where(dy, how),
-    )
-    del memory
+    tensors = (x, dy, _code(code, pool), dw, dbias)
+    _run(plan, "wgrad", dy, tensors, (w_size, conv, pool[:8] or None), how)
     return dw, dbias

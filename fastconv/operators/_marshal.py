@@ -9,7 +9,6 @@ from functools import lru_cache
 import torch  # before _C, so that both share one OpenMP library
 from torch import Tensor
 
-from .. import _C
 from . import _geometry as geometry
 
 DTYPES = {
@@ -74,13 +73,6 @@ def empty(size: Sequence[int], channels_last: bool, like: Tensor, dtype=None) ->
     )
 
 
-@lru_cache(maxsize=4096)
-def workspace_bytes(direction, dtype, x_size, w_size, y_size, conv, pool, relu, on_cpu, how):
-    """What a kernel needs for itself. Depends on the geometry alone, so it is asked once."""
-    entry = _C.conv2d_workspace if on_cpu else _C.cuda_conv2d_workspace
-    return entry(direction, DTYPES[dtype], x_size, w_size, y_size, conv, pool, relu, *how)
-
-
 # On CPUs one thread's kernels run one after another, so they can share memory; and memory that was
 # just used is in the caches and has its pages. Larger workspaces are given back. On a GPU a
 # thread's kernels may run at once, on several streams; torch keeps memory there, for each of them.
@@ -88,13 +80,11 @@ _KEPT_BYTES = 32 << 20
 _kept = threading.local()
 
 
-def workspace(nbytes: int, like: Tensor) -> tuple[Buffer, Tensor | None]:
-    """The buffer for a kernel and the tensor that keeps it alive."""
-    if nbytes == 0:
-        return NO_WORKSPACE, None
+def workspace(nbytes: int, like: Tensor) -> Tensor:
+    """At least that much memory for a kernel, where `like` is."""
     memory = getattr(_kept, "memory", None) if like.is_cpu else None
     if memory is None or memory.nbytes < nbytes:
         memory = torch.empty_strided((nbytes,), (1,), dtype=torch.uint8, device=like.device)
         if like.is_cpu and nbytes <= _KEPT_BYTES:
             _kept.memory = memory
-    return (memory.data_ptr(), nbytes, 2, (nbytes,), (1,)), memory
+    return memory

@@ -3,12 +3,14 @@
 
 #include "../../csrc/emulator/counters.h"
 #include "../../csrc/emulator/state.h"
+#include "../../csrc/python/again.h"
 #include "../../csrc/python/entries.h"
 
 namespace py = pybind11;
 using namespace fastconv;
 
 PYBIND11_MODULE(MODULE, m) {
+    python::add_again(m);
     python::add_cuda_entries(m);
     m.def(
         "configure",

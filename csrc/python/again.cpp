@@ -1,0 +1,36 @@
+#include "again.h"
+
+#include <stdexcept>
+
+#include "buffer.h"
+
+namespace py = pybind11;
+
+namespace fastconv::python {
+
+void Again::add(const char* name, const Tensor& tensor) {
+    slots_.push_back({name, tensor.data ? size_of(tensor.dtype) : 0});
+}
+
+void Again::operator()(const py::args& given) const {
+    const size_t count = slots_.size() + size_t(has_stream_);
+    if (given.size() != count)
+        throw std::invalid_argument("expected " + std::to_string(count) + " addresses, got " +
+                                    std::to_string(given.size()));
+    std::vector<void*> addresses(slots_.size());
+    for (size_t i = 0; i < slots_.size(); ++i) {
+        const Slot& slot = slots_[i];
+        const uintptr_t address = address_of(given[i], slot.name);
+        if (slot.alignment) addresses[i] = checked_address(address, slot.alignment, slot.name);
+    }
+    run_(addresses, has_stream_ ? address_of(given[slots_.size()], "stream") : 0);
+}
+
+void add_again(py::module_& m) {
+    // module_local: the tests load more than one module with these entries.
+    py::class_<Again>(m, "Again", "The call of an entry, checked, to be made again for other addresses.",
+                      py::module_local())
+        .def("__call__", &Again::operator());
+}
+
+}  // namespace fastconv::python
