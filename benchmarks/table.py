@@ -190,3 +190,13 @@ def training(runs: dict[str, dict]) -> str:
         f"torch {where['torch']}.",
     ]
     return "\n".join(lines)
+
+
+def overhead(result: dict) -> str:
+    """Microseconds of a call on a tiny tensor, and how much more than torch's that is."""
+    lines = _head(["operation", "mode", "torch", "fastconv", "fastconv / torch"], 2)
+    for call in result["calls"]:
+        ours, theirs = (1e3 * call["milliseconds"][s]["median"] for s in ("fastconv", "torch"))
+        cells = [_number(theirs), _number(ours), f"{ours / theirs:.2f}x"]
+        lines.append(_row([call["operation"], call["mode"], *cells]))
+    return "\n".join(lines) + "\n\nMicroseconds, medians, one thread."

@@ -1,5 +1,5 @@
-// What the convolutions' entries give back: the call with all of its checks done, to be made again for other addresses.
-// Checking takes longer than a small convolution.
+// What the operations' entries give back: the call with all of its checks done, to be made again for other addresses.
+// Checking takes longer than a small operation does.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -11,40 +11,27 @@
 
 namespace fastconv::python {
 
-// The tensors of a call, in the order of its entry's arguments.
+// A tensor of a call.
 template <class Args>
 struct Member {
     const char* name;
     Tensor Args::* tensor;
 };
 template <class Args>
-inline const std::vector<Member<Args>> members;
-template <>
-inline const std::vector<Member<FpropArgs>> members<FpropArgs> = {{"x", &FpropArgs::x},
-                                                                  {"w", &FpropArgs::w},
-                                                                  {"bias", &FpropArgs::bias},
-                                                                  {"y", &FpropArgs::y},
-                                                                  {"code", &FpropArgs::code}};
-template <>
-inline const std::vector<Member<DgradArgs>> members<DgradArgs> = {
-    {"dy", &DgradArgs::dy}, {"code", &DgradArgs::code}, {"w", &DgradArgs::w}, {"dx", &DgradArgs::dx}};
-template <>
-inline const std::vector<Member<WgradArgs>> members<WgradArgs> = {{"x", &WgradArgs::x},
-                                                                  {"dy", &WgradArgs::dy},
-                                                                  {"code", &WgradArgs::code},
-                                                                  {"dw", &WgradArgs::dw},
-                                                                  {"dbias", &WgradArgs::dbias}};
+using Members = std::vector<Member<Args>>;
 
 class Again {
 public:
-    // launch(args, workspace, stream) makes the call; there is a stream on GPUs only.
+    // `members` in the order of the entry's arguments. launch(args, workspace, stream) makes the call; operations
+    // without a workspace ignore it, there is a stream on GPUs only.
     template <class Args, class Launch>
-    Again(const Args& args, bool has_workspace, bool has_stream, Launch launch) : has_stream_(has_stream) {
-        for (const auto& member : members<Args>) add(member.name, args.*member.tensor);
+    Again(const Args& args, const Members<Args>& members, bool has_workspace, bool has_stream, Launch launch)
+        : has_stream_(has_stream) {
+        for (const auto& member : members) add(member.name, args.*member.tensor);
         slots_.push_back({"workspace", size_t(has_workspace)});
-        run_ = [args, launch](const std::vector<void*>& addresses, uintptr_t stream) {
+        run_ = [args, members, launch](const std::vector<void*>& addresses, uintptr_t stream) {
             Args changed = args;
-            for (size_t i = 0; i + 1 < addresses.size(); ++i) (changed.*members<Args>[i].tensor).data = addresses[i];
+            for (size_t i = 0; i < members.size(); ++i) (changed.*members[i].tensor).data = addresses[i];
             launch(changed, addresses.back(), stream);
         };
     }

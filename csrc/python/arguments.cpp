@@ -8,6 +8,26 @@ namespace py = pybind11;
 
 namespace fastconv::python {
 
+const Members<FpropArgs> fprop_members = {{"x", &FpropArgs::x},
+                                          {"w", &FpropArgs::w},
+                                          {"bias", &FpropArgs::bias},
+                                          {"y", &FpropArgs::y},
+                                          {"code", &FpropArgs::code}};
+const Members<DgradArgs> dgrad_members = {
+    {"dy", &DgradArgs::dy}, {"code", &DgradArgs::code}, {"w", &DgradArgs::w}, {"dx", &DgradArgs::dx}};
+const Members<WgradArgs> wgrad_members = {{"x", &WgradArgs::x},
+                                          {"dy", &WgradArgs::dy},
+                                          {"code", &WgradArgs::code},
+                                          {"dw", &WgradArgs::dw},
+                                          {"dbias", &WgradArgs::dbias}};
+const Members<ReluArgs> relu_fprop_members = {{"x", &ReluArgs::from}, {"y", &ReluArgs::to}, {"mask", &ReluArgs::mask}};
+const Members<ReluArgs> relu_bprop_members = {
+    {"dy", &ReluArgs::from}, {"mask", &ReluArgs::mask}, {"dx", &ReluArgs::to}};
+const Members<MaxPool2dArgs> max_pool2d_fprop_members = {
+    {"x", &MaxPool2dArgs::from}, {"y", &MaxPool2dArgs::to}, {"code", &MaxPool2dArgs::code}};
+const Members<MaxPool2dArgs> max_pool2d_bprop_members = {
+    {"dy", &MaxPool2dArgs::from}, {"code", &MaxPool2dArgs::code}, {"dx", &MaxPool2dArgs::to}};
+
 void expect_floating_point(Kernels kernels, DType dtype, const char* name) {
     const bool single = dtype == DType::float32 || dtype == DType::float64;
     const bool half = dtype == DType::float16 || dtype == DType::bfloat16;
@@ -155,9 +175,9 @@ ReluCall relu_fprop_call(Kernels kernels, const py::tuple& x_spec, const py::tup
     expect_floating_point(kernels, x.dtype, "x");
     const int64_t count = x.count();
     flat(x_spec, "x", x.dtype, count);
-    const Buffer y = flat(y_spec, "y", x.dtype, count);
-    void* mask = mask_spec ? flat(*mask_spec, "mask", DType::uint8, (count + 7) / 8).data : nullptr;
-    return {x.dtype, x.data, y.data, static_cast<uint8_t*>(mask), count};
+    const Tensor y = flat(y_spec, "y", x.dtype, count).tensor();
+    const Tensor mask = mask_spec ? flat(*mask_spec, "mask", DType::uint8, (count + 7) / 8).tensor() : Tensor{};
+    return {count, {x.tensor(), y, mask}};
 }
 
 ReluCall relu_bprop_call(Kernels kernels, const py::tuple& dy_spec, const py::tuple& mask_spec,
@@ -166,9 +186,9 @@ ReluCall relu_bprop_call(Kernels kernels, const py::tuple& dy_spec, const py::tu
     expect_floating_point(kernels, dy.dtype, "dy");
     const int64_t count = dy.count();
     flat(dy_spec, "dy", dy.dtype, count);
-    const Buffer mask = flat(mask_spec, "mask", DType::uint8, (count + 7) / 8);
-    const Buffer dx = flat(dx_spec, "dx", dy.dtype, count);
-    return {dy.dtype, dy.data, dx.data, static_cast<uint8_t*>(mask.data), count};
+    const Tensor mask = flat(mask_spec, "mask", DType::uint8, (count + 7) / 8).tensor();
+    const Tensor dx = flat(dx_spec, "dx", dy.dtype, count).tensor();
+    return {count, {dy.tensor(), dx, mask}};
 }
 
 MaxPool2dCall max_pool2d_fprop_call(Kernels kernels, const py::tuple& x_spec, const py::tuple& y_spec,
@@ -177,7 +197,7 @@ MaxPool2dCall max_pool2d_fprop_call(Kernels kernels, const py::tuple& x_spec, co
     expect_floating_point(kernels, x.dtype, "x");
     y.expect_dtype(x.dtype, "y");
     const Pool2d pool = make_pool(pool_spec, x.size, y.size);
-    return {tensor_of(kernels, x, "x"), tensor_of(kernels, y, "y"), pool_code(kernels, code, y, pool), pool};
+    return {pool, {tensor_of(kernels, x, "x"), tensor_of(kernels, y, "y"), pool_code(kernels, code, y, pool)}};
 }
 
 MaxPool2dCall max_pool2d_bprop_call(Kernels kernels, const py::tuple& dy_spec, const py::tuple& code,
@@ -186,7 +206,7 @@ MaxPool2dCall max_pool2d_bprop_call(Kernels kernels, const py::tuple& dy_spec, c
     expect_floating_point(kernels, dy.dtype, "dy");
     dx.expect_dtype(dy.dtype, "dx");
     const Pool2d pool = make_pool(pool_spec, dx.size, dy.size);
-    return {tensor_of(kernels, dy, "dy"), tensor_of(kernels, dx, "dx"), pool_code(kernels, code, dy, pool), pool};
+    return {pool, {tensor_of(kernels, dy, "dy"), tensor_of(kernels, dx, "dx"), pool_code(kernels, code, dy, pool)}};
 }
 
 size_t padded_workspace(size_t needed, size_t alignment) { return needed ? needed + alignment : 0; }

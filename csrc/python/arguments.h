@@ -2,6 +2,7 @@
 // All of it throws std::invalid_argument.
 #pragma once
 
+#include "again.h"
 #include "problem.h"
 
 namespace fastconv::python {
@@ -25,6 +26,11 @@ struct WgradCall {
     WgradArgs args;
 };
 
+// Their tensors, in the order of the entries.
+extern const Members<FpropArgs> fprop_members;
+extern const Members<DgradArgs> dgrad_members;
+extern const Members<WgradArgs> wgrad_members;
+
 using OptionalTuple = std::optional<pybind11::tuple>;
 
 FpropCall fprop_call(Kernels, int threads, const pybind11::tuple& x, const pybind11::tuple& w,
@@ -40,21 +46,27 @@ Conv2dProblem workspace_call(Kernels, int threads, int64_t dtype, const pybind11
                              const pybind11::tuple& w_sizes, const pybind11::tuple& y_sizes,
                              const pybind11::tuple& conv, const OptionalTuple& pool, bool relu);
 
-// Forward: from x to y; backward: from dy to dx. The mask may be missing in the forward direction alone.
-struct ReluCall {
-    DType dtype;
-    const void* from;
-    void* to;
-    uint8_t* mask;
-    int64_t count;
+// Forward: from x to y; backward: from dy to dx. Dense, seen as one dimension. The mask may be missing in the forward
+// direction alone.
+struct ReluArgs {
+    Tensor from, to, mask;
 };
+struct ReluCall {
+    int64_t count;
+    ReluArgs args;
+};
+extern const Members<ReluArgs> relu_fprop_members, relu_bprop_members;
 ReluCall relu_fprop_call(Kernels, const pybind11::tuple& x, const pybind11::tuple& y, const OptionalBuffer& mask);
 ReluCall relu_bprop_call(Kernels, const pybind11::tuple& dy, const pybind11::tuple& mask, const pybind11::tuple& dx);
 
-struct MaxPool2dCall {
+struct MaxPool2dArgs {
     Tensor from, to, code;
-    Pool2d pool;
 };
+struct MaxPool2dCall {
+    Pool2d pool;
+    MaxPool2dArgs args;
+};
+extern const Members<MaxPool2dArgs> max_pool2d_fprop_members, max_pool2d_bprop_members;
 MaxPool2dCall max_pool2d_fprop_call(Kernels, const pybind11::tuple& x, const pybind11::tuple& y,
                                     const OptionalBuffer& code, const pybind11::tuple& pool);
 MaxPool2dCall max_pool2d_bprop_call(Kernels, const pybind11::tuple& dy, const pybind11::tuple& code,

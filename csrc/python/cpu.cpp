@@ -7,7 +7,6 @@
 #include <stdexcept>
 
 #include "../cpu/dispatch.h"
-#include "again.h"
 #include "arguments.h"
 #include "entries.h"
 
@@ -28,8 +27,8 @@ int usable_threads(int64_t threads) {
 }
 
 template <class Args, class Call>
-Again run(const std::vector<cpu::Implementation<Args>>& list, const Call& call, const py::tuple& workspace,
-          const std::string& name) {
+Again run(const std::vector<cpu::Implementation<Args>>& list, const Members<Args>& members, const Call& call,
+          const py::tuple& workspace, const std::string& name) {
     const auto implementation = cpu::choose(list, call.problem, name);
     const size_t needed = implementation.workspace(call.problem);
     const auto launch = [problem = call.problem, implementation](const Args& args, void* space, uintptr_t) {
@@ -39,13 +38,13 @@ Again run(const std::vector<cpu::Implementation<Args>>& list, const Call& call, 
         implementation.run(now, args, aligned(space, alignment));
     };
     launch(call.args, workspace_address(workspace, needed, alignment), 0);
-    return Again(call.args, needed > 0, false, launch);
+    return Again(call.args, members, needed > 0, false, launch);
 }
 
 Again conv2d_fprop(const py::tuple& x, const py::tuple& w, const OptionalBuffer& bias, const py::tuple& y,
                    const OptionalBuffer& code, const py::tuple& conv, const OptionalTuple& pool, bool relu,
                    const py::tuple& workspace, int64_t threads, const std::string& implementation) {
-    return run(cpu::fprop_implementations(),
+    return run(cpu::fprop_implementations(), fprop_members,
                fprop_call(here, usable_threads(threads), x, w, bias, y, code, conv, pool, relu), workspace,
                implementation);
 }
@@ -53,15 +52,15 @@ Again conv2d_fprop(const py::tuple& x, const py::tuple& w, const OptionalBuffer&
 Again conv2d_dgrad(const py::tuple& dy, const OptionalBuffer& code, const py::tuple& w, const py::tuple& dx,
                    const py::tuple& conv, const OptionalTuple& pool, const py::tuple& workspace, int64_t threads,
                    const std::string& implementation) {
-    return run(cpu::dgrad_implementations(), dgrad_call(here, usable_threads(threads), dy, code, w, dx, conv, pool),
-               workspace, implementation);
+    return run(cpu::dgrad_implementations(), dgrad_members,
+               dgrad_call(here, usable_threads(threads), dy, code, w, dx, conv, pool), workspace, implementation);
 }
 
 Again conv2d_wgrad(const py::tuple& x, const py::tuple& dy, const OptionalBuffer& code, const OptionalBuffer& dw,
                    const OptionalBuffer& dbias, const py::tuple& w_sizes, const py::tuple& conv,
                    const OptionalTuple& pool, const py::tuple& workspace, int64_t threads,
                    const std::string& implementation) {
-    return run(cpu::wgrad_implementations(),
+    return run(cpu::wgrad_implementations(), wgrad_members,
                wgrad_call(here, usable_threads(threads), x, dy, code, dw, dbias, w_sizes, conv, pool), workspace,
                implementation);
 }
@@ -93,34 +92,50 @@ std::vector<std::string> implementations(const std::string& direction) {
     });
 }
 
-void relu_fprop(const py::tuple& x, const py::tuple& y, const OptionalBuffer& mask, int64_t threads) {
+// An operation without a workspace: run(args, threads).
+template <class Args, class Run>
+Again run_plain(const Args& args, const Members<Args>& members, int64_t threads, const Run& run) {
+    const auto launch = [threads, run](const Args& now, void*, uintptr_t) {
+        const int usable = usable_threads(threads);
+        py::gil_scoped_release release;
+        run(now, usable);
+    };
+    launch(args, nullptr, 0);
+    return Again(args, members, false, false, launch);
+}
+
+Again relu_fprop(const py::tuple& x, const py::tuple& y, const OptionalBuffer& mask, int64_t threads) {
     const ReluCall call = relu_fprop_call(here, x, y, mask);
-    const int usable = usable_threads(threads);
-    py::gil_scoped_release release;
-    cpu::kernels().relu_fprop(call.dtype, call.from, call.to, call.mask, call.count, usable);
+    return run_plain(call.args, relu_fprop_members, threads, [count = call.count](const ReluArgs& a, int usable) {
+        cpu::kernels().relu_fprop(a.from.dtype, a.from.data, a.to.data, static_cast<uint8_t*>(a.mask.data), count,
+                                  usable);
+    });
 }
 
-void relu_bprop(const py::tuple& dy, const py::tuple& mask, const py::tuple& dx, int64_t threads) {
+Again relu_bprop(const py::tuple& dy, const py::tuple& mask, const py::tuple& dx, int64_t threads) {
     const ReluCall call = relu_bprop_call(here, dy, mask, dx);
-    const int usable = usable_threads(threads);
-    py::gil_scoped_release release;
-    cpu::kernels().relu_bprop(call.dtype, call.from, call.mask, call.to, call.count, usable);
+    return run_plain(call.args, relu_bprop_members, threads, [count = call.count](const ReluArgs& a, int usable) {
+        cpu::kernels().relu_bprop(a.from.dtype, a.from.data, static_cast<const uint8_t*>(a.mask.data), a.to.data, count,
+                                  usable);
+    });
 }
 
-void max_pool2d_fprop(const py::tuple& x, const py::tuple& y, const OptionalBuffer& code, const py::tuple& pool,
-                      int64_t threads) {
+Again max_pool2d_fprop(const py::tuple& x, const py::tuple& y, const OptionalBuffer& code, const py::tuple& pool,
+                       int64_t threads) {
     const MaxPool2dCall call = max_pool2d_fprop_call(here, x, y, code, pool);
-    const int usable = usable_threads(threads);
-    py::gil_scoped_release release;
-    cpu::kernels().max_pool2d_fprop(call.from, call.to, call.code, call.pool, usable);
+    return run_plain(call.args, max_pool2d_fprop_members, threads,
+                     [pool = call.pool](const MaxPool2dArgs& a, int usable) {
+                         cpu::kernels().max_pool2d_fprop(a.from, a.to, a.code, pool, usable);
+                     });
 }
 
-void max_pool2d_bprop(const py::tuple& dy, const py::tuple& code, const py::tuple& dx, const py::tuple& pool,
-                      int64_t threads) {
+Again max_pool2d_bprop(const py::tuple& dy, const py::tuple& code, const py::tuple& dx, const py::tuple& pool,
+                       int64_t threads) {
     const MaxPool2dCall call = max_pool2d_bprop_call(here, dy, code, dx, pool);
-    const int usable = usable_threads(threads);
-    py::gil_scoped_release release;
-    cpu::kernels().max_pool2d_bprop(call.from, call.code, call.to, call.pool, usable);
+    return run_plain(call.args, max_pool2d_bprop_members, threads,
+                     [pool = call.pool](const MaxPool2dArgs& a, int usable) {
+                         cpu::kernels().max_pool2d_bprop(a.from, a.code, a.to, pool, usable);
+                     });
 }
 
 }  // namespace

@@ -8,7 +8,6 @@
 
 #include "../cuda/kernels.h"
 #include "../simt/device.h"
-#include "again.h"
 #include "arguments.h"
 #include "entries.h"
 
@@ -51,8 +50,8 @@ struct Kernel {
 };
 
 template <class Args, class Call>
-Again run(const Kernel<Args>& kernel, Call call, const py::tuple& workspace, int64_t device, uintptr_t stream,
-          bool tf32, const std::string& variant) {
+Again run(const Kernel<Args>& kernel, const Members<Args>& members, Call call, const py::tuple& workspace,
+          int64_t device, uintptr_t stream, bool tf32, const std::string& variant) {
     complete(call.problem, tf32, variant);
     const size_t needed = kernel.workspace(call.problem);
     const auto launch = [kernel, problem = call.problem, device, tf32, variant](const Args& args, void* space,
@@ -63,14 +62,14 @@ Again run(const Kernel<Args>& kernel, Call call, const py::tuple& workspace, int
                   [&](simt::Stream s) { return kernel.launch(now, args, aligned(space, alignment), s); });
     };
     launch(call.args, workspace_address(workspace, needed, alignment), stream);
-    return Again(call.args, needed > 0, true, launch);
+    return Again(call.args, members, needed > 0, true, launch);
 }
 
 Again conv2d_fprop(const py::tuple& x, const py::tuple& w, const OptionalBuffer& bias, const py::tuple& y,
                    const OptionalBuffer& code, const py::tuple& conv, const OptionalTuple& pool, bool relu,
                    const py::tuple& workspace, int64_t device, uintptr_t stream, bool tf32,
                    const std::string& variant) {
-    return run<FpropArgs>({"cuda_conv2d_fprop", cuda::conv2d_fprop_workspace, cuda::conv2d_fprop},
+    return run<FpropArgs>({"cuda_conv2d_fprop", cuda::conv2d_fprop_workspace, cuda::conv2d_fprop}, fprop_members,
                           fprop_call(here, 1, x, w, bias, y, code, conv, pool, relu), workspace, device, stream, tf32,
                           variant);
 }
@@ -78,7 +77,7 @@ Again conv2d_fprop(const py::tuple& x, const py::tuple& w, const OptionalBuffer&
 Again conv2d_dgrad(const py::tuple& dy, const OptionalBuffer& code, const py::tuple& w, const py::tuple& dx,
                    const py::tuple& conv, const OptionalTuple& pool, const py::tuple& workspace, int64_t device,
                    uintptr_t stream, bool tf32, const std::string& variant) {
-    return run<DgradArgs>({"cuda_conv2d_dgrad", cuda::conv2d_dgrad_workspace, cuda::conv2d_dgrad},
+    return run<DgradArgs>({"cuda_conv2d_dgrad", cuda::conv2d_dgrad_workspace, cuda::conv2d_dgrad}, dgrad_members,
                           dgrad_call(here, 1, dy, code, w, dx, conv, pool), workspace, device, stream, tf32, variant);
 }
 
@@ -86,7 +85,7 @@ Again conv2d_wgrad(const py::tuple& x, const py::tuple& dy, const OptionalBuffer
                    const OptionalBuffer& dbias, const py::tuple& w_sizes, const py::tuple& conv,
                    const OptionalTuple& pool, const py::tuple& workspace, int64_t device, uintptr_t stream, bool tf32,
                    const std::string& variant) {
-    return run<WgradArgs>({"cuda_conv2d_wgrad", cuda::conv2d_wgrad_workspace, cuda::conv2d_wgrad},
+    return run<WgradArgs>({"cuda_conv2d_wgrad", cuda::conv2d_wgrad_workspace, cuda::conv2d_wgrad}, wgrad_members,
                           wgrad_call(here, 1, x, dy, code, dw, dbias, w_sizes, conv, pool), workspace, device, stream,
                           tf32, variant);
 }
@@ -113,32 +112,51 @@ std::vector<std::string> conv2d_variants(const std::string& direction, int64_t d
     throw std::invalid_argument(no_direction + direction);
 }
 
-void relu_fprop(const py::tuple& x, const py::tuple& y, const OptionalBuffer& mask, int64_t device, uintptr_t stream) {
+// An operation without a workspace: run(args, stream).
+template <class Args, class Run>
+Again run_plain(const char* entry, const Args& args, const Members<Args>& members, int64_t device, uintptr_t stream,
+                const Run& run) {
+    const auto launch = [entry, device, run](const Args& now, void*, uintptr_t to) {
+        on_device(entry, device, to, [&](simt::Stream s) { return run(now, s); });
+    };
+    launch(args, nullptr, stream);
+    return Again(args, members, false, true, launch);
+}
+
+Again relu_fprop(const py::tuple& x, const py::tuple& y, const OptionalBuffer& mask, int64_t device, uintptr_t stream) {
     const ReluCall call = relu_fprop_call(here, x, y, mask);
-    on_device("cuda_relu_fprop", device, stream, [&](simt::Stream s) {
-        return cuda::relu_fprop(call.dtype, call.from, call.to, call.mask, call.count, s);
-    });
+    return run_plain("cuda_relu_fprop", call.args, relu_fprop_members, device, stream,
+                     [count = call.count](const ReluArgs& a, simt::Stream s) {
+                         return cuda::relu_fprop(a.from.dtype, a.from.data, a.to.data,
+                                                 static_cast<uint8_t*>(a.mask.data), count, s);
+                     });
 }
 
-void relu_bprop(const py::tuple& dy, const py::tuple& mask, const py::tuple& dx, int64_t device, uintptr_t stream) {
+Again relu_bprop(const py::tuple& dy, const py::tuple& mask, const py::tuple& dx, int64_t device, uintptr_t stream) {
     const ReluCall call = relu_bprop_call(here, dy, mask, dx);
-    on_device("cuda_relu_bprop", device, stream, [&](simt::Stream s) {
-        return cuda::relu_bprop(call.dtype, call.from, call.mask, call.to, call.count, s);
-    });
+    return run_plain("cuda_relu_bprop", call.args, relu_bprop_members, device, stream,
+                     [count = call.count](const ReluArgs& a, simt::Stream s) {
+                         return cuda::relu_bprop(a.from.dtype, a.from.data, static_cast<const uint8_t*>(a.mask.data),
+                                                 a.to.data, count, s);
+                     });
 }
 
-void max_pool2d_fprop(const py::tuple& x, const py::tuple& y, const OptionalBuffer& code, const py::tuple& pool,
-                      int64_t device, uintptr_t stream) {
+Again max_pool2d_fprop(const py::tuple& x, const py::tuple& y, const OptionalBuffer& code, const py::tuple& pool,
+                       int64_t device, uintptr_t stream) {
     const MaxPool2dCall call = max_pool2d_fprop_call(here, x, y, code, pool);
-    on_device("cuda_max_pool2d_fprop", device, stream,
-              [&](simt::Stream s) { return cuda::max_pool2d_fprop(call.from, call.to, call.code, call.pool, s); });
+    return run_plain("cuda_max_pool2d_fprop", call.args, max_pool2d_fprop_members, device, stream,
+                     [pool = call.pool](const MaxPool2dArgs& a, simt::Stream s) {
+                         return cuda::max_pool2d_fprop(a.from, a.to, a.code, pool, s);
+                     });
 }
 
-void max_pool2d_bprop(const py::tuple& dy, const py::tuple& code, const py::tuple& dx, const py::tuple& pool,
-                      int64_t device, uintptr_t stream) {
+Again max_pool2d_bprop(const py::tuple& dy, const py::tuple& code, const py::tuple& dx, const py::tuple& pool,
+                       int64_t device, uintptr_t stream) {
     const MaxPool2dCall call = max_pool2d_bprop_call(here, dy, code, dx, pool);
-    on_device("cuda_max_pool2d_bprop", device, stream,
-              [&](simt::Stream s) { return cuda::max_pool2d_bprop(call.from, call.code, call.to, call.pool, s); });
+    return run_plain("cuda_max_pool2d_bprop", call.args, max_pool2d_bprop_members, device, stream,
+                     [pool = call.pool](const MaxPool2dArgs& a, simt::Stream s) {
+                         return cuda::max_pool2d_bprop(a.from, a.code, a.to, pool, s);
+                     });
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include "../cpu/dispatch.h"
 #include "again.h"
 #include "entries.h"
+#include "forms.h"
 
 namespace py = pybind11;
 using namespace fastconv;
@@ -34,6 +35,7 @@ py::dict build_info() {
 PYBIND11_MODULE(_C, m) {
     m.doc() = "The kernels of fastconv. Tensors are (data_ptr, nbytes, dtype, sizes, strides); see CONTRIBUTING.md.";
     python::add_again(m);
+    python::add_forms(m);
     python::add_cpu_entries(m);
     python::add_cuda_entries(m);
     m.def("build_info", build_info);

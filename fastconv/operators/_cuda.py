@@ -1,4 +1,4 @@
-"""Where a CUDA tensor's kernels run: its own device, that device's current stream."""
+"""Which GPUs this build has kernels for."""
 
 from __future__ import annotations
 
@@ -6,18 +6,11 @@ import warnings
 from functools import lru_cache
 
 import torch
-from torch import Tensor
 
 from .. import _C
 from . import _eager
 
 _said = False
-
-
-def place(tensor: Tensor) -> tuple[int, int]:
-    """Device and stream, the last arguments of the CUDA entries of `_C`."""
-    device = tensor.get_device()
-    return device, _eager.cuda_stream(device)
 
 
 @lru_cache

@@ -1,8 +1,4 @@
-"""The convolution kernels of `fastconv._C`, called with tensors. Knows no autograd.
-
-What follows from sizes, strides and settings alone is worked out once, in a plan; and an entry of
-`_C` that has checked its arguments gives back a call that takes new addresses for them.
-"""
+"""The convolution kernels of `fastconv._C`, called with tensors. Knows no autograd."""
 
 from __future__ import annotations
 
@@ -13,24 +9,11 @@ import torch
 from torch import Tensor
 
 from .. import _C, precision, variants
-from . import _eager
 from . import _geometry as geometry
-from ._marshal import DTYPES, NO_WORKSPACE, is_dense, pack, workspace
+from ._marshal import DTYPES, copy_format
+from ._plan import Plan
 
 Ints = tuple[int, ...]
-
-
-class _Plan:
-    """A direction's call for one geometry, but for the memory."""
-
-    __slots__ = ("again", "formats", "outputs", "workspace_bytes")
-
-    def __init__(self, formats: tuple, outputs: tuple, workspace_bytes: int) -> None:
-        # The memory formats that the two inputs are copied into, None where one is taken as it is.
-        self.formats = formats if any(formats) else None
-        self.outputs = outputs  # sizes and strides, None where there is nothing
-        self.workspace_bytes = workspace_bytes
-        self.again: Callable | None = None  # what the entry gave back
 
 
 def _how(direction: str, like: Tensor, problem: Callable[[], tuple]) -> tuple:
@@ -54,24 +37,6 @@ def _problem(x: Tensor, w_size: Ints, relu: bool, conv: Ints, pool: Ints) -> tup
     return relu, channels_last, x.shape, w_size, conv, pool
 
 
-def _copy(size: Ints, stride: Ints) -> torch.memory_format | None:
-    """What a tensor is copied into that is not dense."""
-    if is_dense(size, stride):
-        return None
-    channels_last = geometry.is_channels_last(size, stride)
-    return torch.channels_last if channels_last else torch.contiguous_format
-
-
-def _dense(plan: _Plan, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Two inputs as kernels take them."""
-    if plan.formats is None:
-        return a, b
-    return tuple(
-        t if copy is None else t.contiguous(memory_format=copy)
-        for t, copy in zip((a, b), plan.formats, strict=True)
-    )
-
-
 def _code(code: Tensor | None, pool: Ints) -> Tensor | None:
     """The code in the memory format that the kernels write and read (vmap may have changed it)."""
     if code is None:
@@ -86,32 +51,10 @@ def _workspace_bytes(direction, dtype, x_size, w_size, y_size, conv, pool, relu,
     return entry(direction, DTYPES[dtype], *sizes, conv, pool[:8] or None, relu, *how)
 
 
-def _run(
-    plan: _Plan,
-    direction: str,
-    like: Tensor,
-    tensors: Sequence[Tensor | None],
-    geometry: tuple,
-    how: tuple,
-) -> None:
-    """Calls the kernel; `tensors` and `geometry` are its entry's arguments."""
-    memory = workspace(plan.workspace_bytes, like) if plan.workspace_bytes else None
-    device = like.get_device()
-    stream = () if device < 0 else (_eager.cuda_stream(device),)
-    if plan.again is not None:
-        space = 0 if memory is None else memory.data_ptr()
-        plan.again(*[0 if t is None else t.data_ptr() for t in tensors], space, *stream)
-        return
-    entry = getattr(_C, f"conv2d_{direction}" if device < 0 else f"cuda_conv2d_{direction}")
-    space = NO_WORKSPACE if memory is None else pack(memory)
-    where = () if device < 0 else (device, *stream)
-    plan.again = entry(*map(pack, tensors), *geometry, space, *where, *how)
-
-
 @lru_cache(maxsize=4096)
 def _fprop_plan(
-    x_size, x_stride, w_size, w_stride, dtype, bias, conv, pool, relu, save, device, how
-) -> _Plan:
+    x_size, x_stride, w_size, w_stride, dtype, conv, pool, relu, save, bias, device, how
+):
     channels_last = geometry.is_channels_last(x_size, x_stride) or geometry.is_channels_last(
         w_size, w_stride
     )
@@ -119,12 +62,35 @@ def _fprop_plan(
     code = None
     if save:
         size = geometry.code_size(x_size, w_size, conv, pool, device >= 0)
-        code = size, geometry.strides(size, channels_last=bool(pool))
-    return _Plan(
-        (_copy(x_size, x_stride), _copy(w_size, w_stride)),
-        ((y_size, geometry.strides(y_size, channels_last)), code),
+        code = size, geometry.strides(size, channels_last=bool(pool)), torch.uint8
+    return Plan(
+        "conv2d_fprop",
+        device,
+        ((y_size, geometry.strides(y_size, channels_last), dtype), code),
+        (copy_format(x_size, x_stride), copy_format(w_size, w_stride)),
         _workspace_bytes("fprop", dtype, x_size, w_size, y_size, conv, pool, relu, device, how),
     )
+
+
+def _fprop(
+    plan: Plan, how: tuple, x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: object
+) -> tuple[Tensor, Tensor | None]:
+    """fprop by a plan; `geometry` is conv, pool and relu."""
+    conv, pool, relu = geometry
+    x, weight = plan.inputs(x, weight)
+    if bias is not None:
+        bias = bias.contiguous()
+    y, code = plan.output(0, x.device), plan.output(1, x.device)
+    plan.run((x, weight, bias, y, code), (conv, pool[:8] or None, relu), how)
+    return y, code
+
+
+def _plan_fprop(x, weight, bias, conv, pool, relu, save) -> tuple[Plan, tuple]:
+    how = _how("fprop", x, lambda: _problem(x, weight.shape, relu, conv, pool))
+    sizes = (x.shape, x.stride(), weight.shape, weight.stride())
+    # whether there is a bias: the entry's call remembers that
+    rest = (conv, pool, relu, save, bias is not None, x.get_device(), how)
+    return _fprop_plan(*sizes, x.dtype, *rest), how
 
 
 def fprop(
@@ -137,30 +103,30 @@ def fprop(
     save: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """The convolution, or with `relu` the fused block: its output and, if asked for, its code."""
-    how = _how("fprop", x, lambda: _problem(x, weight.shape, relu, conv, pool))
-    dtype, device = x.dtype, x.device
-    sizes = (x.shape, x.stride(), weight.shape, weight.stride())
-    has_bias = bias is not None
-    plan = _fprop_plan(*sizes, dtype, has_bias, conv, pool, relu, save, x.get_device(), how)
-    x, weight = _dense(plan, x, weight)
-    if has_bias:
-        bias = bias.contiguous()
-    (size, stride), code = plan.outputs
-    y = torch.empty_strided(size, stride, dtype=dtype, device=device)
-    if code is not None:
-        code = torch.empty_strided(*code, dtype=torch.uint8, device=device)
-    _run(plan, "fprop", y, (x, weight, bias, y, code), (conv, pool[:8] or None, relu), how)
-    return y, code
+    plan, how = _plan_fprop(x, weight, bias, conv, pool, relu, save)
+    return _fprop(plan, how, x, weight, bias, conv, pool, relu)
+
+
+def bind_fprop(
+    x: Tensor, weight: Tensor, bias: Tensor | None, conv: Ints, pool: Ints = (), relu: bool = False
+) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    """fprop, without code, for tensors of these very forms, under the settings that CPUs know."""
+    if not x.is_cpu:  # TF32 and variants may change from call to call
+        return lambda x, weight, bias: fprop(x, weight, bias, conv, pool, relu)[0]
+    plan, how = _plan_fprop(x, weight, bias, conv, pool, relu, False)
+    return lambda x, weight, bias: _fprop(plan, how, x, weight, bias, conv, pool, relu)[0]
 
 
 @lru_cache(maxsize=4096)
 def _dgrad_plan(
     dy_size, dy_stride, w_size, w_stride, dtype, relu, x_hw, channels_last, conv, pool, device, how
-) -> _Plan:
+):
     x_size = (dy_size[0], w_size[1] * conv[8], *x_hw)
-    return _Plan(
-        (_copy(dy_size, dy_stride), _copy(w_size, w_stride)),
-        (x_size, geometry.strides(x_size, channels_last)),
+    return Plan(
+        "conv2d_dgrad",
+        device,
+        ((x_size, geometry.strides(x_size, channels_last), dtype),),
+        (copy_format(dy_size, dy_stride), copy_format(w_size, w_stride)),
         _workspace_bytes("dgrad", dtype, x_size, w_size, dy_size, conv, pool, relu, device, how),
     )
 
@@ -183,36 +149,27 @@ def dgrad(
 
     how = _how("dgrad", dy, problem)
     sizes = (dy.shape, dy.stride(), w_size, weight.stride())
-    place = (conv, pool, dy.get_device(), how)
-    plan = _dgrad_plan(*sizes, dy.dtype, relu, x_hw, channels_last, *place)
-    dy, weight = _dense(plan, dy, weight)
-    dx = torch.empty_strided(*plan.outputs, dtype=dy.dtype, device=dy.device)
-    tensors = (dy, _code(code, pool), weight, dx)
-    _run(plan, "dgrad", dx, tensors, (conv, pool[:8] or None), how)
+    rest = (relu, x_hw, channels_last, conv, pool, dy.get_device(), how)
+    plan = _dgrad_plan(*sizes, dy.dtype, *rest)
+    dy, weight = plan.inputs(dy, weight)
+    dx = plan.output(0, dy.device)
+    plan.run((dy, _code(code, pool), weight, dx), (conv, pool[:8] or None), how)
     return dx
 
 
 @lru_cache(maxsize=4096)
 def _wgrad_plan(
-    x_size,
-    x_stride,
-    dy_size,
-    dy_stride,
-    dtype,
-    relu,
-    w_size,
-    want_weight,
-    want_bias,
-    channels_last,
-    conv,
-    pool,
-    device,
-    how,
-) -> _Plan:
-    dw = (w_size, geometry.strides(w_size, channels_last)) if want_weight else None
-    return _Plan(
-        (_copy(x_size, x_stride), _copy(dy_size, dy_stride)),
-        (dw, ((w_size[0],), (1,)) if want_bias else None),
+    x_size, x_stride, dy_size, dy_stride, dtype, relu, w_size, channels_last, want_weight,
+    want_bias, conv, pool, device, how,
+):  # fmt: skip
+    return Plan(
+        "conv2d_wgrad",
+        device,
+        (
+            (w_size, geometry.strides(w_size, channels_last), dtype) if want_weight else None,
+            ((w_size[0],), (1,), dtype) if want_bias else None,
+        ),
+        (copy_format(x_size, x_stride), copy_format(dy_size, dy_stride)),
         _workspace_bytes("wgrad", dtype, x_size, w_size, dy_size, conv, pool, relu, device, how),
     )
 
@@ -232,13 +189,10 @@ def wgrad(
     relu, w_size = code is not None, tuple(w_size)
     how = _how("wgrad", dy, lambda: _problem(x, w_size, relu, conv, pool))
     sizes = (x.shape, x.stride(), dy.shape, dy.stride())
-    want = (want_weight, want_bias, channels_last)
-    plan = _wgrad_plan(*sizes, x.dtype, relu, w_size, *want, conv, pool, x.get_device(), how)
-    x, dy = _dense(plan, x, dy)
-    dw, dbias = (
-        None if like is None else torch.empty_strided(*like, dtype=dy.dtype, device=dy.device)
-        for like in plan.outputs
-    )
-    tensors = (x, dy, _code(code, pool), dw, dbias)
-    _run(plan, "wgrad", dy, tensors, (w_size, conv, pool[:8] or None), how)
+    wanted = (channels_last, want_weight, want_bias)
+    rest = (relu, w_size, *wanted, conv, pool, x.get_device(), how)
+    plan = _wgrad_plan(*sizes, x.dtype, *rest)
+    x, dy = plan.inputs(x, dy)
+    dw, dbias = plan.output(0, dy.device), plan.output(1, dy.device)
+    plan.run((x, dy, _code(code, pool), dw, dbias), (w_size, conv, pool[:8] or None), how)
     return dw, dbias

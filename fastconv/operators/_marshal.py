@@ -58,19 +58,12 @@ def is_dense(size: Sequence[int], stride: Sequence[int]) -> bool:
     )
 
 
-def dense(tensor: Tensor) -> Tensor:
-    """The tensor itself where it is contiguous or channels_last, else a contiguous copy."""
-    return tensor if is_dense(tensor.shape, tensor.stride()) else tensor.contiguous()
-
-
-def empty(size: Sequence[int], channels_last: bool, like: Tensor, dtype=None) -> Tensor:
-    """Uninitialised memory of the given sizes and memory format."""
-    return torch.empty_strided(
-        size,
-        geometry.strides(size, channels_last),
-        dtype=like.dtype if dtype is None else dtype,
-        device=like.device,
-    )
+def copy_format(size: Sequence[int], stride: Sequence[int]) -> torch.memory_format | None:
+    """The memory format that a tensor is copied into which is not dense, None for one that is."""
+    if is_dense(size, stride):
+        return None
+    channels_last = geometry.is_channels_last(size, stride)
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 # On CPUs one thread's kernels run one after another, so they can share memory; and memory that was

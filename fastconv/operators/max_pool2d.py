@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _C
 from . import _codes, _fallback
 from . import _geometry as geometry
-from ._cuda import place
 from ._define import define
-from ._marshal import dense, empty, pack
+from ._marshal import copy_format
+from ._plan import Plan
 from .conv2d import _channels_last
 
 Ints = Sequence[int]
@@ -31,20 +30,25 @@ def _output(size: Ints, stride: Ints, pool: Ints) -> tuple[Ints, Ints]:
     return y_size, geometry.strides(y_size, geometry.is_channels_last(size, stride))
 
 
-_remembered_output = lru_cache(maxsize=4096)(_output)
+def _how(like: Tensor) -> tuple:
+    return (torch.get_num_threads(),) if like.is_cpu else ()
+
+
+@lru_cache(maxsize=4096)
+def _fprop_plan(
+    size: Ints, stride: Ints, dtype: torch.dtype, pool: Ints, save: bool, device: int, how: tuple
+) -> Plan:
+    y = _output(size, stride, pool)
+    outputs = (*y, dtype), (*y, _code_dtype(pool)) if save else None
+    return Plan("max_pool2d_fprop", device, outputs, (copy_format(size, stride),))
 
 
 def _fprop(x: Tensor, pool: Any, save: bool) -> tuple[Tensor, Tensor | None]:
-    pool = tuple(pool)
-    size, stride = _remembered_output(x.shape, x.stride(), pool)
-    x, code = dense(x), None
-    y = torch.empty_strided(size, stride, dtype=x.dtype, device=x.device)
-    if save:
-        code = torch.empty_strided(size, stride, dtype=_code_dtype(pool), device=x.device)
-    if x.is_cpu:
-        _C.max_pool2d_fprop(pack(x), pack(y), pack(code), pool[:8], torch.get_num_threads())
-    else:
-        _C.cuda_max_pool2d_fprop(pack(x), pack(y), pack(code), pool[:8], *place(x))
+    pool, how = tuple(pool), _how(x)
+    plan = _fprop_plan(x.shape, x.stride(), x.dtype, pool, save, x.get_device(), how)
+    (x,) = plan.inputs(x)
+    y, code = plan.output(0, x.device), plan.output(1, x.device)
+    plan.run((x, y, code), (pool[:8],), how)
     return y, code
 
 
@@ -67,14 +71,25 @@ def _fprop_backward(ctx: Any, dy: Tensor) -> tuple[Tensor]:
     return (max_pool2d_backward(dy, code, ctx.x_hw, ctx.channels_last, ctx.pool),)
 
 
+@lru_cache(maxsize=4096)
+def _bprop_plan(
+    dy_size: Ints, dy_stride: Ints, code_stride: Ints, dtype: torch.dtype, x_hw: Ints,
+    channels_last: bool, pool: Ints, device: int, how: tuple,
+) -> Plan:  # fmt: skip
+    size = (*dy_size[:2], *x_hw)
+    copies = copy_format(dy_size, dy_stride), copy_format(dy_size, code_stride)
+    dx = size, geometry.strides(size, channels_last), dtype
+    return Plan("max_pool2d_bprop", device, (dx,), copies)
+
+
 def _bprop(dy: Tensor, code: Tensor, x_hw: Any, channels_last: bool, pool: Any) -> Tensor:
-    dy, code = dense(dy), dense(code)
-    dx = empty((*dy.shape[:2], *x_hw), channels_last, dy)
-    pool = tuple(pool)[:8]
-    if dy.is_cpu:
-        _C.max_pool2d_bprop(pack(dy), pack(code), pack(dx), pool, torch.get_num_threads())
-    else:
-        _C.cuda_max_pool2d_bprop(pack(dy), pack(code), pack(dx), pool, *place(dy))
+    pool, how = tuple(pool), _how(dy)
+    forms = dy.shape, dy.stride(), code.stride(), dy.dtype
+    rest = tuple(x_hw), channels_last, pool, dy.get_device(), how
+    plan = _bprop_plan(*forms, *rest)
+    dy, code = plan.inputs(dy, code)
+    dx = plan.output(0, dy.device)
+    plan.run((dy, code, dx), (pool[:8],), how)
     return dx
 
 

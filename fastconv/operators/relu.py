@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .. import _C
 from . import _eager, _fallback
-from ._cuda import place
 from ._define import define
 from ._marshal import flat
+from ._plan import Plan
+
+
+@lru_cache(maxsize=4096)
+def _plan(entry: str, count: int, dtype: torch.dtype, save: bool, device: int, how: tuple) -> Plan:
+    return Plan(entry, device)
+
+
+def _run(entry: str, *tensors: Tensor | None) -> None:
+    """Calls a kernel with dense tensors, seen as one dimension; the mask may be missing."""
+    like = tensors[0]
+    how = (torch.get_num_threads(),) if like.is_cpu else ()
+    save = tensors[-1] is not None
+    plan = _plan(entry, like.numel(), like.dtype, save, like.get_device(), how)
+    plan.run(tensors, (), how, flat)
 
 
 def _mask(x: Tensor) -> Tensor:
@@ -25,10 +39,7 @@ def _fprop(x: Tensor, save: bool) -> tuple[Tensor, Tensor | None]:
     if y.stride() != x.stride():
         x = y.copy_(x)
     mask = _mask(y) if save else None
-    if x.is_cpu:
-        _C.relu_fprop(flat(x), flat(y), flat(mask), torch.get_num_threads())
-    else:
-        _C.cuda_relu_fprop(flat(x), flat(y), flat(mask), *place(x))
+    _run("relu_fprop", x, y, mask)
     return y, mask
 
 
@@ -51,10 +62,7 @@ def _bprop(dy: Tensor, mask: Tensor, stride: Sequence[int]) -> Tensor:
     dx = torch.empty_strided(dy.shape, stride, dtype=dy.dtype, device=dy.device)
     if dy.stride() != stride:
         dy = dx.copy_(dy)
-    if dy.is_cpu:
-        _C.relu_bprop(flat(dy), flat(mask), flat(dx), torch.get_num_threads())
-    else:
-        _C.cuda_relu_bprop(flat(dy), flat(mask), flat(dx), *place(dy))
+    _run("relu_bprop", dy, mask, dx)
     return dx
 
 
@@ -85,19 +93,12 @@ relu = define(
 )
 
 
-def _run_in_place(x: Tensor, mask: Tensor | None) -> None:
-    if x.is_cpu:
-        _C.relu_fprop(flat(x), flat(x), flat(mask), torch.get_num_threads())
-    else:
-        _C.cuda_relu_fprop(flat(x), flat(x), flat(mask), *place(x))
-
-
 class _InPlace(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.mark_dirty(x)
         mask = _mask(x)
-        _run_in_place(x, mask)
+        _run("relu_fprop", x, x, mask)
         ctx.stride = x.stride()
         ctx.save_for_backward(mask)
         return x
@@ -125,7 +126,7 @@ def relu_(x: Tensor) -> Tensor:
                 "a leaf Variable that requires grad is being used in an in-place operation."
             )
         return _InPlace.apply(x)
-    _run_in_place(x, None)
+    _run("relu_fprop", x, x, None)
     torch.autograd.graph.increment_version(x)
     return x
 

@@ -1,0 +1,168 @@
+#include "forms.h"
+
+#include <cstdint>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+namespace py = pybind11;
+
+namespace fastconv::python {
+namespace {
+
+using Key = std::vector<int64_t>;
+
+struct Hash {
+    size_t operator()(const Key& key) const {
+        uint64_t hash = 0xcbf29ce484222325;
+        for (const int64_t value : key) hash = (hash ^ uint64_t(value)) * 0x9e3779b97f4a7c15, hash ^= hash >> 29;
+        return size_t(hash);
+    }
+};
+
+PyObject* interned(const char* text) { return PyUnicode_InternFromString(text); }
+
+// In front of each part of a key, so that two keys are equal only if all of their parts are.
+enum Tag : int64_t { tensor_tag = 1, none_tag, bool_tag, int_tag, sequence_tag, string_tag };
+
+// Adds to a key. False: this is nothing that a key can hold, and the Python error, if any, is gone.
+class KeyMaker {
+public:
+    explicit KeyMaker(std::vector<PyTypeObject*> types) : types_(std::move(types)) {}
+
+    bool tensor(PyObject* t, Key& key) const {
+        bool known = false;
+        for (const PyTypeObject* type : types_) known |= Py_TYPE(t) == type;
+        if (!known || flag(t, is_neg_, true) != 0) return false;
+        if (flag(t, is_cpu_, false) != 1 && flag(t, is_cuda_, false) != 1) return false;
+        const int wants_grad = flag(t, requires_grad_, false);
+        const auto dtype = py::reinterpret_steal<py::object>(PyObject_GetAttr(t, dtype_));
+        const auto device = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(t, get_device_));
+        const auto shape = py::reinterpret_steal<py::object>(PyObject_GetAttr(t, shape_));
+        const auto stride = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(t, stride_));
+        if (wants_grad < 0 || !dtype || !device || !shape || !stride) return fail();
+        key.push_back(tensor_tag);
+        key.push_back(wants_grad);
+        key.push_back(int64_t(reinterpret_cast<intptr_t>(dtype.ptr())));  // torch keeps one object for each dtype
+        return integer(device.ptr(), key) && sequence(shape.ptr(), key) && sequence(stride.ptr(), key);
+    }
+
+    bool other(PyObject* value, Key& key) const {
+        if (value == Py_None) return key.push_back(none_tag), true;
+        if (PyBool_Check(value)) return key.push_back(bool_tag), key.push_back(value == Py_True), true;
+        if (PyLong_CheckExact(value)) return key.push_back(int_tag), integer(value, key);
+        if (PyTuple_Check(value) || PyList_CheckExact(value)) return sequence(value, key);
+        if (PyUnicode_CheckExact(value)) return string(value, key);
+        return false;
+    }
+
+private:
+    std::vector<PyTypeObject*> types_;
+    PyObject *is_neg_ = interned("is_neg"), *is_cpu_ = interned("is_cpu"), *is_cuda_ = interned("is_cuda"),
+             *requires_grad_ = interned("requires_grad"), *dtype_ = interned("dtype"),
+             *get_device_ = interned("get_device"), *shape_ = interned("shape"), *stride_ = interned("stride");
+
+    static bool fail() {
+        PyErr_Clear();
+        return false;
+    }
+
+    // An attribute, or what a method gives: 1 true, 0 false, -1 neither.
+    static int flag(PyObject* t, PyObject* name, bool method) {
+        const auto value =
+            py::reinterpret_steal<py::object>(method ? PyObject_CallMethodNoArgs(t, name) : PyObject_GetAttr(t, name));
+        if (!value) PyErr_Clear();
+        return value.ptr() == Py_True ? 1 : value.ptr() == Py_False ? 0 : -1;
+    }
+
+    static bool integer(PyObject* value, Key& key) {
+        if (!PyLong_CheckExact(value)) return false;
+        key.push_back(PyLong_AsLongLong(value));
+        return !(key.back() == -1 && PyErr_Occurred()) || fail();
+    }
+
+    static bool sequence(PyObject* value, Key& key) {
+        key.push_back(sequence_tag);
+        const Py_ssize_t count = PySequence_Fast_GET_SIZE(value);
+        key.push_back(count);
+        for (Py_ssize_t i = 0; i < count; ++i)
+            if (!integer(PySequence_Fast_GET_ITEM(value, i), key)) return false;
+        return true;
+    }
+
+    static bool string(PyObject* value, Key& key) {
+        Py_ssize_t length;
+        const char* text = PyUnicode_AsUTF8AndSize(value, &length);
+        if (!text) return fail();
+        key.push_back(string_tag);
+        key.push_back(length);
+        for (Py_ssize_t at = 0; at < length; at += 8) {
+            int64_t part = 0;
+            std::memcpy(&part, text + at, size_t(std::min<Py_ssize_t>(8, length - at)));
+            key.push_back(part);
+        }
+        return true;
+    }
+};
+
+// By tensors of exactly the given types (or None), on CPUs or GPUs and not negated: sizes, strides, dtypes, devices and
+// whether they require grad; and by what else is given (None, bool, int, str, sequences of int).
+class Forms {
+public:
+    Forms(int tensors, const py::args& types) : tensors_(size_t(tensors)), maker_(types_of(types)) {
+        if (tensors < 0) throw std::invalid_argument("tensors must not be negative, got " + std::to_string(tensors));
+    }
+
+    py::object find(const py::args& given) const {
+        if (!make(given)) return py::none();
+        const auto found = values_.find(key_);
+        return found == values_.end() ? py::none() : found->second;
+    }
+
+    // Remembers nothing where a key cannot hold what is given.
+    void add(const py::object& value, const py::args& given) {
+        if (!make(given)) return;
+        if (values_.size() >= most) values_.clear();
+        values_[key_] = value;
+    }
+
+private:
+    static constexpr size_t most = 4096;
+    size_t tensors_;
+    KeyMaker maker_;
+    std::unordered_map<Key, py::object, Hash> values_;
+    mutable Key key_;  // kept for its memory; the GIL is held
+
+    static std::vector<PyTypeObject*> types_of(const py::args& types) {
+        std::vector<PyTypeObject*> all;
+        for (const auto& type : types) {
+            if (!PyType_Check(type.ptr())) throw py::type_error("expected types, got " + std::string(py::repr(type)));
+            Py_INCREF(type.ptr());  // for as long as the process
+            all.push_back(reinterpret_cast<PyTypeObject*>(type.ptr()));
+        }
+        return all;
+    }
+
+    bool make(const py::args& given) const {
+        key_.clear();
+        for (size_t i = 0; i < given.size(); ++i) {
+            PyObject* const value = PyTuple_GET_ITEM(given.ptr(), Py_ssize_t(i));
+            const bool tensor = i < tensors_ && value != Py_None;
+            if (!(tensor ? maker_.tensor(value, key_) : maker_.other(value, key_))) return false;
+        }
+        return given.size() >= tensors_;
+    }
+};
+
+}  // namespace
+
+void add_forms(py::module_& m) {
+    py::class_<Forms>(m, "Forms", "Objects remembered by the sizes, strides, dtypes and devices of tensors.")
+        .def(py::init<int, py::args>(), py::arg("tensors"))
+        .def("find", &Forms::find)
+        .def("add", &Forms::add);
+}
+
+}  // namespace fastconv::python

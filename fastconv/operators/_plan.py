@@ -1,0 +1,96 @@
+"""A kernel's call for one geometry.
+
+What follows from sizes, strides and settings is worked out once; and an entry of `_C` that has
+checked its arguments gives back a call that takes new addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .. import _C
+from . import _eager
+from ._marshal import NO_WORKSPACE, Buffer, pack, workspace
+
+Form = tuple[Sequence[int], Sequence[int], torch.dtype]  # sizes, strides, dtype
+
+
+class Plan:
+    """Made once per geometry, setting and device; the functions that make them remember them."""
+
+    __slots__ = ("again", "copies", "entry", "on_gpu", "outputs", "workspace_bytes")
+
+    def __init__(
+        self,
+        entry: str,
+        device: int,
+        outputs: Sequence[Form | None] = (),
+        copies: Sequence[torch.memory_format | None] = (),
+        workspace_bytes: int = 0,
+    ) -> None:
+        """
+        Args:
+            entry: its name on CPUs.
+            device: Tensor.get_device()'s.
+            outputs: None: not wanted.
+            copies: the memory formats that inputs are copied into, None for one taken as it is.
+        """
+        self.entry = entry
+        self.on_gpu = device >= 0
+        self.outputs = outputs
+        self.copies = copies if any(copies) else None
+        self.workspace_bytes = workspace_bytes
+        self.again: Callable[..., None] | None = None
+
+    def inputs(self, *tensors: Tensor) -> Sequence[Tensor]:
+        """Tensors as kernels take them."""
+        if self.copies is None:
+            return tensors
+        return [
+            t if copy is None else t.contiguous(memory_format=copy)
+            for t, copy in zip(tensors, self.copies, strict=True)
+        ]
+
+    def output(self, i: int, device: torch.device) -> Tensor | None:
+        """Memory for an output."""
+        form = self.outputs[i]
+        if form is None:
+            return None
+        size, stride, dtype = form
+        return torch.empty_strided(size, stride, dtype=dtype, device=device)
+
+    def run(
+        self,
+        tensors: Sequence[Tensor | None],
+        geometry: Sequence[object],
+        how: Sequence[object],
+        pack: Callable[[Tensor | None], Buffer | None] = pack,
+    ) -> None:
+        """Calls the kernel.
+
+        Args:
+            tensors: the entry's, in its order, the first never None.
+            geometry: what follows them, up to the workspace.
+            how: the entry's last arguments, after device and stream on GPUs.
+        """
+        like = tensors[0]
+        memory = workspace(self.workspace_bytes, like) if self.workspace_bytes else None
+        if self.again is not None:
+            addresses = [0 if t is None else t.data_ptr() for t in tensors]
+            space = 0 if memory is None else memory.data_ptr()
+            if self.on_gpu:
+                self.again(*addresses, space, _eager.cuda_stream(like.get_device()))
+            else:
+                self.again(*addresses, space)
+            return
+        arguments = [*map(pack, tensors), *geometry]
+        if self.entry.startswith("conv2d"):
+            arguments.append(NO_WORKSPACE if memory is None else pack(memory))
+        if self.on_gpu:
+            device = like.get_device()
+            arguments += (device, _eager.cuda_stream(device))
+        entry = getattr(_C, f"cuda_{self.entry}" if self.on_gpu else self.entry)
+        self.again = entry(*arguments, *how)
