@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from . import _arguments, operators
@@ -26,6 +27,11 @@ __all__ = ["conv2d", "conv2d_relu", "conv2d_relu_max_pool2d", "max_pool2d", "rel
 Ints = int | tuple[int, int]
 
 _CPU_DTYPES, _CUDA_DTYPES = operators.KERNEL_DTYPES["cpu"], operators.KERNEL_DTYPES["cuda"]
+
+
+# Calls that were checked before. Of batches only: a single image is one with other sizes.
+_known_conv2d, _known_conv2d_relu, _known_block = (operators.Known(3) for _ in range(3))
+_known_relu, _known_max_pool2d = operators.Known(1), operators.Known(1)
 
 
 def _expect_tensor(operation: str, name: str, value: object) -> None:
@@ -131,12 +137,17 @@ def conv2d(
     arguments = (input, weight, bias, stride, padding, dilation, groups)
     if has_torch_function_variadic(input, weight, bias):
         return handle_torch_function(conv2d, (input, weight, bias), *arguments)
+    if not is_compiling():
+        known = _known_conv2d.find(*arguments)
+        if known is not None:
+            return known(input, weight, bias)
     ready = _prepare("conv2d", *arguments)
     if ready is None:
         return _fallback.conv2d(*arguments)
     x, weight, bias, conv = ready
     if x.dim() == 3:
         return operators.conv2d(x.unsqueeze(0), weight, bias, conv).squeeze(0)
+    _known_conv2d.add(operators.conv2d, (conv,), *arguments)
     return operators.conv2d(x, weight, bias, conv)
 
 
@@ -156,12 +167,17 @@ def conv2d_relu(
     arguments = (input, weight, bias, stride, padding, dilation, groups)
     if has_torch_function_variadic(input, weight, bias):
         return handle_torch_function(conv2d_relu, (input, weight, bias), *arguments)
+    if not is_compiling():
+        known = _known_conv2d_relu.find(*arguments)
+        if known is not None:
+            return known(input, weight, bias)
     ready = _prepare("conv2d_relu", *arguments)
     if ready is None:
         return _fallback.conv2d_relu(*arguments)
     x, weight, bias, conv = ready
     if x.dim() == 3:
         return operators.conv2d_relu(x.unsqueeze(0), weight, bias, conv, ()).squeeze(0)
+    _known_conv2d_relu.add(operators.conv2d_relu, (conv, ()), *arguments)
     return operators.conv2d_relu(x, weight, bias, conv, ())
 
 
@@ -196,6 +212,10 @@ def conv2d_relu_max_pool2d(
     if has_torch_function_variadic(input, weight, bias):
         tensors, every = (input, weight, bias), (*arguments, *pool_arguments)
         return handle_torch_function(conv2d_relu_max_pool2d, tensors, *every)
+    if not is_compiling():
+        known = _known_block.find(*arguments, *pool_arguments)
+        if known is not None:
+            return known(input, weight, bias)
     ready = _prepare(name, *arguments)
     if ready is None:
         return max_pool2d(_fallback.conv2d_relu(*arguments), *pool_arguments)
@@ -207,6 +227,8 @@ def conv2d_relu_max_pool2d(
     if x.dim() == 3:
         x = x.unsqueeze(0)
         return operators.conv2d_relu_max_pool2d(x, weight, bias, conv, pool).squeeze(0)
+    operation = operators.conv2d_relu_max_pool2d
+    _known_block.add(operation, (conv, pool), *arguments, *pool_arguments)
     return operators.conv2d_relu_max_pool2d(x, weight, bias, conv, pool)
 
 
@@ -219,11 +241,18 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """
     if has_torch_function_variadic(input):
         return handle_torch_function(relu, (input,), input, inplace)
+    if not inplace and not is_compiling():
+        known = _known_relu.find(input)
+        if known is not None:
+            return known(input)
     _expect_tensor("relu", "input", input)
     # A compiler can only make one loop of a lone ReLU and its neighbours if it sees into it.
-    if torch.compiler.is_compiling() or not _has_kernel(input) or input.is_nested:
+    if is_compiling() or not _has_kernel(input) or input.is_nested:
         return F.relu(input, inplace)
-    return operators.relu_(input) if inplace else operators.relu(input)
+    if inplace:
+        return operators.relu_(input)
+    _known_relu.add(operators.relu, (), input)
+    return operators.relu(input)
 
 
 def max_pool2d(
@@ -256,14 +285,20 @@ def max_pool2d(
     arguments = (kernel_size, stride, padding, dilation, ceil_mode)
     if has_torch_function_variadic(input):
         return handle_torch_function(max_pool2d, (input,), input, *arguments, return_indices)
+    if not is_compiling():
+        known = _known_max_pool2d.find(input, *arguments, return_indices)
+        if known is not None:
+            return known(input)
     _expect_tensor("max_pool2d", "input", input)
     pool = _arguments.max_pool2d("max_pool2d", input.shape, *arguments)
-    needs_torch = torch.compiler.is_compiling() or (return_indices and operators.needs_torch())
+    needs_torch = is_compiling() or (return_indices and operators.needs_torch())
     if pool is None or needs_torch or not _has_kernel(input):
         return _fallback.max_pool2d(input, *arguments, return_indices, pool)
     x = input.unsqueeze(0) if input.dim() == 3 else input
     if return_indices:
         y, indices = operators.max_pool2d_with_indices(x, pool)
         return (y.squeeze(0), indices.squeeze(0)) if input.dim() == 3 else (y, indices)
-    y = operators.max_pool2d(x, pool)
-    return y.squeeze(0) if input.dim() == 3 else y
+    if input.dim() == 3:
+        return operators.max_pool2d(x, pool).squeeze(0)
+    _known_max_pool2d.add(operators.max_pool2d, (pool,), input, *arguments, return_indices)
+    return operators.max_pool2d(x, pool)

@@ -11,6 +11,7 @@ import inspect
 import random
 
 import pytest
+import torch
 
 from fastconv import _C
 from fastconv.testing import Problem, inputs, kernels
@@ -243,8 +244,51 @@ def fuzz(name, run_python, *module):
 def test_every_entry_is_tested():
     for name in dir(_C):
         names = (name, name.removeprefix("cuda_"))
-        tested = name == "Again" or any(f'"{n}": (' in CHILD for n in names)
+        tested = name in ("Again", "Forms") or any(f'"{n}": (' in CHILD for n in names)
         assert name.startswith("_") or tested, name
+
+
+@pytest.mark.quick
+def test_forms_of_many_kinds():
+    setting = [1]
+    forms = _C.Forms(2, (torch.Tensor, torch.nn.Parameter), (lambda: setting[0],))
+    x, y = torch.randn(2, 3), torch.randn(3, requires_grad=True)
+    alike = [
+        (x, None, 1, (2, 3), "same", True),
+        (x, None, 1, (2, 3), "same", 1),
+        (x, None, 1, (2, 3), "same but longer", True),
+        (x, None, 1, (2, 3), None, True),
+        (x, None, 1, 2, 3, "same", True),
+        (x, y, 1, (2, 3), "same", True),
+        (x, y.detach(), 1, (2, 3), "same", True),
+        (x.double(), None, 1, (2, 3), "same", True),
+        (x.t(), None, 1, (2, 3), "same", True),
+        (x.t().contiguous(), None, 1, (2, 3), "same", True),
+        (torch.nn.Parameter(x), None, 1, (2, 3), "same", True),
+    ]
+    for i, given in enumerate(alike):
+        assert forms.find(*given) is None
+        forms.add(lambda i=i: i, *given)
+    assert [forms.find(*given) for given in alike] == list(range(len(alike)))
+    assert forms.find(x + 1, None, 1, [2, 3], "same", True) == 0
+    setting[0] = 2
+    assert forms.find(*alike[0]) is None
+    # What no key can hold is never found, and nothing is made of it.
+    subclass, sparse = x.as_subclass(type("Sub", (torch.Tensor,), {})), x.to_sparse()
+    negated = torch.complex(x, x).conj().imag
+    for wrong in (1, "x", subclass, x.to("meta"), sparse, negated, object(), []):
+        forms.add(pytest.fail, wrong, None)
+        assert forms.find(wrong, None) is None
+    for wrong in (1.5, {}, (1, "x"), [None], 2**70, "\udc80", b"x", x, (), ((1,),))[:8]:
+        forms.add(pytest.fail, x, None, wrong)
+        assert forms.find(x, None, wrong) is None
+    for too_few in ((), (x,)):
+        assert forms.find(*too_few) is None
+    with pytest.raises(ZeroDivisionError):
+        _C.Forms(0, (), (lambda: 1 // 0,)).find()
+    for wrong in ((-1, (), ()), (1, (3,), ()), (1, 2, 3)):
+        with pytest.raises((TypeError, ValueError)):
+            _C.Forms(*wrong)
 
 
 @pytest.mark.quick

@@ -738,6 +738,47 @@ def test_other_kinds_of_tensors_are_torchs():
 
 
 @quick
+def test_calls_of_the_same_forms():
+    # The second call skips the checks of the first: not where anything else has changed.
+    x, w, b = (t.float() for t in (X(), W(), B()))
+    expected = fc.conv2d(x, w, b, groups=2)
+    for _ in range(2):
+        assert torch.equal(fc.conv2d(x, w, b, groups=2), expected)
+        with pytest.raises(RuntimeError, match="weight must have shape"):
+            fc.conv2d(x, w, b)
+        with pytest.raises(RuntimeError, match="dtype"):
+            fc.conv2d(x, w.double(), b, groups=2)
+        with pytest.raises(TypeError, match="groups"):
+            fc.conv2d(x, w, b, groups=2.0)
+        assert fc.conv2d(x, w, None, groups=2).dtype == torch.float32
+        assert fc.conv2d(x, w, b, 1, (0, 1), groups=2).shape[3] == expected.shape[3] + 2
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert fc.conv2d(x, w, b, groups=2).dtype == torch.bfloat16
+        assert not fc.conv2d(x, w, b, groups=2).requires_grad
+        y = fc.conv2d(x, w.requires_grad_(), b, groups=2)
+        assert y.requires_grad and y.grad_fn is not None
+        with torch.no_grad():
+            assert not fc.conv2d(x, w, b, groups=2).requires_grad
+        w = w.detach()
+        far = x.contiguous(memory_format=channels_last)
+        assert fc.conv2d(far, w, b, groups=2).is_contiguous(memory_format=channels_last)
+        fastconv.set_precision("highest")
+        assert_same([fc.conv2d(x, w, b, groups=2)], [expected])
+        fastconv.set_precision("high")
+
+
+@quick
+def test_a_tensor_that_outlived_its_transform():
+    kept, x = [], X()
+    grad(lambda x: (kept.append(x * 1), x.sum())[1])(x)
+    (late,) = kept
+    for function in (fc.relu, lambda x: fc.max_pool2d(x, 2), lambda x: fc.conv2d(x, W(), groups=2)):
+        for _ in range(2):
+            expected = function(x)
+        assert_same([function(late)], [expected])
+
+
+@quick
 def test_without_torchs_private_names(run_python):
     # A torch that lacks one of them: no call counts as plain, all take the registered operators.
     done = run_python(

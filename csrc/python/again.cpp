@@ -8,6 +8,15 @@ namespace py = pybind11;
 
 namespace fastconv::python {
 
+// Asking the tensor here takes half as long as in Python.
+static uintptr_t address_of_tensor(const py::handle& value, const char* name) {
+    static PyObject* const data_ptr = PyUnicode_InternFromString("data_ptr");
+    if (PyLong_Check(value.ptr()) || value.is_none()) return address_of(value, name);
+    const auto address = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(value.ptr(), data_ptr));
+    if (!address) throw py::error_already_set();
+    return address_of(address, name);
+}
+
 void Again::add(const char* name, const Tensor& tensor) {
     slots_.push_back({name, tensor.data ? size_of(tensor.dtype) : 0});
 }
@@ -20,8 +29,8 @@ void Again::operator()(const py::args& given) const {
     std::vector<void*> addresses(slots_.size());
     for (size_t i = 0; i < slots_.size(); ++i) {
         const Slot& slot = slots_[i];
-        const uintptr_t address = address_of(given[i], slot.name);
-        if (slot.alignment) addresses[i] = checked_address(address, slot.alignment, slot.name);
+        if (slot.alignment)
+            addresses[i] = checked_address(address_of_tensor(given[i], slot.name), slot.alignment, slot.name);
     }
     run_(addresses, has_stream_ ? address_of(given[slots_.size()], "stream") : 0);
 }

@@ -36,8 +36,8 @@ public:
         };
     }
 
-    // The addresses of the entry's tensors in its order and that of the workspace, then the stream. What lies there has
-    // the sizes, strides and dtypes of the first call; where that had nothing (None, or empty) addresses are ignored.
+    // The entry's tensors in its order (or their addresses), the workspace, then the stream. They have the sizes,
+    // strides and dtypes of the first call; where that had nothing (None, or empty) anything is ignored.
     void operator()(const pybind11::args& given) const;
 
 private:

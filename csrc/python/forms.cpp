@@ -36,17 +36,23 @@ public:
         bool known = false;
         for (const PyTypeObject* type : types_) known |= Py_TYPE(t) == type;
         if (!known || flag(t, is_neg_, true) != 0) return false;
-        if (flag(t, is_cpu_, false) != 1 && flag(t, is_cuda_, false) != 1) return false;
+        const int on_cpu = flag(t, is_cpu_, false);
+        if (on_cpu != 1 && flag(t, is_cuda_, false) != 1) return false;
         const int wants_grad = flag(t, requires_grad_, false);
         const auto dtype = py::reinterpret_steal<py::object>(PyObject_GetAttr(t, dtype_));
-        const auto device = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(t, get_device_));
         const auto shape = py::reinterpret_steal<py::object>(PyObject_GetAttr(t, shape_));
         const auto stride = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(t, stride_));
-        if (wants_grad < 0 || !dtype || !device || !shape || !stride) return fail();
+        if (wants_grad < 0 || !dtype || !shape || !stride) return fail();
         key.push_back(tensor_tag);
         key.push_back(wants_grad);
         key.push_back(int64_t(reinterpret_cast<intptr_t>(dtype.ptr())));  // torch keeps one object for each dtype
-        return integer(device.ptr(), key) && sequence(shape.ptr(), key) && sequence(stride.ptr(), key);
+        if (on_cpu == 1) {
+            key.push_back(-1);
+        } else {
+            const auto device = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(t, get_device_));
+            if (!device || !integer(device.ptr(), key)) return fail();
+        }
+        return sequence(shape.ptr(), key) && sequence(stride.ptr(), key);
     }
 
     bool other(PyObject* value, Key& key) const {
@@ -108,11 +114,14 @@ private:
 };
 
 // By tensors of exactly the given types (or None), on CPUs or GPUs and not negated: sizes, strides, dtypes, devices and
-// whether they require grad; and by what else is given (None, bool, int, str, sequences of int).
+// whether they require grad; by what else is given (None, bool, int, str, sequences of int); and by what functions give
+// that are asked each time, such as torch's settings.
 class Forms {
 public:
-    Forms(int tensors, const py::args& types) : tensors_(size_t(tensors)), maker_(types_of(types)) {
+    Forms(int tensors, const py::sequence& types, const py::sequence& settings)
+        : tensors_(size_t(tensors)), maker_(types_of(types)) {
         if (tensors < 0) throw std::invalid_argument("tensors must not be negative, got " + std::to_string(tensors));
+        for (const auto& setting : settings) settings_.push_back(py::reinterpret_borrow<py::object>(setting));
     }
 
     py::object find(const py::args& given) const {
@@ -121,21 +130,24 @@ public:
         return found == values_.end() ? py::none() : found->second;
     }
 
-    // Remembers nothing where a key cannot hold what is given.
-    void add(const py::object& value, const py::args& given) {
+    // Remembers what make_value() gives; nothing, and does not call it, where a key cannot hold what is given.
+    void add(const py::function& make_value, const py::args& given) {
         if (!make(given)) return;
+        const Key key = key_;  // make_value may call find
+        const py::object value = make_value();
         if (values_.size() >= most) values_.clear();
-        values_[key_] = value;
+        values_[key] = value;
     }
 
 private:
     static constexpr size_t most = 4096;
     size_t tensors_;
     KeyMaker maker_;
+    std::vector<py::object> settings_;
     std::unordered_map<Key, py::object, Hash> values_;
     mutable Key key_;  // kept for its memory; the GIL is held
 
-    static std::vector<PyTypeObject*> types_of(const py::args& types) {
+    static std::vector<PyTypeObject*> types_of(const py::sequence& types) {
         std::vector<PyTypeObject*> all;
         for (const auto& type : types) {
             if (!PyType_Check(type.ptr())) throw py::type_error("expected types, got " + std::string(py::repr(type)));
@@ -152,6 +164,11 @@ private:
             const bool tensor = i < tensors_ && value != Py_None;
             if (!(tensor ? maker_.tensor(value, key_) : maker_.other(value, key_))) return false;
         }
+        for (const auto& setting : settings_) {
+            const auto value = py::reinterpret_steal<py::object>(PyObject_CallNoArgs(setting.ptr()));
+            if (!value) throw py::error_already_set();
+            if (!maker_.other(value.ptr(), key_)) return false;
+        }
         return given.size() >= tensors_;
     }
 };
@@ -160,7 +177,7 @@ private:
 
 void add_forms(py::module_& m) {
     py::class_<Forms>(m, "Forms", "Objects remembered by the sizes, strides, dtypes and devices of tensors.")
-        .def(py::init<int, py::args>(), py::arg("tensors"))
+        .def(py::init<int, py::sequence, py::sequence>(), py::arg("tensors"), py::arg("types"), py::arg("settings"))
         .def("find", &Forms::find)
         .def("add", &Forms::add);
 }

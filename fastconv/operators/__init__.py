@@ -6,6 +6,7 @@ Arguments are taken as right here; `fastconv.functional` checks them.
 from . import _flops
 from ._cuda import usable, why_not_on
 from ._eager import autocast_dtype, needs_torch
+from ._known import Known
 from ._marshal import KERNEL_DTYPES
 from .conv2d import conv2d, conv2d_dgrad, conv2d_wgrad
 from .conv2d_relu import conv2d_relu, conv2d_relu_max_pool2d
@@ -14,6 +15,7 @@ from .relu import relu, relu_
 
 __all__ = [
     "KERNEL_DTYPES",
+    "Known",
     "autocast_dtype",
     "conv2d",
     "conv2d_dgrad",

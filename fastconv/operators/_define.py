@@ -38,6 +38,7 @@ def define(
     fallback: Callable[..., Any],
     code: bool = False,
     fold: Sequence[int] = (),
+    bind: Callable[..., Callable[..., Any]] | None = None,
 ) -> Callable[..., Any]:
     """Registers `fastconv::<schema>` and returns the function to call it with.
 
@@ -56,6 +57,8 @@ def define(
             attribute `with_code` both. `fallback` and `backward` know y alone.
         fold: the tensor arguments whose first dimension is N. Where vmap maps over some of these
             only, its dimension joins N; elsewhere the samples are computed one by one.
+        bind: `bind(*args)` gives `forward` as a function of the tensors alone, for tensors of the
+            same forms as these.
     """
     name = schema[: schema.index("(")]
     qualified = f"fastconv::{name}"
@@ -95,14 +98,19 @@ def define(
         return (*backward(ctx, *grads), *(None,) * others)
 
     class Short(Function):
+        """Its last argument is `forward`, or that bound to the other arguments."""
+
         @staticmethod
         def forward(ctx: Any, *args: Any) -> Any:
-            output = forward(*args, *kept)
+            *args, function = args
+            output = function(*args, *kept) if function is forward else function(*args[:tensors])
             ctx.set_materialize_grads(False)
             save(ctx, args, output)
             return output[0] if code else output
 
-        backward = staticmethod(gradients)
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+            return (*gradients(ctx, *grads), None)
 
     class General(Function):
         @staticmethod
@@ -154,8 +162,8 @@ def define(
 
     def run(wanted: bool, args: Sequence[Any]) -> Any:
         if wanted and is_grad_enabled():
-            return apply_short(*args)
-        return forward(*args, False)[0] if code else forward(*args)
+            return apply_short(*args, forward)
+        return forward(*args, *unkept)[0] if code else forward(*args)
 
     def call(*args: Any) -> Any:
         if not quiet():
@@ -182,9 +190,28 @@ def define(
         except RuntimeError:
             # A tensor may wrap another one that only torch's dispatcher finds; asked only now
             # because asking takes time.
-            if any(map(_eager.is_wrapper, args[:tensors])):
+            if _eager.any_wrapper(args[:tensors]):
                 return call_general(*args)
             raise
+
+    def bound(*args: Any) -> Callable[..., Any]:
+        """A function of the tensors alone, for plain ones of the same forms, grad mode or not."""
+        rest = args[tensors:]
+        make = bind or (lambda *args: lambda *given: forward(*given, *args[tensors:]))
+        plain, saving = make(*args, *unkept), make(*args, *kept)
+        wanted = any(tensor is not None and tensor.requires_grad for tensor in args[:tensors])
+
+        def known(*given: Any) -> Any:
+            try:
+                if wanted and is_grad_enabled():
+                    return apply_short(*given, *rest, saving)
+                return plain(*given)[0] if code else plain(*given)
+            except RuntimeError:
+                if _eager.any_wrapper(given):
+                    return call_general(*given, *rest)
+                raise
+
+        return known
 
     def call_general(*args: Any) -> Any:
         if _eager.needs_torch():
@@ -206,6 +233,7 @@ def define(
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"fastconv::{schema}"
     call.with_code = with_code  # type: ignore[attr-defined]
+    call.bound = bound  # type: ignore[attr-defined]
     return call
 
 

@@ -6,7 +6,7 @@ call counts as plain and all take the registered operators, which are slower but
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -49,6 +49,24 @@ def quiet() -> bool:
     )
 
 
+# All that may be at work, but for a compiler, as functions. One that is missing gives something
+# else each time.
+MODES = (
+    _functorch_active or object,
+    _dispatch_modes or object,
+    _function_modes or object,
+    _tracing_state or object,
+    lambda: getattr(forward_ad, "_current_level", None),
+    _any_autocast,
+    profiling,
+)
+
+
+def undisturbed() -> bool:
+    """`quiet`, and neither autocast nor a profiler is at work."""
+    return quiet() and not _any_autocast() and not profiling()
+
+
 def functorch_active() -> bool:
     """Inside torch.func's grad, vmap, jvp or functionalize (True where that cannot be known)."""
     return _functorch_active is None or _functorch_active()
@@ -72,6 +90,11 @@ def needs_torch() -> bool:
 def is_wrapper(tensor: torch.Tensor | None) -> bool:
     """A tensor of torch.func, perhaps of a transform that has ended. It has no memory itself."""
     return tensor is not None and (_is_wrapped is None or _is_wrapped(tensor))
+
+
+def any_wrapper(tensors: Sequence[torch.Tensor | None]) -> bool:
+    """Whether one of them is such a tensor."""
+    return any(map(is_wrapper, tensors))
 
 
 def autocast_dtype(tensor: torch.Tensor) -> torch.dtype | None:

@@ -72,19 +72,6 @@ def _fprop_plan(
     )
 
 
-def _fprop(
-    plan: Plan, how: tuple, x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: object
-) -> tuple[Tensor, Tensor | None]:
-    """fprop by a plan; `geometry` is conv, pool and relu."""
-    conv, pool, relu = geometry
-    x, weight = plan.inputs(x, weight)
-    if bias is not None:
-        bias = bias.contiguous()
-    y, code = plan.output(0, x.device), plan.output(1, x.device)
-    plan.run((x, weight, bias, y, code), (conv, pool[:8] or None, relu), how)
-    return y, code
-
-
 def _plan_fprop(x, weight, bias, conv, pool, relu, save) -> tuple[Plan, tuple]:
     how = _how("fprop", x, lambda: _problem(x, weight.shape, relu, conv, pool))
     sizes = (x.shape, x.stride(), weight.shape, weight.stride())
@@ -104,17 +91,37 @@ def fprop(
 ) -> tuple[Tensor, Tensor | None]:
     """The convolution, or with `relu` the fused block: its output and, if asked for, its code."""
     plan, how = _plan_fprop(x, weight, bias, conv, pool, relu, save)
-    return _fprop(plan, how, x, weight, bias, conv, pool, relu)
+    x, weight = plan.inputs(x, weight)
+    if bias is not None:
+        bias = bias.contiguous()
+    y, code = plan.output(0, x.device), plan.output(1, x.device)
+    plan.run((x, weight, bias, y, code), (conv, pool[:8] or None, relu), how)
+    return y, code
 
 
 def bind_fprop(
-    x: Tensor, weight: Tensor, bias: Tensor | None, conv: Ints, pool: Ints = (), relu: bool = False
-) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    """fprop, without code, for tensors of these very forms, under the settings that CPUs know."""
-    if not x.is_cpu:  # TF32 and variants may change from call to call
-        return lambda x, weight, bias: fprop(x, weight, bias, conv, pool, relu)[0]
-    plan, how = _plan_fprop(x, weight, bias, conv, pool, relu, False)
-    return lambda x, weight, bias: _fprop(plan, how, x, weight, bias, conv, pool, relu)[0]
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    conv: Ints,
+    pool: Ints = (),
+    relu: bool = False,
+    save: bool = False,
+) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """fprop for tensors of these very forms, on CPUs under these settings."""
+    plan, how = _plan_fprop(x, weight, bias, conv, pool, relu, save)
+    packed = bias is None or bias.is_contiguous()
+    if not x.is_cpu or plan.copies is not None or not packed:
+        # TF32 and variants may change from call to call.
+        return lambda x, weight, bias: fprop(x, weight, bias, conv, pool, relu, save)
+    run, output, geometry, device = plan.run, plan.output, (conv, pool[:8] or None, relu), x.device
+
+    def bound(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        y, code = output(0, device), output(1, device) if save else None
+        run((x, weight, bias, y, code), geometry, how)
+        return y, code
+
+    return bound
 
 
 @lru_cache(maxsize=4096)

@@ -79,12 +79,10 @@ class Plan:
         like = tensors[0]
         memory = workspace(self.workspace_bytes, like) if self.workspace_bytes else None
         if self.again is not None:
-            addresses = [0 if t is None else t.data_ptr() for t in tensors]
-            space = 0 if memory is None else memory.data_ptr()
             if self.on_gpu:
-                self.again(*addresses, space, _eager.cuda_stream(like.get_device()))
+                self.again(*tensors, memory, _eager.cuda_stream(like.get_device()))
             else:
-                self.again(*addresses, space)
+                self.again(*tensors, memory)
             return
         arguments = [*map(pack, tensors), *geometry]
         if self.entry.startswith("conv2d"):

@@ -4,6 +4,7 @@ differentiation, so a derivative of any order is made of these kernels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -15,6 +16,11 @@ from ._define import define
 
 def _fprop(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Any) -> Tensor:
     return _kernels.fprop(x, weight, bias, tuple(conv))[0]
+
+
+def _bind(*args: Any) -> Callable[..., Tensor]:
+    both = _kernels.bind_fprop(*args)
+    return lambda *tensors: both(*tensors)[0]
 
 
 def _fprop_fake(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Any) -> Tensor:
@@ -133,6 +139,7 @@ conv2d = define(
     backward=_fprop_backward,
     fallback=_fallback.conv2d_padded,
     fold=(0,),
+    bind=_bind,
 )
 
 conv2d_dgrad = define(

@@ -168,6 +168,9 @@ _forward_parts = dict(
     fallback=_fallback.block,
     code=True,
     fold=(0,),
+    bind=lambda x, weight, bias, conv, pool, save: _kernels.bind_fprop(
+        x, weight, bias, conv, pool, True, save
+    ),
 )
 # Two names for one operation, so that a profile or an exported graph says what runs.
 conv2d_relu = define(f"conv2d_relu{_FORWARD} -> (Tensor, Tensor)", **_forward_parts)

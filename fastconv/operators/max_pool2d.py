@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -43,13 +43,22 @@ def _fprop_plan(
     return Plan("max_pool2d_fprop", device, outputs, (copy_format(size, stride),))
 
 
-def _fprop(x: Tensor, pool: Any, save: bool) -> tuple[Tensor, Tensor | None]:
+def _bind(x: Tensor, pool: Any, save: bool) -> Callable[[Tensor], tuple[Tensor, Tensor | None]]:
     pool, how = tuple(pool), _how(x)
     plan = _fprop_plan(x.shape, x.stride(), x.dtype, pool, save, x.get_device(), how)
-    (x,) = plan.inputs(x)
-    y, code = plan.output(0, x.device), plan.output(1, x.device)
-    plan.run((x, y, code), (pool[:8],), how)
-    return y, code
+    geometry = (pool[:8],)
+
+    def bound(x: Tensor) -> tuple[Tensor, Tensor | None]:
+        (x,) = plan.inputs(x)
+        y, code = plan.output(0, x.device), plan.output(1, x.device)
+        plan.run((x, y, code), geometry, how)
+        return y, code
+
+    return bound
+
+
+def _fprop(x: Tensor, pool: Any, save: bool) -> tuple[Tensor, Tensor | None]:
+    return _bind(x, pool, save)(x)
 
 
 def _fprop_fake(x: Tensor, pool: Any, save: bool) -> tuple[Tensor, Tensor]:
@@ -125,6 +134,7 @@ max_pool2d = define(
     fallback=_fallback.max_pool2d_padded,
     code=True,
     fold=(0,),
+    bind=_bind,
 )
 
 
