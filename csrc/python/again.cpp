@@ -13,6 +13,11 @@ static uintptr_t address_of_tensor(const py::handle& value, const char* name) {
     static PyObject* const data_ptr = PyUnicode_InternFromString("data_ptr");
     if (PyLong_Check(value.ptr()) || value.is_none()) return address_of(value, name);
     const auto address = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(value.ptr(), data_ptr));
+    if (!address && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear();
+        throw std::invalid_argument(std::string(name) + " must be a tensor or an address, got " +
+                                    std::string(py::str(py::repr(value))));
+    }
     if (!address) throw py::error_already_set();
     return address_of(address, name);
 }

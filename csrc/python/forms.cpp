@@ -40,12 +40,15 @@ public:
         if (on_cpu != 1 && flag(t, is_cuda_, false) != 1) return false;
         const int wants_grad = flag(t, requires_grad_, false);
         const auto dtype = py::reinterpret_steal<py::object>(PyObject_GetAttr(t, dtype_));
+        const auto layout = py::reinterpret_steal<py::object>(PyObject_GetAttr(t, layout_));
         const auto shape = py::reinterpret_steal<py::object>(PyObject_GetAttr(t, shape_));
         const auto stride = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(t, stride_));
-        if (wants_grad < 0 || !dtype || !shape || !stride) return fail();
+        if (wants_grad < 0 || !dtype || !layout || !shape || !stride) return fail();
         key.push_back(tensor_tag);
         key.push_back(wants_grad);
-        key.push_back(int64_t(reinterpret_cast<intptr_t>(dtype.ptr())));  // torch keeps one object for each dtype
+        // torch keeps one object for each dtype and each layout
+        key.push_back(int64_t(reinterpret_cast<intptr_t>(dtype.ptr())));
+        key.push_back(int64_t(reinterpret_cast<intptr_t>(layout.ptr())));
         if (on_cpu == 1) {
             key.push_back(-1);
         } else {
@@ -67,7 +70,7 @@ public:
 private:
     std::vector<PyTypeObject*> types_;
     PyObject *is_neg_ = interned("is_neg"), *is_cpu_ = interned("is_cpu"), *is_cuda_ = interned("is_cuda"),
-             *requires_grad_ = interned("requires_grad"), *dtype_ = interned("dtype"),
+             *requires_grad_ = interned("requires_grad"), *dtype_ = interned("dtype"), *layout_ = interned("layout"),
              *get_device_ = interned("get_device"), *shape_ = interned("shape"), *stride_ = interned("stride");
 
     static bool fail() {
@@ -113,9 +116,9 @@ private:
     }
 };
 
-// By tensors of exactly the given types (or None), on CPUs or GPUs and not negated: sizes, strides, dtypes, devices and
-// whether they require grad; by what else is given (None, bool, int, str, sequences of int); and by what functions give
-// that are asked each time, such as torch's settings.
+// By tensors of exactly the given types (or None), on CPUs or GPUs and not negated: sizes, strides, layouts, dtypes,
+// devices and whether they require grad; by what else is given (None, bool, int, str, sequences of int); and by what
+// functions give that are asked each time, such as torch's settings.
 class Forms {
 public:
     Forms(int tensors, const py::sequence& types, const py::sequence& settings)
