@@ -9,6 +9,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import fastconv
 from fastconv import functional
+from fastconv.testing import DTYPES
 
 pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("one_thread")]
 
@@ -45,7 +46,7 @@ def forward_and_backward(function, leaves):
     y.sum().backward()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_functions(name, channels_last, dtype):

@@ -25,10 +25,11 @@ DEVICES = ("cpu", "emulated", "cuda") if torch.cuda.is_available() else ("cpu", 
 
 # What tests of all kernels are parametrised with.
 DEVICES_AND_DTYPES = [(device, dtype) for device in DEVICES for dtype in DTYPES.values()]
-# And those of what tensor cores multiply, for Problem.with_type.
+# And those of what tensor cores multiply, for Problem.with_type; and those of 16 bits on CPUs.
 TENSOR_CORE_TYPES = [
     (device, name) for device in DEVICES if device != "cpu" for name in (*HALF_DTYPES, TF32)
 ]
+SHORT_TYPES = [("cpu", name) for name in HALF_DTYPES]
 
 
 def _entry(name: str, device: str) -> Callable:
