@@ -150,7 +150,8 @@ void bprop_channels_last(const Tensor& dy, const Tensor& code, const Tensor& dx,
 template <class E, class Code>
 void bprop_planes(const Tensor& dy, const Tensor& code, const Tensor& dx, const Pool2d& pool, int threads) {
     using T = Computed<E>;
-    constexpr int64_t most = 512;  // columns at a time
+    constexpr int64_t most = 512;     // columns at a time
+    constexpr int64_t elsewhere = 8;  // sums of what belongs elsewhere, in turns: none waits for the one before
     const int64_t C = dx.size[1], H = dx.size[2], width = dx.size[3];
     parallel_for(threads, dx.size[0] * C, [&](int64_t item, int) {
         const int64_t n = item / C, c = item % C;
@@ -164,16 +165,21 @@ void bprop_planes(const Tensor& dy, const Tensor& code, const Tensor& dx, const 
                                pool.Q);
             Covers rows(0, pool.stride_h, pool.pad_h, pool.dilation_h, pool.window_h, pool.P);
             for (int64_t h = 0; h < H; ++h, rows.step()) {
-                T sums[most + 1];  // and one more, for what goes elsewhere
-                clear_row(columns + 1, sums);
+                T sums[most + elsewhere];
+                clear_row(columns + elsewhere, sums);
                 for (int64_t p = rows.first; p < rows.last; ++p) {
                     const int64_t i = rows.position(p);
                     if (i < 0) continue;
+                    const E* g_row = g + p * dy.stride[2];
+                    const Code* code_row = codes + p * code.stride[2];
                     for (int64_t q = left.first; q < right.last; ++q) {
-                        const int64_t j = int64_t(codes[p * code.stride[2] + q * code.stride[3]]) - i * pool.window_w;
+                        const int64_t j = code_row[q * code.stride[3]] - i * pool.window_w;
                         const int64_t at = q * pool.stride_w - pool.pad_w + j * pool.dilation_w - first_w;
-                        const bool here = j >= 0 && j < pool.window_w && at >= 0 && at < columns;
-                        sums[here ? at : columns] += T(g[p * dy.stride[2] + q * dy.stride[3]]);
+                        // As a mask: a branch would often be guessed wrong.
+                        const int64_t here =
+                            -int64_t((uint64_t(j) < uint64_t(pool.window_w)) & (uint64_t(at) < uint64_t(columns)));
+                        const int64_t spare = columns + (q & (elsewhere - 1));
+                        sums[(at & here) | (spare & ~here)] += T(g_row[q * dy.stride[3]]);
                     }
                 }
                 copy2d(1, columns, sums, columns, 1, plane + h * dx.stride[2] + first_w * dx.stride[3], 1,
