@@ -9,22 +9,6 @@ namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
 #if defined(__AVX2__)
-// 8 elements as floats.
-inline __m256 load8(const float* p) { return _mm256_loadu_ps(p); }
-inline __m256 load8(const half* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
-inline __m256 load8(const bfloat16* p) {
-    const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
-}
-inline void store8(float* p, __m256 v) { _mm256_storeu_ps(p, v); }
-inline void store8(half* p, __m256 v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, 0)); }
-inline void store8(bfloat16* p, __m256 v) {
-    typedef uint32_t Words __attribute__((vector_size(32)));
-    const __m256i words = (__m256i)round_to_bfloat16<__m256, Words>(v);
-    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(words, words), 0x08);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
-}
-
 // dst[j][i] = src[i][j], 8 x 8.
 template <class From, class To>
 inline void transpose8(const From* src, int64_t src_row, To* dst, int64_t dst_row) {
