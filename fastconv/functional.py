@@ -1,13 +1,17 @@
 """The operations as functions, argument for argument as in torch.nn.functional.
 
 Here arguments are checked and the call goes to fastconv's operator, or to torch's own:
-    dtypes and devices without a kernel (float32 and float64 have one, on GPUs also float16 and
-    bfloat16), layouts other than strided, empty tensors;
+    dtypes and devices without a kernel (float32, float64, float16 and bfloat16 have one, on CPUs
+    and GPUs), layouts other than strided, empty tensors;
     GPUs that the build has no code for, with one warning;
     forward AD, and torch.func's transforms inside torch.compile;
     a lone ReLU or max-pool inside torch.compile, which makes one loop of it and its neighbours.
 Subclasses of Tensor and what only acts as one, such as torch.fx's proxies, are asked first
 (__torch_function__), as by torch's own functions.
+
+float16 and bfloat16 are computed in float32, bias, ReLU and pool too, and rounded once at the end.
+Under autocast a convolution's arguments are cast as torch casts them; relu and max_pool2d take what
+comes.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ __all__ = ["conv2d", "conv2d_relu", "conv2d_relu_max_pool2d", "max_pool2d", "rel
 
 Ints = int | tuple[int, int]
 
-_CPU_DTYPES, _CUDA_DTYPES = operators.KERNEL_DTYPES["cpu"], operators.KERNEL_DTYPES["cuda"]
+_DTYPES = operators.KERNEL_DTYPES
 
 
 # Calls that were checked before. Of batches only: a single image is one with other sizes.
@@ -40,14 +44,9 @@ def _expect_tensor(operation: str, name: str, value: object) -> None:
 
 
 def _has_kernel(x: Tensor) -> bool:
-    if x.is_cpu or x.is_meta:
-        return x.dtype in _CPU_DTYPES and x.layout == torch.strided
-    return (
-        x.is_cuda
-        and x.dtype in _CUDA_DTYPES
-        and x.layout == torch.strided
-        and operators.usable(x.get_device())
-    )
+    if x.dtype not in _DTYPES or x.layout != torch.strided:
+        return False
+    return x.is_cpu or x.is_meta or (x.is_cuda and operators.usable(x.get_device()))
 
 
 def _same_kind(operation: str, x: Tensor, name: str, other: Tensor) -> None:
@@ -63,13 +62,11 @@ def _same_kind(operation: str, x: Tensor, name: str, other: Tensor) -> None:
 
 def _autocast(
     x: Tensor, weight: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None] | None:
-    """Convolution's arguments as autocast wants them, None where torch has to do it."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Convolution's arguments as autocast wants them."""
     dtype = operators.autocast_dtype(x)
     if dtype is None:
         return x, weight, bias
-    if dtype not in (_CUDA_DTYPES if x.is_cuda else _CPU_DTYPES):
-        return None  # torch casts, and remembers what it cast
     return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
@@ -88,10 +85,9 @@ def _prepare(
     _expect_tensor(operation, "weight", weight)
     if bias is not None:
         _expect_tensor(operation, "bias", bias)
-    arguments = _autocast(x, weight, bias)
-    if arguments is None or not _has_kernel(x):
+    x, weight, bias = _autocast(x, weight, bias)
+    if not _has_kernel(x):
         return None
-    x, weight, bias = arguments
     _same_kind(operation, x, "weight", weight)
     if bias is not None:
         _same_kind(operation, x, "bias", bias)

@@ -218,7 +218,7 @@ PROGRAM = "\n".join(
 PROBLEMS = {
     "convolution": "mb1ic8ih5iw6oc16kh3kw3ph1pw1_f32_nhwc",
     "relu": "mb1ic3ih5iw9oc8kh3kw3sh2sw1_relu_f64_nhwc",
-    "pool": "mb1ic8ih6iw7oc16kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
+    "pool": "mb1ic8ih6iw7oc16kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_bf16_nhwc",
     "5x5": "mb1ic32ih6iw7oc16kh5kw5ph2pw2_pool3x3s2x2p1x1d1x1c1_f32_nhwc",
     "all without convolution": "mb1ic9ih6iw7_pool2x3s2x1p1x1d1x1c0_f32_nhwc",
 }

@@ -35,6 +35,8 @@ PROBLEMS = {
     "sliced": "mb2ic8ih9iw10oc16kh3kw3ph1pw1_f32_sliced",
     "transposed": "mb2ic8ih9iw10oc16kh3kw3ph1pw1_f32_transposed",
     "float64": "mb2ic8ih9iw10oc16kh3kw3ph1pw1_nobias_f64_nhwc",
+    "bfloat16": "mb2ic19ih9iw11oc17kh3kw3ph1pw1_bf16_nhwc",
+    "float16 planes": "mb2ic8ih9iw10oc16kh3kw3sh2sw2ph1pw1_f16_nchw",
     "one channel over whole blocks": "mb1ic161ih5iw6oc9kh3kw3ph1pw1_f32_nhwc",
     "A": "mb1ic3ih44iw44oc32kh5kw5ph2pw2_f32_nchw",
     "B": "mb1ic32ih22iw22oc64kh5kw5ph2pw2_f32_nhwc",
@@ -52,10 +54,12 @@ def test_named_problem(name, direction, kind, device):
     checks.check(direction, Problem.parse(PROBLEMS[name]), device, kind)
 
 
-@pytest.mark.parametrize("device, name_of_type", kernels.TENSOR_CORE_TYPES, indirect=["device"])
+@pytest.mark.parametrize(
+    "device, name_of_type", kernels.SHORT_TYPES + kernels.TENSOR_CORE_TYPES, indirect=["device"]
+)
 @pytest.mark.parametrize("direction", ["fprop", "dgrad", "wgrad"])
 @pytest.mark.parametrize("name", ["uneven same", "dilation", "groups", "depthwise", "B", "D", "F"])
-def test_named_problem_on_tensor_cores(name, direction, device, name_of_type):
+def test_named_problem_of_narrow_types(name, direction, device, name_of_type):
     checks.check(direction, Problem.parse(PROBLEMS[name]).with_type(name_of_type), device)
 
 
@@ -81,7 +85,7 @@ def test_function(problem):
     checks.check_functional(problem)
 
 
-@pytest.mark.parametrize("name", ["1x1", "uneven same", "depthwise", "sliced", "D"])
+@pytest.mark.parametrize("name", ["1x1", "uneven same", "depthwise", "sliced", "D", "bfloat16"])
 def test_function_on_named_problem(name):
     checks.check_functional(Problem.parse(PROBLEMS[name]))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastconv import _C, operators
+from fastconv import _C
 
 pytestmark = pytest.mark.quick
 
@@ -127,7 +127,3 @@ def test_operators_are_registered_for_cuda(operation):
     for name in (f"fastconv::{operation}", f"fastconv::{operation}_dgrad"):
         if hasattr(torch.ops.fastconv, name.split("::")[1]):
             assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA"), name
-
-
-def test_kernel_dtypes():
-    assert operators.KERNEL_DTYPES["cpu"] < operators.KERNEL_DTYPES["cuda"]

@@ -17,10 +17,15 @@ PROBLEMS = {
     "relu": "mb3ic16ih15iw17oc24kh3kw3ph1pw1_relu_f32_nhwc",
     "convolution": "mb2ic32ih15iw17oc40kh3kw3ph1pw1_f32_nhwc",
     "1x1 float64": "mb5ic19ih9iw8oc33kh1kw1_f64_nchw",
+    "A bfloat16": "mb2ic3ih48iw48oc32kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_bf16_nchw",
+    "E float16": "mb3ic64ih17iw17oc128kh3kw3sh2sw2ph1pw1_pool3x3s2x2p0x0d1x1c0_f16_nhwc",
+    "depthwise bfloat16": "mb2ic32ih15iw17oc32kh3kw3ph1pw1g32_bf16_nchw",
     "depthwise": "mb2ic32ih15iw17oc32kh3kw3ph1pw1g32_pool3x3s2x2p1x1d1x1c1_f32_nhwc",
     "pool": "mb3ic19ih30iw33_pool3x3s2x2p1x1d1x1c1_f32_nchw",
     "pool channels_last": "mb3ic40ih30iw33_pool3x3s2x2p1x1d1x1c1_f64_nhwc",
+    "pool float16": "mb3ic19ih30iw33_pool3x3s2x2p1x1d1x1c1_f16_nchw",
 }
+INTS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 THREADS = [1, 2, 3, 5]
 
 
@@ -34,9 +39,9 @@ def results(problem):
 
 def assert_same_bits(found, expected, name):
     """Equal bit for bit, the sign of a zero too."""
-    as_int = {torch.float32: torch.int32, torch.float64: torch.int64}
     for i, (a, b) in enumerate(zip(found, expected, strict=True)):
-        same = a.contiguous().view(as_int[a.dtype]) == b.contiguous().view(as_int[b.dtype])
+        as_int = INTS[a.element_size()]
+        same = a.contiguous().view(as_int) == b.contiguous().view(as_int)
         assert same.all(), f"{name}: result {i} has {int((~same).sum())} other values"
 
 
@@ -123,7 +128,8 @@ def results():
         leaves = [t.detach().requires_grad_() for t in (x, w, bias) if t is not None]
         y = checks.apply(problem, *leaves, *[None] * (3 - len(leaves)))
         for t in (y.detach(), *torch.autograd.grad(y, leaves, dy)):
-            found.append(t.numpy().tobytes())
+            ints = {2: torch.int16, 4: torch.int32, 8: torch.int64}[t.element_size()]
+            found.append(t.view(ints).numpy().tobytes())
     return found
 
 expected = results()

@@ -48,6 +48,8 @@ PROBLEMS = {
     "sliced": "mb2ic8ih10iw9oc16kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f32_sliced",
     "transposed": "mb2ic8ih10iw9oc16kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f32_transposed",
     "float64": "mb2ic8ih10iw9oc16kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f64_nhwc",
+    "bfloat16": "mb2ic8ih11iw9oc24kh5kw5ph2pw2_pool3x3s2x2p1x1d1x1c0_bf16_nchw",
+    "float16": "mb2ic19ih10iw9oc17kh3kw3ph1pw1_relu_f16_nhwc",
     "A": "mb1ic3ih44iw44oc32kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f32_nchw",
     "B": "mb1ic32ih22iw22oc64kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
     "C": "mb1ic64ih12iw12oc128kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
@@ -65,10 +67,12 @@ def test_named_problem_forward(name, kind, device):
     checks.check("fprop", Problem.parse(PROBLEMS[name]), device, kind)
 
 
-@pytest.mark.parametrize("device, name_of_type", kernels.TENSOR_CORE_TYPES, indirect=["device"])
+@pytest.mark.parametrize(
+    "device, name_of_type", kernels.SHORT_TYPES + kernels.TENSOR_CORE_TYPES, indirect=["device"]
+)
 @pytest.mark.parametrize("direction", ["fprop", "dgrad", "wgrad"])
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_named_problem_on_tensor_cores(name, direction, device, name_of_type):
+def test_named_problem_of_narrow_types(name, direction, device, name_of_type):
     checks.check(direction, Problem.parse(PROBLEMS[name]).with_type(name_of_type), device)
 
 
@@ -118,7 +122,7 @@ def test_function_on_named_problem(name):
     checks.check_functional(Problem.parse(PROBLEMS[name]), kind="integers")
 
 
-@pytest.mark.parametrize("name", ["A", "B", "relu", "relu 1x1", "depthwise", "float64"])
+@pytest.mark.parametrize("name", ["A", "B", "relu", "relu 1x1", "depthwise", "float64", "bfloat16"])
 @pytest.mark.parametrize("want", [(True, False), (False, True)])
 def test_one_of_weight_and_bias_gradient(name, want):
     problem = Problem.parse(PROBLEMS[name])

@@ -29,13 +29,20 @@ mb2ic37ih9iw11_pool3x3s2x2p1x1d1x1c1_f32_nhwc
 mb2ic37ih9iw11_pool2x2s2x2p0x0d1x1c0_f64_nhwc
 mb1ic5ih9iw33_pool3x3s1x2p1x1d1x1c0_f32_nchw
 mb1ic18ih20iw20_pool15x17s1x1p7x8d1x1c0_f32_nhwc
+mb1ic3ih20iw23oc32kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_bf16_nchw
+mb1ic32ih11iw12oc64kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f16_nhwc
+mb2ic17ih9iw10oc19kh3kw3sh2sw1ph1pw1_pool3x3s2x2p1x1d1x1c0_f16_nchw
+mb2ic9ih9iw17oc15kh3kw3ph1pw1_relu_nobias_bf16_nhwc
+mb1ic32ih9iw9oc32kh3kw3ph1pw1g32_f16_nhwc
+mb2ic37ih9iw11_pool3x3s2x2p1x1d1x1c1_f16_nhwc
+mb1ic5ih9iw33_pool3x3s1x2p1x1d1x1c0_bf16_nchw
 """
 
 CHILD = """
 import sys
 import torch
 from fastconv import _C, functional
-from fastconv.testing import Problem, checks, inputs, reference
+from fastconv.testing import DTYPES, Problem, checks, inputs, reference
 
 torch.set_num_threads(1)
 assert _C.build_info()["isa"] == sys.argv[1], _C.build_info()["isa"]
@@ -55,7 +62,7 @@ for problem in map(Problem.parse, sys.argv[2:]):
         dy = inputs.make(problem, kind="integers").dy
         dx = torch.autograd.grad(y, x, dy)[0]
         assert torch.equal(dx, reference.scatter(problem, dy, winner)), problem
-for dtype in (torch.float32, torch.float64):
+for dtype in DTYPES.values():
     for count in (1, 3, 8, 16, 17, 100, 1003):
         x = torch.randn(count, dtype=dtype).index_fill(0, torch.tensor([count // 2]), torch.nan)
         leaf = x.clone().requires_grad_()

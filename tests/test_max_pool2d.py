@@ -31,6 +31,9 @@ PROBLEMS = {
     "400 positions": "mb1ic3ih25iw25_pool20x20s3x2p10x10d1x1c1_f64_nchw",
     "2x2 planes, odd height": "mb1ic3ih9iw16_pool2x2s2x2p0x0d1x1c0_f32_nchw",
     "2x2 planes, ceil_mode": "mb2ic3ih9iw16_pool2x2s2x2p0x0d1x1c1_f32_nchw",
+    "planes wider than a stretch": "mb1ic2ih5iw1030_pool3x3s2x2p1x1d1x1c0_f32_nchw",
+    "dilated planes wider than a stretch": "mb1ic2ih7iw600_pool2x3s1x1p1x1d3x7c0_f32_nchw",
+    "more channels than at a time": "mb1ic301ih5iw6_pool3x2s2x1p1x1d1x2c0_f32_nhwc",
     "large": "mb2ic40ih30iw34_pool3x3s2x2p1x1d1x1c0_f32_nchw",
 }
 
@@ -96,8 +99,8 @@ def check_kernels(problem, x, dy, y, winner, dx, device):
 
 
 def check_kinds(problem, device):
-    # Gradients of small integers: their sums are exact in any order.
-    dy = inputs.make(problem, kind="integers").dy
+    # Gradients of integers: in float32 their sums are exact in any order, in 16 bits they are not.
+    dy = inputs.make(problem).dy.mul(100).round()
     for kind in ("normal", "integers"):
         check(problem, inputs.make(problem, kind=kind).x, dy, device)
 
@@ -122,9 +125,7 @@ def test_any_problem(problem):
 @given(data=st.data())
 @settings(max_examples=30)
 def test_any_problem_on_gpus(device, data):
-    dtypes = kernels.dtypes(device)
-    problem = data.draw(pool_problems(max_work=20_000, dtypes=list(dtypes.values())))
-    check_kinds(problem, device)
+    check_kinds(data.draw(pool_problems(max_work=20_000)), device)
 
 
 @everywhere

@@ -692,13 +692,24 @@ def test_checkpoint():
 
 @quick
 def test_autocast():
-    # float16 and bfloat16 on CPUs are torch's for now: the very same numbers.
     model, x = net_and_input()
     model, x = model.float(), x.float()
     own = fastconv.revert(model)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for a, b in zip(training_step(model, x), training_step(own, x), strict=True):
-            assert a.dtype == b.dtype and torch.equal(a, b)
+            assert a.dtype == b.dtype and a.shape == b.shape
+        leaves = [t.float().requires_grad_() for t in (X(), W(), B())]
+        found = fc.conv2d(*leaves, groups=2)
+        grads = torch.autograd.grad(found.square().sum(), leaves)
+        assert fc.relu(leaves[0]).dtype == fc.max_pool2d(leaves[0], 2).dtype == torch.float32
+    # The same as casting by hand.
+    cast = [t.bfloat16() for t in leaves]
+    expected = fc.conv2d(*cast, groups=2)
+    assert torch.equal(found, expected)
+    expected_grads = torch.autograd.grad(expected.square().sum(), leaves)
+    for a, b in zip(grads, expected_grads, strict=True):
+        assert a.dtype == b.dtype == torch.float32 and torch.equal(a, b)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
         double = fc.conv2d(X(), W(), B(), groups=2)
         assert torch.equal(double, fc.conv2d(X(), W(), B(), groups=2))
         assert double.dtype == torch.float64
@@ -706,15 +717,42 @@ def test_autocast():
         assert model(x).dtype == torch.float32
 
 
+def second_derivatives(functions, dtype):
+    """Two layers' output, gradients and gradients of these, for integers that 8 bits can hold."""
+    conv2d, relu, max_pool2d, block = functions
+    generator = torch.Generator().manual_seed(0)
+
+    def leaf(*size, least=-1):
+        values = torch.randint(least, 2, size, generator=generator)
+        return values.to(dtype).requires_grad_()
+
+    x, w, b = leaf(2, 3, 6, 7), leaf(4, 3, 3, 3), leaf(4)
+    found = []
+    for y in (block(x, w, b), relu(max_pool2d(conv2d(x, w, b, padding=1), 3, 2, 1))):
+        dy = leaf(*y.shape)
+        first = torch.autograd.grad(y, (x, w, b), dy, create_graph=True)
+        small = [
+            leaf(*t.shape, least=0).detach() * (torch.arange(t.numel()) % 8 == 0).view(t.shape)
+            for t in first
+        ]  # so that sums stay small
+        found += [y, *first, *torch.autograd.grad(first, (x, w, dy), small)]
+    return found
+
+
 @quick
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_torchs(dtype):
-    x, w = X().to(dtype), W().to(dtype)
-    assert torch.equal(fc.conv2d(x, w, groups=2), F.conv2d(x, w, groups=2))
-    block = fc.conv2d_relu_max_pool2d(x, w, groups=2, pool_kernel_size=2)
-    assert torch.equal(block, F.max_pool2d(F.conv2d(x, w, groups=2).relu(), 2))
-    assert torch.equal(fc.relu(x), F.relu(x))
-    assert torch.equal(fc.max_pool2d(x, 2), F.max_pool2d(x, 2))
+def test_second_derivatives_of_16_bit_numbers(dtype):
+    def block(x, w, b):
+        return F.max_pool2d(F.relu(F.conv2d(x, w, b)), 2)
+
+    def own(x, w, b):
+        return fc.conv2d_relu_max_pool2d(x, w, b, pool_kernel_size=2)
+
+    expected = second_derivatives((F.conv2d, F.relu, F.max_pool2d, block), torch.float64)
+    found = second_derivatives((fc.conv2d, fc.relu, fc.max_pool2d, own), dtype)
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == dtype and b.any() and torch.equal(b.to(dtype).double(), b)
+        assert torch.equal(a.double(), b)
 
 
 @quick

@@ -4,6 +4,7 @@
 //
 // that is, of dy with the filters turned around and C and K exchanged. So the forward kernels compute it,
 // from strides that say so.
+#include "elements.h"
 #include "isa_kernels.h"
 
 namespace fastconv::cpu::FASTCONV_ISA {
@@ -19,11 +20,6 @@ Conv2dProblem as_fprop(const Conv2dProblem& problem) {
     turned.pool = {};
     turned.pool.P = conv.H, turned.pool.Q = conv.W;
     return turned;
-}
-
-template <class T>
-void* last_position(const Tensor& w) {
-    return static_cast<T*>(w.data) + (w.size[2] - 1) * w.stride[2] + (w.size[3] - 1) * w.stride[3];
 }
 
 template <const Implementation<FpropArgs>& fprop>
@@ -43,7 +39,7 @@ size_t workspace(const Conv2dProblem& problem) {
 template <const Implementation<FpropArgs>& fprop>
 void run(const Conv2dProblem& problem, const DgradArgs& args, void* space) {
     Tensor w = args.w;
-    w.data = problem.dtype == DType::float32 ? last_position<float>(args.w) : last_position<double>(args.w);
+    w.data = address(w, (w.size[2] - 1) * w.stride[2] + (w.size[3] - 1) * w.stride[3]);  // the last position
     w.size[0] = args.w.size[1], w.stride[0] = args.w.stride[1];
     w.size[1] = args.w.size[0], w.stride[1] = args.w.stride[0];
     w.stride[2] = -w.stride[2], w.stride[3] = -w.stride[3];

@@ -152,9 +152,8 @@ void pack_weights(const Conv2dProblem& problem, const Plan<T>& plan, const Fprop
     const int64_t width = plan.vectors(block) * lanes<T>, first = plan.first_filter(block);
     const int64_t first_k = block / plan.blocks_per_group * plan.filters + first;
     const int64_t count = min(width, plan.filters - first);
-    const T* biases = static_cast<const T*>(args.bias.data);
     for (int64_t i = 0; i < width; ++i)
-        bias[i] = biases && i < count ? biases[(first_k + i) * args.bias.stride[0]] : T(0);
+        bias[i] = args.bias.data && i < count ? value_at<T>(args.bias, (first_k + i) * args.bias.stride[0]) : T(0);
     for (int64_t i = 0; i < count; ++i)
         pack_filter(args.w, first_k + i, filters + i * plan.reduction, plan.channels * problem.conv.S, plan.channels);
     if (count < width) std::memset(out, 0, size_t(plan.reduction * width) * sizeof(T));
@@ -241,16 +240,16 @@ bool applies_typed(const Conv2dProblem& problem) {
 }
 
 bool applies(const Conv2dProblem& problem) {
-    return (problem.dtype == DType::float32 ? applies_typed<float> : applies_typed<double>)(problem);
+    return (in_double(problem.dtype) ? applies_typed<double> : applies_typed<float>)(problem);
 }
 
 size_t workspace(const Conv2dProblem& problem) {
-    return problem.dtype == DType::float32 ? Workspace<float>(problem, Plan<float>(problem), nullptr).bytes
-                                           : Workspace<double>(problem, Plan<double>(problem), nullptr).bytes;
+    return in_double(problem.dtype) ? Workspace<double>(problem, Plan<double>(problem), nullptr).bytes
+                                    : Workspace<float>(problem, Plan<float>(problem), nullptr).bytes;
 }
 
 void run(const Conv2dProblem& problem, const FpropArgs& args, void* space) {
-    (problem.dtype == DType::float32 ? run_typed<float> : run_typed<double>)(problem, args, space);
+    (in_double(problem.dtype) ? run_typed<double> : run_typed<float>)(problem, args, space);
 }
 
 }  // namespace

@@ -89,8 +89,10 @@ inline void run_epilogue(const Conv2dProblem& problem, const FpropArgs& args, in
             if (code) code += (n * shape.P + p) * ceil_div(shape.Q, 8) * shape.K + first_k;
             relu_row(result, shape.Q, vectors, code, shape.K, count);
         }
-        T* y = static_cast<T*>(args.y.data) + n * args.y.stride[0] + first_k * args.y.stride[1] + p * args.y.stride[2];
-        copy2d(pool.Q, count, result, width, 1, y, args.y.stride[3], args.y.stride[1]);
+        const int64_t place = n * args.y.stride[0] + first_k * args.y.stride[1] + p * args.y.stride[2];
+        with_elements<T>(args.y, [&](auto* y) {
+            copy2d(pool.Q, count, result, width, 1, y + place, args.y.stride[3], args.y.stride[1]);
+        });
     }
 }
 

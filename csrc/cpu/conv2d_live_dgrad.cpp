@@ -259,14 +259,16 @@ template <class T>
 Pixels<T> stage_dy(const Conv2dProblem& problem, const Tensor& dy, const DgradWorkspace<T>& space, int64_t n,
                    int64_t first_p, int64_t last_p) {
     const Pool2d& pool = problem.pool;
-    const T* image = static_cast<const T*>(dy.data) + n * dy.stride[0];
-    if (dy.stride[1] == 1) return {image, dy.stride[2], dy.stride[3]};
+    if (dy.stride[1] == 1 && element_bytes(dy.dtype) == sizeof(T))
+        return {static_cast<const T*>(dy.data) + n * dy.stride[0], dy.stride[2], dy.stride[3]};
     const int64_t K = problem.conv.K, reach = (pool.window_h - 1) * pool.dilation_h;
     const int64_t first = max(0, ceil_div(max(0, first_p + pool.pad_h - reach), pool.stride_h));
     const int64_t last = min(pool.P, (last_p - 1 + pool.pad_h) / pool.stride_h + 1);
-    for (int64_t p = first; p < last; ++p)
-        copy2d(pool.Q, K, image + p * dy.stride[2], dy.stride[3], dy.stride[1], space.dy + (p - first) * pool.Q * K, K,
-               1);
+    with_elements<T>(dy, [&](const auto* data) {
+        for (int64_t p = first; p < last; ++p)
+            copy2d(pool.Q, K, data + n * dy.stride[0] + p * dy.stride[2], dy.stride[3], dy.stride[1],
+                   space.dy + (p - first) * pool.Q * K, K, 1);
+    });
     return {space.dy - first * pool.Q * K, pool.Q * K, K};
 }
 
@@ -298,11 +300,11 @@ void compute_block(const Conv2dProblem& problem, const DgradPlan<T>& plan, const
                     add_piece(problem, plan, space, block, pixel_rows, outer,
                               {row, min(slabs.rows, row + slabs.rows_at_once)}, piece);
     }
-    for (int64_t h = first_h; h < last_h; ++h) {
-        T* dx = static_cast<T*>(args.dx.data) + n * args.dx.stride[0] + h * args.dx.stride[2];
-        copy2d(conv.W, conv.C, block.data + ((h - first_h) * plan.width + conv.pad_w) * conv.C, conv.C, 1, dx,
-               args.dx.stride[3], args.dx.stride[1]);
-    }
+    with_elements<T>(args.dx, [&](auto* data) {
+        for (int64_t h = first_h; h < last_h; ++h)
+            copy2d(conv.W, conv.C, block.data + ((h - first_h) * plan.width + conv.pad_w) * conv.C, conv.C, 1,
+                   data + n * args.dx.stride[0] + h * args.dx.stride[2], args.dx.stride[3], args.dx.stride[1]);
+    });
 }
 
 // Filter k into the pieces of all filters; `filter` has room for it, with zeros where it has nothing.
@@ -355,12 +357,12 @@ bool applies(const Conv2dProblem& problem) {
 }
 
 size_t workspace(const Conv2dProblem& problem) {
-    return problem.dtype == DType::float32 ? DgradWorkspace<float>(problem, DgradPlan<float>(problem), nullptr).bytes
-                                           : DgradWorkspace<double>(problem, DgradPlan<double>(problem), nullptr).bytes;
+    return in_double(problem.dtype) ? DgradWorkspace<double>(problem, DgradPlan<double>(problem), nullptr).bytes
+                                    : DgradWorkspace<float>(problem, DgradPlan<float>(problem), nullptr).bytes;
 }
 
 void run(const Conv2dProblem& problem, const DgradArgs& args, void* space) {
-    (problem.dtype == DType::float32 ? run_typed<float> : run_typed<double>)(problem, args, space);
+    (in_double(problem.dtype) ? run_typed<double> : run_typed<float>)(problem, args, space);
 }
 
 }  // namespace

@@ -220,10 +220,15 @@ void list_tile(const Conv2dProblem& problem, const WgradPlan<T>& plan, const Wgr
     int64_t dy_k = rows * columns, plane_line = 0;
     for (int64_t row = 0; row < rows; ++row) {
         const int64_t image = (first_row + row) / pool.P, pp = (first_row + row) % pool.P, at = row * columns;
-        const T* dy_row = static_cast<const T*>(args.dy.data) + (first_image + image) * args.dy.stride[0] +
-                          first_k * args.dy.stride[1] + pp * args.dy.stride[2] + first_q * args.dy.stride[3];
-        if (rows == 1 && args.dy.stride[3] == 1) dy = dy_row, dy_k = args.dy.stride[1];
-        else copy2d(columns, filters, dy_row, args.dy.stride[3], args.dy.stride[1], space.dy + at, 1, rows * columns);
+        const int64_t dy_row = (first_image + image) * args.dy.stride[0] + first_k * args.dy.stride[1] +
+                               pp * args.dy.stride[2] + first_q * args.dy.stride[3];
+        if (rows == 1 && args.dy.stride[3] == 1 && element_bytes(args.dy.dtype) == sizeof(T))
+            dy = static_cast<const T*>(args.dy.data) + dy_row, dy_k = args.dy.stride[1];
+        else
+            with_elements<T>(args.dy, [&](const auto* data) {
+                copy2d(columns, filters, data + dy_row, args.dy.stride[3], args.dy.stride[1], space.dy + at, 1,
+                       rows * columns);
+            });
         stage_codes(problem, static_cast<const uint8_t*>(args.code.data), first_image + image, pp, first_q, columns,
                     first_k, filters, space.code + at, rows * columns);
         const int64_t p = pp * pool.stride_h - pool.pad_h;
@@ -302,8 +307,8 @@ void pack_row(const Conv2d& conv, const WgradPlan<T>& plan, const Tensor& x, int
         if (image == 0 && h == 0) std::memset(out, 0, size_t(plan.front_slack) * sizeof(T));
         if (image == plan.images - 1 && h == plan.height - 1)
             std::memset(end, 0, size_t(out + plan.block_size - end) * sizeof(T));
-        pack_rows(channels_of<T>(x, block / plan.blocks_per_group * group_channels + first, count), n, h - conv.pad_h,
-                  1, -conv.pad_w, plan.width, plan.channels, row);
+        pack_rows(channels_of(x, block / plan.blocks_per_group * group_channels + first, count), n, h - conv.pad_h, 1,
+                  -conv.pad_w, plan.width, plan.channels, row);
     }
 }
 
@@ -315,8 +320,8 @@ void write_item(const WgradPlan<T>& plan, const Conv2d& conv, const T* packed, c
         for (int64_t block = item.first_block; block < item.last_block; ++block) {
             const int64_t first_c = block * plan.channels;
             const int64_t count = min(plan.channels, conv.C / conv.groups - first_c);
-            unpack_filter(packed + (block * conv.K + k) * plan.slabs.filter_size, plan.slabs.r_step, plan.slabs.s_step,
-                          channels_of<T>(dw, first_c, count), k);
+            unpack_filter<T>(packed + (block * conv.K + k) * plan.slabs.filter_size, plan.slabs.r_step,
+                             plan.slabs.s_step, channels_of(dw, first_c, count), k);
         }
 }
 
@@ -363,8 +368,7 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
         });
     }
     if (args.dbias.data)
-        for (int64_t k = 0; k < conv.K; ++k)
-            static_cast<T*>(args.dbias.data)[k * args.dbias.stride[0]] = T(space.bias[k]);
+        for (int64_t k = 0; k < conv.K; ++k) set_value<T>(args.dbias, k * args.dbias.stride[0], T(space.bias[k]));
 }
 
 // Offsets are 32-bit, and one packed image has to be of a sane size.
@@ -384,12 +388,12 @@ bool applies(const Conv2dProblem& problem) {
 }
 
 size_t workspace(const Conv2dProblem& problem) {
-    return problem.dtype == DType::float32 ? WgradWorkspace<float>(problem, WgradPlan<float>(problem), nullptr).bytes
-                                           : WgradWorkspace<double>(problem, WgradPlan<double>(problem), nullptr).bytes;
+    return in_double(problem.dtype) ? WgradWorkspace<double>(problem, WgradPlan<double>(problem), nullptr).bytes
+                                    : WgradWorkspace<float>(problem, WgradPlan<float>(problem), nullptr).bytes;
 }
 
 void run(const Conv2dProblem& problem, const WgradArgs& args, void* space) {
-    (problem.dtype == DType::float32 ? run_typed<float> : run_typed<double>)(problem, args, space);
+    (in_double(problem.dtype) ? run_typed<double> : run_typed<float>)(problem, args, space);
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 // The convolution as its definition says, for every argument: what runs where no fast kernel applies,
 // and what the fast kernels are tested against. One work item computes one plane and owns it alone.
+// Tensors of 16-bit elements are copied to float ones in the workspace and back.
+#include "elements.h"
 #include "kernels.h"
 #include "parallel.h"
 
@@ -23,7 +25,7 @@ template <class T>
 T conv_value(const Conv2d& conv, const FpropArgs& args, int64_t n, int64_t k, int64_t p, int64_t q) {
     const int64_t channels = conv.C / conv.groups;
     const int64_t first_c = k / (conv.K / conv.groups) * channels;
-    T sum = args.bias.data ? static_cast<const T*>(args.bias.data)[k * args.bias.stride[0]] : T(0);
+    T sum = args.bias.data ? value_at<T>(args.bias, k * args.bias.stride[0]) : T(0);
     for (int64_t r = 0; r < conv.R; ++r) {
         const int64_t h = p * conv.stride_h - conv.pad_h + r * conv.dilation_h;
         if (h < 0 || h >= conv.H) continue;
@@ -160,26 +162,85 @@ void wgrad(const Conv2dProblem& problem, const WgradArgs& args) {
                 }
             });
         }
-        if (args.dbias.data && c == 0) static_cast<T*>(args.dbias.data)[k * args.dbias.stride[0]] = T(bias_sum);
+        if (args.dbias.data && c == 0) set_value<T>(args.dbias, k * args.dbias.stride[0], T(bias_sum));
     });
 }
 
 bool any_problem(const Conv2dProblem&) { return true; }
-size_t no_workspace(const Conv2dProblem&) { return 0; }
+
+// The tensors that a direction reads and writes: two of x, w and y, and the third.
+void tensors_of(FpropArgs& args, Tensor* (&tensors)[3]) {
+    tensors[0] = &args.x, tensors[1] = &args.w, tensors[2] = &args.y;
+}
+void tensors_of(DgradArgs& args, Tensor* (&tensors)[3]) {
+    tensors[0] = &args.dy, tensors[1] = &args.w, tensors[2] = &args.dx;
+}
+void tensors_of(WgradArgs& args, Tensor* (&tensors)[3]) {
+    tensors[0] = &args.x, tensors[1] = &args.dy, tensors[2] = &args.dw;
+}
+
+size_t workspace(const Conv2dProblem& problem) {
+    const Conv2d& conv = problem.conv;
+    if (element_bytes(problem.dtype) > 2) return 0;
+    const int64_t x = conv.N * conv.C * conv.H * conv.W, w = conv.K * (conv.C / conv.groups) * conv.R * conv.S;
+    return size_t(x + w + conv.N * conv.K * problem.pool.P * problem.pool.Q) * sizeof(float);
+}
+
+// A contiguous tensor of floats of that size.
+Tensor as_float(const Tensor& like, float* data) {
+    Tensor t = like;
+    t.data = data, t.dtype = DType::float32;
+    for (int64_t d = 3, step = 1; d >= 0; step *= t.size[d--]) t.stride[d] = step;
+    return t;
+}
+
+void copy(const Tensor& from, const Tensor& to, int threads) {
+    const auto offset = [](const Tensor& t, int64_t n, int64_t c, int64_t h) {
+        return n * t.stride[0] + c * t.stride[1] + h * t.stride[2];
+    };
+    with_elements<float>(from, [&](const auto* src) {
+        with_elements<float>(to, [&](auto* dst) {
+            parallel_for(threads, from.size[0] * from.size[1], [&](int64_t item, int) {
+                const int64_t n = item / from.size[1], c = item % from.size[1];
+                for (int64_t h = 0; h < from.size[2]; ++h) {
+                    const auto* src_row = src + offset(from, n, c, h);
+                    auto* dst_row = dst + offset(to, n, c, h);
+                    for (int64_t w = 0; w < from.size[3]; ++w)
+                        assign(dst_row[w * to.stride[3]], float(src_row[w * from.stride[3]]));
+                }
+            });
+        });
+    });
+}
 
 template <class Args, void (*for_float)(const Conv2dProblem&, const Args&),
           void (*for_double)(const Conv2dProblem&, const Args&)>
-void run(const Conv2dProblem& problem, const Args& args, void*) {
-    (problem.dtype == DType::float32 ? for_float : for_double)(problem, args);
+void run(const Conv2dProblem& problem, const Args& args, void* space) {
+    if (problem.dtype == DType::float32) return for_float(problem, args);
+    if (problem.dtype == DType::float64) return for_double(problem, args);
+    Args copies = args;
+    Tensor* tensors[3];
+    tensors_of(copies, tensors);
+    const Tensor output = *tensors[2];
+    float* data = static_cast<float*>(space);
+    for (Tensor* tensor : tensors) {
+        if (!tensor->data) continue;
+        const Tensor original = *tensor;
+        *tensor = as_float(original, data);
+        data += original.size[0] * original.size[1] * original.size[2] * original.size[3];
+        if (tensor != tensors[2]) copy(original, *tensor, problem.threads);
+    }
+    for_float(problem, copies);
+    if (output.data) copy(*tensors[2], output, problem.threads);
 }
 
 }  // namespace
 
-const Implementation<FpropArgs> plain_fprop = {"plain", any_problem, no_workspace,
+const Implementation<FpropArgs> plain_fprop = {"plain", any_problem, workspace,
                                                run<FpropArgs, fprop<float>, fprop<double>>};
-const Implementation<DgradArgs> plain_dgrad = {"plain", any_problem, no_workspace,
+const Implementation<DgradArgs> plain_dgrad = {"plain", any_problem, workspace,
                                                run<DgradArgs, dgrad<float>, dgrad<double>>};
-const Implementation<WgradArgs> plain_wgrad = {"plain", any_problem, no_workspace,
+const Implementation<WgradArgs> plain_wgrad = {"plain", any_problem, workspace,
                                                run<WgradArgs, wgrad<float>, wgrad<double>>};
 
 }  // namespace fastconv::cpu

@@ -130,17 +130,18 @@ void transform_block(const Conv2dProblem& problem, const Plan& plan, const Fprop
     const int vectors = plan.vectors(conv, block);
     for (int64_t v = 0; v < vectors; ++v, bias += W) {
         const int64_t first_k = block * block_size + v * W, count = min(W, conv.K - first_k);
-        const T* biases = static_cast<const T*>(args.bias.data);
         for (int64_t i = 0; i < W; ++i)
-            bias[i] = biases && i < count ? biases[(first_k + i) * args.bias.stride[0]] : T(0);
+            bias[i] = args.bias.data && i < count ? value_at<T>(args.bias, (first_k + i) * args.bias.stride[0]) : T(0);
         for (int64_t c = 0; c < conv.C; ++c) {
             T filter[taps][taps][W] = {};
-            for (int64_t i = 0; i < count; ++i) {
-                const T* w =
-                    static_cast<const T*>(args.w.data) + (first_k + i) * args.w.stride[0] + c * args.w.stride[1];
-                for (int64_t r = 0; r < taps; ++r)
-                    for (int64_t s = 0; s < taps; ++s) filter[r][s][i] = w[r * args.w.stride[2] + s * args.w.stride[3]];
-            }
+            with_elements<T>(args.w, [&](const auto* data) {
+                for (int64_t i = 0; i < count; ++i) {
+                    const auto* w = data + (first_k + i) * args.w.stride[0] + c * args.w.stride[1];
+                    for (int64_t r = 0; r < taps; ++r)
+                        for (int64_t s = 0; s < taps; ++s)
+                            filter[r][s][i] = T(w[r * args.w.stride[2] + s * args.w.stride[3]]);
+                }
+            });
             Vec<T> half[tile_in][taps];
             for (int s = 0; s < taps; ++s)
                 transform_filter([&](int r) { return load(filter[r][s]); },
@@ -239,9 +240,9 @@ void compute_item(const Conv2dProblem& problem, const Plan& plan, const FpropArg
 // Where tiles are mostly full and there are channels enough to fill vectors and to pay for the transformations.
 bool applies(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
-    return problem.dtype == DType::float32 && conv.R == taps && conv.S == taps && conv.groups == 1 &&
-           conv.stride_h == 1 && conv.stride_w == 1 && conv.dilation_h == 1 && conv.dilation_w == 1 && conv.N > 0 &&
-           conv.C >= 16 && conv.K >= 16 && conv.P >= 8 && conv.Q >= 8 && problem.pool.P > 0 && problem.pool.Q > 0 &&
+    return !in_double(problem.dtype) && conv.R == taps && conv.S == taps && conv.groups == 1 && conv.stride_h == 1 &&
+           conv.stride_w == 1 && conv.dilation_h == 1 && conv.dilation_w == 1 && conv.N > 0 && conv.C >= 16 &&
+           conv.K >= 16 && conv.P >= 8 && conv.Q >= 8 && problem.pool.P > 0 && problem.pool.Q > 0 &&
            problem.pool.window_h * problem.pool.dilation_h < 16 && double(conv.Q + 8) * double(conv.C) < (1 << 20) &&
            double(conv.C) * double(conv.K) < (1 << 22);
 }

@@ -1,4 +1,5 @@
-// Copies between memory formats: the kernels work on NHWC, with the padding in place.
+// Copies between memory formats: the kernels work on NHWC, with the padding in place, and on what elements are
+// computed in (elements.h), so that copies convert.
 #pragma once
 
 #include "../common/geometry.h"
@@ -9,9 +10,10 @@ namespace {
 
 #if defined(__AVX2__)
 // dst[j][i] = src[i][j], 8 x 8.
-inline void transpose8(const float* src, int64_t src_row, float* dst, int64_t dst_row) {
+template <class From, class To>
+inline void transpose8(const From* src, int64_t src_row, To* dst, int64_t dst_row) {
     __m256 a[8], b[8];
-    for (int i = 0; i < 8; ++i) a[i] = _mm256_loadu_ps(src + i * src_row);
+    for (int i = 0; i < 8; ++i) a[i] = load8(src + i * src_row);
     for (int i = 0; i < 8; i += 2) {
         b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
         b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
@@ -23,8 +25,8 @@ inline void transpose8(const float* src, int64_t src_row, float* dst, int64_t ds
         a[i + 3] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0xee);
     }
     for (int i = 0; i < 4; ++i) {
-        _mm256_storeu_ps(dst + i * dst_row, _mm256_permute2f128_ps(a[i], a[i + 4], 0x20));
-        _mm256_storeu_ps(dst + (i + 4) * dst_row, _mm256_permute2f128_ps(a[i], a[i + 4], 0x31));
+        store8(dst + i * dst_row, _mm256_permute2f128_ps(a[i], a[i + 4], 0x20));
+        store8(dst + (i + 4) * dst_row, _mm256_permute2f128_ps(a[i], a[i + 4], 0x31));
     }
 }
 #endif
@@ -47,12 +49,16 @@ inline void transpose8(const uint8_t* src, int64_t src_row, uint8_t* dst, int64_
     }
 }
 #endif
-// Whether there is one for this type.
-template <class T>
+// Whether there is one from elements of this type: bytes stay bytes, all others are floats or become some.
+template <class From>
 constexpr bool has_transpose8 = false;
 #if defined(__AVX2__)
 template <>
 constexpr bool has_transpose8<float> = true;
+template <>
+constexpr bool has_transpose8<half> = true;
+template <>
+constexpr bool has_transpose8<bfloat16> = true;
 #endif
 #if defined(__SSE2__)
 template <>
@@ -69,6 +75,14 @@ inline void copy_row(int64_t columns, const T* src, T* dst) {
     for (; j < columns; ++j) dst[j] = src[j];
 }
 
+// The same from or to 16 bits.
+template <class From, class To>
+inline void copy_row(int64_t columns, const From* src, To* dst) {
+    int64_t j = 0;
+    for (; j + lanes<float> <= columns; j += lanes<float>) store(dst + j, load(src + j));
+    for (; j < columns; ++j) dst[j] = To(float(src[j]));
+}
+
 // The same for zeros.
 template <class T>
 inline void clear_row(int64_t columns, T* dst) {
@@ -80,8 +94,8 @@ inline void clear_row(int64_t columns, T* dst) {
 }
 
 // dst[i * dst_row + j * dst_column] = src[i * src_row + j * src_column].
-template <class T>
-inline void copy2d(int64_t rows, int64_t columns, const T* src, int64_t src_row, int64_t src_column, T* dst,
+template <class From, class To>
+inline void copy2d(int64_t rows, int64_t columns, const From* src, int64_t src_row, int64_t src_column, To* dst,
                    int64_t dst_row, int64_t dst_column) {
     if (src_column == 1 && dst_column == 1) {
         if (src_row == columns && dst_row == columns) columns *= rows, rows = 1;  // one stretch
@@ -92,7 +106,7 @@ inline void copy2d(int64_t rows, int64_t columns, const T* src, int64_t src_row,
         copy2d(columns, rows, src, src_column, src_row, dst, dst_column, dst_row);
         return;
     }
-    if constexpr (has_transpose8<T>) {
+    if constexpr (has_transpose8<From>) {
         if (src_column == 1 && dst_row == 1 && rows >= 8 && columns >= 8) {
             // By 8 x 8 blocks; the last ones lie within the edges and over their neighbours.
             for (int64_t i = 0; i < rows; i += 8)
@@ -104,7 +118,8 @@ inline void copy2d(int64_t rows, int64_t columns, const T* src, int64_t src_row,
         }
     }
     for (int64_t j = 0; j < columns; ++j)
-        for (int64_t i = 0; i < rows; ++i) dst[i * dst_row + j * dst_column] = src[i * src_row + j * src_column];
+        for (int64_t i = 0; i < rows; ++i)
+            dst[i * dst_row + j * dst_column] = To(Computed<From>(src[i * src_row + j * src_column]));
 }
 
 // Rows h0 .. h0 + rows and columns w0 .. w0 + width of image n as [rows][width][pixel], where `pixel` may be more
@@ -114,25 +129,24 @@ inline void pack_rows(const Tensor& x, int64_t n, int64_t h0, int64_t rows, int6
                       T* out) {
     const int64_t C = x.size[1], H = x.size[2];
     const int64_t first = min(max(-w0, 0), width), last = max(first, min(x.size[3] - w0, width));
-    for (int64_t h = h0; h < h0 + rows; ++h, out += width * pixel) {
-        const bool inside = h >= 0 && h < H;
-        const int64_t from = inside ? first : width, to = inside ? last : width;
-        const int64_t zeros = C == pixel ? from : width;
-        clear_row(zeros * pixel, out);
-        if (from < to) {
-            const T* src =
-                static_cast<const T*>(x.data) + n * x.stride[0] + h * x.stride[2] + (w0 + from) * x.stride[3];
-            copy2d(to - from, C, src, x.stride[3], x.stride[1], out + from * pixel, pixel, 1);
+    with_elements<T>(x, [&](const auto* data) {
+        for (int64_t h = h0; h < h0 + rows; ++h, out += width * pixel) {
+            const bool inside = h >= 0 && h < H;
+            const int64_t from = inside ? first : width, to = inside ? last : width;
+            const int64_t zeros = C == pixel ? from : width;
+            clear_row(zeros * pixel, out);
+            if (from < to)
+                copy2d(to - from, C, data + n * x.stride[0] + h * x.stride[2] + (w0 + from) * x.stride[3], x.stride[3],
+                       x.stride[1], out + from * pixel, pixel, 1);
+            if (zeros < width) clear_row((width - to) * pixel, out + to * pixel);
         }
-        if (zeros < width) clear_row((width - to) * pixel, out + to * pixel);
-    }
+    });
 }
 
 // Channels first .. first + count of x, or of a filter.
-template <class T>
 inline Tensor channels_of(const Tensor& x, int64_t first, int64_t count) {
     Tensor part = x;
-    part.data = static_cast<T*>(x.data) + first * x.stride[1];
+    part.data = address(x, first * x.stride[1]);
     part.size[1] = count;
     return part;
 }
@@ -148,18 +162,23 @@ inline FilterPositions positions_of(const Tensor& w, int64_t r_step, int64_t s_s
 }
 template <class T>
 inline void pack_filter(const Tensor& w, int64_t k, T* out, int64_t r_step, int64_t s_step) {
-    const T* filter = static_cast<const T*>(w.data) + k * w.stride[0];
     const FilterPositions at = positions_of(w, r_step, s_step);
-    for (int64_t r = 0; r < at.rows; ++r)
-        copy2d(at.columns, w.size[1], filter + r * w.stride[2], w.stride[3], w.stride[1], out + r * r_step, s_step, 1);
+    with_elements<T>(w, [&](const auto* data) {
+        const auto* filter = data + k * w.stride[0];
+        for (int64_t r = 0; r < at.rows; ++r)
+            copy2d(at.columns, w.size[1], filter + r * w.stride[2], w.stride[3], w.stride[1], out + r * r_step, s_step,
+                   1);
+    });
 }
 template <class T>
 inline void unpack_filter(const T* packed, int64_t r_step, int64_t s_step, const Tensor& w, int64_t k) {
-    T* filter = static_cast<T*>(w.data) + k * w.stride[0];
     const FilterPositions at = positions_of(w, r_step, s_step);
-    for (int64_t r = 0; r < at.rows; ++r)
-        copy2d(at.columns, w.size[1], packed + r * r_step, s_step, 1, filter + r * w.stride[2], w.stride[3],
-               w.stride[1]);
+    with_elements<T>(w, [&](auto* data) {
+        auto* filter = data + k * w.stride[0];
+        for (int64_t r = 0; r < at.rows; ++r)
+            copy2d(at.columns, w.size[1], packed + r * r_step, s_step, 1, filter + r * w.stride[2], w.stride[3],
+                   w.stride[1]);
+    });
 }
 
 // Carves arrays, each aligned to 64 bytes, from a workspace; with a null start it only adds up sizes.

@@ -19,16 +19,16 @@ inline Range valid_positions(int64_t start, int64_t dilation, int64_t window, in
     return first < last ? Range{first, last} : Range{0, 0};
 }
 
-// The values of one window for the channels of one vector (V = Vec<T>) or for one channel (V = T): position (i, j) at
-// start + i * row_step + j * column_step.
-template <class V, class T>
+// The values of one window, of elements E computed in T, for the channels of one vector (V = Vec<T>) or for one channel
+// (V = T): position (i, j) at start + i * row_step + j * column_step.
+template <class V, class E>
 struct Window {
-    const T* start;
+    const E* start;
     int64_t row_step, column_step;
 
     V operator()(int64_t i, int64_t j) const {
-        const T* at = start + i * row_step + j * column_step;
-        if constexpr (sizeof(V) == sizeof(T)) return *at;
+        const E* at = start + i * row_step + j * column_step;
+        if constexpr (sizeof(V) == sizeof(Computed<E>)) return V(*at);
         else return load(at);
     }
 };
@@ -42,8 +42,8 @@ inline void compare(V v, int position, V& best, M& winner) {
 }
 
 // All of a window of a size that is known here: no loops.
-template <int ROWS, int COLUMNS, class V, class M, class T>
-inline void find_winner(const Window<V, T>& window, V& best, M& winner) {
+template <int ROWS, int COLUMNS, class V, class M, class E>
+inline void find_winner(const Window<V, E>& window, V& best, M& winner) {
     best = window(0, 0);
     winner = winner * 0;
 #pragma GCC unroll 9
@@ -53,8 +53,8 @@ inline void find_winner(const Window<V, T>& window, V& best, M& winner) {
 
 // The winner among rows x columns of a window that has window_w columns. Where these are none, `best` and `winner` stay
 // as they came.
-template <class V, class M, class T>
-inline void find_winner(int64_t window_w, Range rows, Range columns, const Window<V, T>& window, V& best, M& winner) {
+template <class V, class M, class E>
+inline void find_winner(int64_t window_w, Range rows, Range columns, const Window<V, E>& window, V& best, M& winner) {
     const int64_t height = rows.last - rows.first, width = columns.last - columns.first;
     if (height <= 0 || width <= 0) return;
     const bool from_start = rows.first == 0 && columns.first == 0 && width == window_w;

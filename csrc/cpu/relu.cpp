@@ -8,8 +8,9 @@ namespace {
 
 constexpr int64_t block = 1 << 15;  // elements an item takes; a multiple of 8, so that it owns its mask bytes
 
-template <class T>
-void fprop(const T* x, T* y, uint8_t* mask, int64_t count, int threads) {
+template <class E>
+void fprop(const E* x, E* y, uint8_t* mask, int64_t count, int threads) {
+    using T = Computed<E>;
     constexpr int W = lanes<T>;
     parallel_for(threads, ceil_div(count, block), [=](int64_t item, int) {
         const int64_t end = min(count, (item + 1) * block);
@@ -25,18 +26,19 @@ void fprop(const T* x, T* y, uint8_t* mask, int64_t count, int threads) {
             if (mask) std::memcpy(mask + i / 8, &live, step / 8);  // little-endian
         }
         for (; i < end; ++i) {
-            const T v = x[i];
+            const T v = T(x[i]);
             if (mask) {
                 if (i % 8 == 0) mask[i / 8] = 0;
                 mask[i / 8] |= uint8_t(unsigned(!(v <= 0)) << (i % 8));
             }
-            y[i] = v < 0 ? T(0) : v;
+            y[i] = E(v < 0 ? T(0) : v);
         }
     });
 }
 
-template <class T>
-void bprop(const T* dy, const uint8_t* mask, T* dx, int64_t count, int threads) {
+template <class E>
+void bprop(const E* dy, const uint8_t* mask, E* dx, int64_t count, int threads) {
+    using T = Computed<E>;
     constexpr int W = lanes<T>;
     parallel_for(threads, ceil_div(count, block), [=](int64_t item, int) {
         const int64_t end = min(count, (item + 1) * block);
@@ -51,20 +53,24 @@ void bprop(const T* dy, const uint8_t* mask, T* dx, int64_t count, int threads) 
                 store(dx + i + j, select((live & bit) != 0, load(dy + i + j), Vec<T>{}));
             }
         }
-        for (; i < end; ++i) dx[i] = mask[i / 8] >> (i % 8) & 1 ? dy[i] : T(0);
+        for (; i < end; ++i) dx[i] = mask[i / 8] >> (i % 8) & 1 ? dy[i] : E(T(0));
     });
 }
 
 }  // namespace
 
 void relu_fprop(DType dtype, const void* x, void* y, uint8_t* mask, int64_t count, int threads) {
-    if (dtype == DType::float32) fprop(static_cast<const float*>(x), static_cast<float*>(y), mask, count, threads);
-    else fprop(static_cast<const double*>(x), static_cast<double*>(y), mask, count, threads);
+    with_any_elements(dtype, [=](auto element) {
+        using E = decltype(element);
+        fprop(static_cast<const E*>(x), static_cast<E*>(y), mask, count, threads);
+    });
 }
 
 void relu_bprop(DType dtype, const void* dy, const uint8_t* mask, void* dx, int64_t count, int threads) {
-    if (dtype == DType::float32) bprop(static_cast<const float*>(dy), mask, static_cast<float*>(dx), count, threads);
-    else bprop(static_cast<const double*>(dy), mask, static_cast<double*>(dx), count, threads);
+    with_any_elements(dtype, [=](auto element) {
+        using E = decltype(element);
+        bprop(static_cast<const E*>(dy), mask, static_cast<E*>(dx), count, threads);
+    });
 }
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

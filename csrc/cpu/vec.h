@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "elements.h"
+
 #if defined(__AVX2__)
 #include <immintrin.h>
 #elif defined(__SSE2__)
@@ -43,14 +45,89 @@ using Vec = typename VecOf<T>::type;
 template <class T>
 using Mask = typename VecOf<typename Int<T>::type>::type;
 
-template <class T>
-inline Vec<T> load(const T* p) {
-    return *reinterpret_cast<const typename VecOf<T>::unaligned*>(p);
+#if defined(__AVX2__)
+// 8 elements as floats.
+inline __m256 load8(const float* p) { return _mm256_loadu_ps(p); }
+inline __m256 load8(const half* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+inline __m256 load8(const bfloat16* p) {
+    const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
+}
+inline void store8(float* p, __m256 v) { _mm256_storeu_ps(p, v); }
+inline void store8(half* p, __m256 v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, 0)); }
+inline void store8(bfloat16* p, __m256 v) {
+    typedef uint32_t Words __attribute__((vector_size(32)));
+    const __m256i words = (__m256i)round_to_bfloat16<__m256, Words>(v);
+    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(words, words), 0x08);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
+}
+#endif
+
+// Numbers of 16 bits, one in the low half of each lane.
+inline Vec<uint32_t> load_words(const void* p) {
+#if defined(__AVX512F__) && FASTCONV_VECTOR_BYTES == 64
+    return (Vec<uint32_t>)_mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
+#else
+    typedef uint16_t Words __attribute__((vector_size(2 * lanes<float>)));
+    Words words;
+    std::memcpy(&words, p, sizeof(words));
+    return __builtin_convertvector(words, Vec<uint32_t>);
+#endif
+}
+inline void store_words(void* p, Vec<uint32_t> v) {
+#if defined(__AVX512F__) && FASTCONV_VECTOR_BYTES == 64
+    _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16((__m512i)v));
+#else
+    typedef uint16_t Words __attribute__((vector_size(2 * lanes<float>)));
+    const Words words = __builtin_convertvector(v, Words);
+    std::memcpy(p, &words, sizeof(words));
+#endif
 }
 
-template <class T>
-inline void store(T* p, Vec<T> v) {
-    *reinterpret_cast<typename VecOf<T>::unaligned*>(p) = v;
+inline Vec<float> widen(const half* p) {
+#if defined(__AVX512F__) && FASTCONV_VECTOR_BYTES == 64
+    return (Vec<float>)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(__AVX2__) && FASTCONV_VECTOR_BYTES == 32
+    return (Vec<float>)load8(p);
+#else
+    return widen_half<Vec<float>>(load_words(p));
+#endif
+}
+inline Vec<float> widen(const bfloat16* p) {
+#if defined(__AVX2__) && FASTCONV_VECTOR_BYTES == 32
+    return (Vec<float>)load8(p);
+#else
+    return widen_bfloat16<Vec<float>>(load_words(p));
+#endif
+}
+inline void round_to(half* p, Vec<float> v) {
+#if defined(__AVX512F__) && FASTCONV_VECTOR_BYTES == 64
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph((__m512)v, 0));
+#elif defined(__AVX2__) && FASTCONV_VECTOR_BYTES == 32
+    store8(p, (__m256)v);
+#else
+    store_words(p, round_to_half<Vec<float>, Vec<uint32_t>>(v));
+#endif
+}
+inline void round_to(bfloat16* p, Vec<float> v) {
+#if defined(__AVX2__) && FASTCONV_VECTOR_BYTES == 32
+    store8(p, (__m256)v);
+#else
+    store_words(p, round_to_bfloat16<Vec<float>, Vec<uint32_t>>(v));
+#endif
+}
+
+// A vector of what elements of type E are computed in.
+template <class E>
+inline Vec<Computed<E>> load(const E* p) {
+    if constexpr (sizeof(E) == 2) return widen(p);
+    else return *reinterpret_cast<const typename VecOf<E>::unaligned*>(p);
+}
+
+template <class E>
+inline void store(E* p, Vec<Computed<E>> v) {
+    if constexpr (sizeof(E) == 2) round_to(p, v);
+    else *reinterpret_cast<typename VecOf<E>::unaligned*>(p) = v;
 }
 
 template <class T>

@@ -7,11 +7,10 @@
 
 namespace fastconv::python {
 
-// Whose kernels are called. On CPUs: float32 and float64, any strides. CUDA: also float16 and bfloat16, and tensors
-// are dense NCHW or NHWC.
+// Whose kernels are called. On CPUs tensors may have any strides, for CUDA they are dense NCHW or NHWC.
 enum class Kernels { cpu, cuda };
 
-void expect_floating_point(Kernels, DType, const char* name);
+void expect_floating_point(DType, const char* name);
 
 struct FpropCall {
     Conv2dProblem problem;

@@ -29,19 +29,18 @@ def flat_index(code: Tensor, width: int, pool: Sequence[int]) -> Tensor:
 def gather(full: Tensor, code: Tensor, pool: Sequence[int]) -> Tensor:
     """Values of a full-size tensor at the winners, 0 where there is none: max-pool's adjoint."""
     index = flat_index(code, full.shape[3], pool)
-    dead = index < 0
-    picked = full.flatten(2).gather(2, index.masked_fill(dead, 0).flatten(2)).view(index.shape)
-    return picked.masked_fill(dead, 0)
+    none = index < 0
+    picked = full.flatten(2).gather(2, index.masked_fill(none, 0).flatten(2)).view(index.shape)
+    return picked.masked_fill(none, 0)
 
 
 def scatter(dy: Tensor, code: Tensor, hw: Sequence[int], pool: Sequence[int]) -> Tensor:
     """The full-size gradient of a max-pool: each value of dy added at its winner's place."""
     index = flat_index(code, hw[1], pool)
-    dead = index < 0
-    dy = dy.masked_fill(dead, 0).flatten(2)
+    none = index < 0
+    dy = dy.masked_fill(none, 0).flatten(2)
     full = dy.new_zeros((*dy.shape[:2], hw[0] * hw[1]))
-    at = index.masked_fill(dead, 0).flatten(2)
-    return full.scatter_add(2, at, dy).unflatten(2, tuple(hw))
+    return full.scatter_add(2, index.masked_fill(none, 0).flatten(2), dy).unflatten(2, tuple(hw))
 
 
 def winners(code: Tensor, filters: int, conv: Sequence[int], pool: Sequence[int]) -> Tensor:

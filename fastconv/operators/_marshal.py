@@ -19,11 +19,8 @@ DTYPES = {
     torch.float16: 4,
     torch.bfloat16: 5,
 }
-# Of the kernels, by torch's name of the device.
-KERNEL_DTYPES = {
-    "cpu": frozenset((torch.float32, torch.float64)),
-    "cuda": frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16)),
-}
+# What kernels take, on CPUs and GPUs.
+KERNEL_DTYPES = frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16))
 
 Buffer = tuple[int, int, int, Sequence[int], Sequence[int]]
 NO_WORKSPACE: Buffer = (0, 0, 2, (0,), (1,))

@@ -6,10 +6,9 @@ checks.check_fprop(Problem.parse("mb2ic16ih7iw7oc16kh5kw5ph2pw2_pool2x2s2x2p0x0d
 
 from . import checks, codes, errors, inputs, kernels, reference
 from .errors import check_close
-from .problem import ALL_DTYPES, DTYPES, LAYOUTS, Pool, Problem
+from .problem import DTYPES, LAYOUTS, Pool, Problem
 
 __all__ = [
-    "ALL_DTYPES",
     "DTYPES",
     "LAYOUTS",
     "Pool",

@@ -16,24 +16,20 @@ from torch import Tensor
 from .. import _C
 from ..operators._marshal import DTYPES as CODES
 from . import codes, inputs
-from .problem import ALL_DTYPES, DTYPES, HALF_DTYPES, TF32, Problem
+from .problem import DTYPES, HALF_DTYPES, TF32, Problem
 
 # Whose entries are called, by device. The test suite puts the emulated module here.
 modules: dict[str, ModuleType] = {"cpu": _C, "cuda": _C}
 DEVICES = ("cpu", "emulated", "cuda") if torch.cuda.is_available() else ("cpu", "emulated")
 
 
-def dtypes(device: str) -> dict[str, torch.dtype]:
-    """What the kernels of a device take."""
-    return DTYPES if device == "cpu" else ALL_DTYPES
-
-
 # What tests of all kernels are parametrised with.
-DEVICES_AND_DTYPES = [(device, dtype) for device in DEVICES for dtype in dtypes(device).values()]
-# And those of what tensor cores multiply, for Problem.with_type.
+DEVICES_AND_DTYPES = [(device, dtype) for device in DEVICES for dtype in DTYPES.values()]
+# And those of what tensor cores multiply, for Problem.with_type; and those of 16 bits on CPUs.
 TENSOR_CORE_TYPES = [
     (device, name) for device in DEVICES if device != "cpu" for name in (*HALF_DTYPES, TF32)
 ]
+SHORT_TYPES = [("cpu", name) for name in HALF_DTYPES]
 
 
 def _entry(name: str, device: str) -> Callable:

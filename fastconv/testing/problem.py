@@ -16,9 +16,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-DTYPES = {"f32": torch.float32, "f64": torch.float64}  # of all kernels
-HALF_DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16}  # of CUDA kernels
-ALL_DTYPES = DTYPES | HALF_DTYPES
+HALF_DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"f32": torch.float32, "f64": torch.float64} | HALF_DTYPES
 TF32 = "tf32"  # float32 whose products are TF32's, on GPUs
 LAYOUTS = ("nchw", "nhwc", "sliced", "transposed")
 
@@ -31,7 +30,7 @@ Pair = tuple[int, int]
 
 def _type(name: str) -> dict[str, object]:
     """The fields of a Problem that a dtype's name stands for."""
-    return {"dtype": ALL_DTYPES.get(name, torch.float32), "tf32": name == TF32}
+    return {"dtype": DTYPES.get(name, torch.float32), "tf32": name == TF32}
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ class Problem:
             text += "_relu"
         if self.k and not self.bias:
             text += "_nobias"
-        name = next(name for name, dtype in ALL_DTYPES.items() if dtype == self.dtype)
+        name = next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
         name = TF32 if self.tf32 else name
         return f"{text}_{name}_{self.layout}"
 
@@ -160,7 +159,7 @@ class Problem:
                 fields["relu"] = True
             elif part == "nobias":
                 fields["bias"] = False
-            elif part in (*ALL_DTYPES, TF32):
+            elif part in (*DTYPES, TF32):
                 fields |= _type(part)
             elif part in LAYOUTS:
                 fields["layout"] = part

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 from hypothesis import assume
 from hypothesis import strategies as st
 
@@ -38,12 +35,7 @@ def _room(draw: st.DrawFn, pool: Pool | None, i: int) -> int:
 
 
 @st.composite
-def pool_problems(
-    draw: st.DrawFn,
-    max_positions: int = 400,
-    max_work: int = MAX_WORK,
-    dtypes: Sequence[torch.dtype] = tuple(DTYPES.values()),
-) -> Problem:
+def pool_problems(draw: st.DrawFn, max_positions: int = 400, max_work: int = MAX_WORK) -> Problem:
     """A max-pool alone."""
     pool = draw(pools(max_positions))
     problem = Problem(
@@ -52,7 +44,7 @@ def pool_problems(
         _room(draw, pool, 0),
         _room(draw, pool, 1),
         pool=pool,
-        dtype=draw(st.sampled_from(dtypes)),
+        dtype=draw(st.sampled_from(list(DTYPES.values()))),
         layout=draw(st.sampled_from(LAYOUTS)),
     )
     n, c, p, q = problem.y_size
