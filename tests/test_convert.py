@@ -38,7 +38,8 @@ def chain():
 
 FUSED = [
     "ConvReLUMaxPool2d", "Placeholder", "Placeholder", "ConvReLU2d", "Placeholder", "BatchNorm2d",
-    "Sequential", "MaxPool2d", "Conv2d", "MaxPool2d", "ReLU", "Flatten", "Linear",
+    "Sequential", "MaxPool2d", "ConvReLUMaxPool2d", "Placeholder", "Placeholder", "Flatten",
+    "Linear",
 ]  # fmt: skip
 
 
