@@ -5,7 +5,9 @@ Here arguments are checked and the call goes to fastconv's operator, or to torch
     bfloat16), layouts other than strided, empty tensors;
     GPUs that the build has no code for, with one warning;
     forward AD, and torch.func's transforms inside torch.compile;
-    a lone ReLU inside torch.compile, which makes one loop of it and its neighbours.
+    a lone ReLU or max-pool inside torch.compile, which makes one loop of it and its neighbours.
+Subclasses of Tensor and what only acts as one, such as torch.fx's proxies, are asked first
+(__torch_function__), as by torch's own functions.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from . import _arguments, operators
 from .operators import _fallback
@@ -125,9 +128,12 @@ def conv2d(
         RuntimeError: shapes, dtypes or devices do not fit together.
         TypeError: an argument is of the wrong type.
     """
-    ready = _prepare("conv2d", input, weight, bias, stride, padding, dilation, groups)
+    arguments = (input, weight, bias, stride, padding, dilation, groups)
+    if has_torch_function_variadic(input, weight, bias):
+        return handle_torch_function(conv2d, (input, weight, bias), *arguments)
+    ready = _prepare("conv2d", *arguments)
     if ready is None:
-        return _fallback.conv2d(input, weight, bias, stride, padding, dilation, groups)
+        return _fallback.conv2d(*arguments)
     x, weight, bias, conv = ready
     if x.dim() == 3:
         return operators.conv2d(x.unsqueeze(0), weight, bias, conv).squeeze(0)
@@ -148,6 +154,8 @@ def conv2d_relu(
     Kept for the backward pass: the input, the weight and one bit per output value.
     """
     arguments = (input, weight, bias, stride, padding, dilation, groups)
+    if has_torch_function_variadic(input, weight, bias):
+        return handle_torch_function(conv2d_relu, (input, weight, bias), *arguments)
     ready = _prepare("conv2d_relu", *arguments)
     if ready is None:
         return _fallback.conv2d_relu(*arguments)
@@ -185,6 +193,9 @@ def conv2d_relu_max_pool2d(
         raise TypeError(f"{name}: pool_kernel_size must be an int or a tuple of two ints, got None")
     arguments = (input, weight, bias, stride, padding, dilation, groups)
     pool_arguments = (pool_kernel_size, pool_stride, pool_padding, pool_dilation, ceil_mode)
+    if has_torch_function_variadic(input, weight, bias):
+        tensors, every = (input, weight, bias), (*arguments, *pool_arguments)
+        return handle_torch_function(conv2d_relu_max_pool2d, tensors, *every)
     ready = _prepare(name, *arguments)
     if ready is None:
         return max_pool2d(_fallback.conv2d_relu(*arguments), *pool_arguments)
@@ -206,6 +217,8 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
         TypeError: the input is not a Tensor.
         RuntimeError: `inplace` on a leaf that requires grad, as torch.
     """
+    if has_torch_function_variadic(input):
+        return handle_torch_function(relu, (input,), input, inplace)
     _expect_tensor("relu", "input", input)
     # A compiler can only make one loop of a lone ReLU and its neighbours if it sees into it.
     if torch.compiler.is_compiling() or not _has_kernel(input) or input.is_nested:
@@ -240,15 +253,14 @@ def max_pool2d(
         RuntimeError: the arguments do not fit together.
         TypeError: an argument is of the wrong type.
     """
+    arguments = (kernel_size, stride, padding, dilation, ceil_mode)
+    if has_torch_function_variadic(input):
+        return handle_torch_function(max_pool2d, (input,), input, *arguments, return_indices)
     _expect_tensor("max_pool2d", "input", input)
-    pool = _arguments.max_pool2d(
-        "max_pool2d", input.shape, kernel_size, stride, padding, dilation, ceil_mode
-    )
-    needs_torch = return_indices and operators.needs_torch()
+    pool = _arguments.max_pool2d("max_pool2d", input.shape, *arguments)
+    needs_torch = torch.compiler.is_compiling() or (return_indices and operators.needs_torch())
     if pool is None or needs_torch or not _has_kernel(input):
-        return _fallback.max_pool2d(
-            input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, pool
-        )
+        return _fallback.max_pool2d(input, *arguments, return_indices, pool)
     x = input.unsqueeze(0) if input.dim() == 3 else input
     if return_indices:
         y, indices = operators.max_pool2d_with_indices(x, pool)

@@ -3,6 +3,7 @@
 Arguments are taken as right here; `fastconv.functional` checks them.
 """
 
+from . import _flops
 from ._cuda import usable, why_not_on
 from ._eager import autocast_dtype, needs_torch
 from ._marshal import KERNEL_DTYPES
@@ -27,3 +28,5 @@ __all__ = [
     "usable",
     "why_not_on",
 ]
+
+_flops.register()

@@ -149,7 +149,13 @@ def define(
     Short.__name__ = "".join(part.capitalize() for part in name.split("_"))  # seen as grad_fn
     # Function.apply itself does for torch.func what `call` does already, for 1 us more.
     apply_short, apply_general = super(Function, Short).apply, General.apply
-    plain_types, quiet, is_grad_enabled = _eager.PLAIN_TYPES, _eager.quiet, torch.is_grad_enabled
+    plain_types, is_grad_enabled = _eager.PLAIN_TYPES, torch.is_grad_enabled
+    quiet, profiling = _eager.quiet, _eager.profiling
+
+    def run(wanted: bool, args: Sequence[Any]) -> Any:
+        if wanted and is_grad_enabled():
+            return apply_short(*args)
+        return forward(*args, False)[0] if code else forward(*args)
 
     def call(*args: Any) -> Any:
         if not quiet():
@@ -169,9 +175,10 @@ def define(
                     expect_one_device(args)
                 wanted = wanted or tensor.requires_grad
         try:
-            if wanted and is_grad_enabled():
-                return apply_short(*args)
-            return forward(*args, False)[0] if code else forward(*args)
+            if not profiling():
+                return run(wanted, args)
+            with torch.profiler.record_function(qualified):  # as the dispatcher does
+                return run(wanted, args)
         except RuntimeError:
             # A tensor may wrap another one that only torch's dispatcher finds; asked only now
             # because asking takes time.

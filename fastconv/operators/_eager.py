@@ -25,6 +25,9 @@ _is_compiling = torch.compiler.is_compiling
 # A torch without CUDA has it not; nor is there a CUDA tensor then.
 _raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)
 
+# Where it is missing, profiles lack the names of plain calls.
+profiling = getattr(torch.autograd, "_profiler_enabled", lambda: False)
+
 COMPLETE = None not in (_functorch_active, _dispatch_modes, _function_modes, _tracing_state) and (
     hasattr(forward_ad, "_current_level")
 )

@@ -116,4 +116,5 @@ max_pool2d = define(
 def max_pool2d_with_indices(x: Tensor, pool: Any) -> tuple[Tensor, Tensor]:
     """max_pool2d and the winners' flat positions in the H x W plane, int64 (-1: none)."""
     y, code = max_pool2d.with_code(x, pool)
-    return y, _codes.flat_index(code, x.shape[3], pool)
+    indices = torch.empty_like(y, dtype=torch.int64)  # in y's memory format
+    return y, indices.copy_(_codes.flat_index(code, x.shape[3], pool))
