@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch.fx import Graph, Node
 from torch.nn import Module
 
+from .. import functional
 from ._layers import CONVS, NOTHING, POOLS, RELUS, is_free
 
-_RELU_CALLS = (F.relu, torch.relu, torch.relu_, "relu", "relu_")
-_POOL_CALLS = (F.max_pool2d, torch.max_pool2d)
+_RELU_CALLS = (F.relu, torch.relu, torch.relu_, functional.relu, "relu", "relu_")
+_POOL_CALLS = (F.max_pool2d, torch.max_pool2d, functional.max_pool2d)
 
 
 @dataclass

@@ -71,8 +71,9 @@ def make_plan(model: Module, fuse: bool, fold_batchnorm: bool) -> Plan:
 
 def _has_code(module: Module) -> bool:
     """A module with code of its own above convolutions."""
+    torchs = type(module).__module__.startswith("torch.")
     return (
-        not type(module).__module__.startswith("torch.")
+        (not torchs or isinstance(module, torch.fx.GraphModule))
         and not is_plain_sequential(module)
         and not isinstance(module, tuple(PLAIN) + BLOCKS)
         and any(isinstance(child, torch.nn.Conv2d) for child in module.modules())

@@ -61,8 +61,10 @@ def _names(kind: type[Module]) -> tuple[set[str], set[str]]:
         except (OSError, TypeError, SyntaxError):
             opened.add("")
             continue
-        calls = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-        for node in ast.walk(tree):
+        # Decorators ran when the class was made.
+        body = ast.Module(getattr(tree.body[0], "body", tree.body), [])
+        calls = {id(node.func) for node in ast.walk(body) if isinstance(node, ast.Call)}
+        for node in ast.walk(body):
             if isinstance(node, ast.Attribute):
                 (called if id(node) in calls else opened).add(node.attr)
                 todo += _methods(kind, node.attr)

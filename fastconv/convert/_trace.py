@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import gc
 import inspect
+import operator
 import pickle
 import random
 import types
@@ -51,10 +51,19 @@ def trace(module: Module) -> Trace:
     `training` turned round, which must make no difference; and with the optional arguments given.
     """
     result = Trace()
+    changes: list[str] = []
     try:
-        result.arguments, optional, result.hidden = _signature(module)
+        with _unchanged(module, changes):
+            _trace(module, result)
+        if changes:
+            raise Refused(f"changes {changes[0]} when it runs")
     except Refused as error:
-        return Trace(reason=str(error), hidden=True)
+        result.reason, result.hidden, result.graphs = str(error), True, {}
+    return result
+
+
+def _trace(module: Module, result: Trace) -> None:
+    result.arguments, optional, result.hidden = _signature(module)
     codes: set[types.CodeType] = set()
     for training in (True, False):
         try:
@@ -79,7 +88,6 @@ def trace(module: Module) -> Trace:
         for name, value in vars(module).items()
         if name in read and isinstance(value, bool | int | float | str | None)
     }
-    return result
 
 
 def text(graph: Graph) -> str:
@@ -119,7 +127,6 @@ def _run(
             enabled = not torch.is_autocast_enabled("cpu")
             stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=enabled))
         tracer = Tracer(arguments)
-        changes = stack.enter_context(_unchanged(module))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         try:
@@ -130,8 +137,6 @@ def _run(
             raise Refused(refusal) from None
     if tracer.refusal is not None:
         raise Refused(tracer.refusal)
-    if changes:
-        raise Refused(f"changes {changes[0]} when it runs")
     if any(proxy() is not None for proxy in tracer.proxies):
         gc.collect()
         if any(proxy() is not None for proxy in tracer.proxies):
@@ -149,43 +154,43 @@ def _plain(error: Exception) -> str:
 @contextlib.contextmanager
 def _training(module: Module, training: bool, turned: bool) -> Iterator[None]:
     before = [(m, m.training) for m in module.modules()]
-    for m, was in before:
-        m.training = was != turned
-    module.training = training
+    during = [(m, was != turned if m is not module else training) for m, was in before]
+    for m, mode in during:
+        m.training = mode
     try:
         yield
     finally:
+        changed = [type(m).__name__ for m, mode in during if m.training is not mode]
         for m, was in before:
             m.training = was
+    if changed:
+        raise Refused(f"changes {changed[0]}.training when it runs")
 
 
 @contextlib.contextmanager
-def _unchanged(module: Module) -> Iterator[list[str]]:
+def _unchanged(module: Module, changes: list[str]) -> Iterator[None]:
     """Puts back what a forward changes in its modules and in random numbers, and says what it was.
 
     Looks at attributes and one level into containers.
     """
-    attributes = [(m, dict(vars(m))) for m in module.modules()]
-    containers = [
-        (type(m).__name__, name, value, copy.copy(value))
-        for m, values in attributes
-        for name, value in values.items()
+    before = [(vars(m), _items(vars(m)), type(m).__name__) for m in module.modules()]
+    before += [
+        (value, _items(value), f"{kind}.{name}")
+        for _, items, kind in before
+        for name, value in items
         if isinstance(value, _CONTAINERS)
     ]
     python, numpy, generator = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    changes: list[str] = []
     try:
-        yield changes
+        yield
     finally:
-        for m, values in attributes:
-            if not _same(vars(m), values):
-                names = {k for k in {**values, **vars(m)} if values.get(k) is not vars(m).get(k)}
-                changes.append(f"{type(m).__name__}.{min(names, default='attributes')}")
-                _refill(vars(m), values)
-        for owner, name, value, before in containers:
-            if not _same(value, before):
-                changes.append(f"{owner}.{name}")
-                _refill(value, before)
+        for container, items, name in before:
+            if not _same(_items(container), items):
+                changes.append(name)
+                container.clear()
+                (container.extend if isinstance(container, list | deque) else container.update)(
+                    items
+                )
         if random.getstate() != python or pickle.dumps(np.random.get_state()) != pickle.dumps(
             numpy
         ):
@@ -197,14 +202,14 @@ def _unchanged(module: Module) -> Iterator[list[str]]:
             torch.set_rng_state(generator)
 
 
-def _same(a: Any, b: Any) -> bool:
-    """Two containers of the very same things."""
-    items = [(list(c.items()) if isinstance(c, dict) else [(i,) for i in c]) for c in (a, b)]
-    return len(items[0]) == len(items[1]) and all(
-        all(x is y for x, y in zip(*pair, strict=True)) for pair in zip(*items, strict=True)
-    )
+def _items(container: Any) -> list[Any]:
+    return list(container.items() if isinstance(container, dict) else container)
 
 
-def _refill(container: Any, content: Any) -> None:
-    container.clear()
-    (container.extend if isinstance(container, list | deque) else container.update)(content)
+def _same(a: list[Any], b: list[Any]) -> bool:
+    """The very same things."""
+    flat = [
+        [x for item in items for x in (item if type(item) is tuple else (item,))]
+        for items in (a, b)
+    ]
+    return len(flat[0]) == len(flat[1]) and all(map(operator.is_, *flat))
