@@ -254,22 +254,24 @@ def build(kind):
     return kind().double()
 
 
-def run(model, *arguments, **keywords):
+def run(model, *arguments, parameters=None, **keywords):
     """Outputs and gradients."""
     torch.manual_seed(0)
     x, *others = arguments
     x = x.clone().requires_grad_()
     y = model(x * 1, *others, **keywords)
     y = [value for value in (y if isinstance(y, tuple) else (y,)) if value.is_floating_point()]
-    inputs = [x, *model.parameters()]
+    inputs = [x, *(model.parameters() if parameters is None else parameters)]
     loss = sum(value.square().sum() for value in y)
-    return [*y, *torch.autograd.grad(loss, inputs, allow_unused=True)]
+    gradients = torch.autograd.grad(loss, inputs, allow_unused=True) if loss.requires_grad else ()
+    return [*y, *gradients]
 
 
 @pytest.fixture
 def fused(monkeypatch):
     """The fused operations that run."""
     calls = []
+
     def counted(name, run):
         def call(*arguments):
             calls.append(name)
