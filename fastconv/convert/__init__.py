@@ -70,7 +70,9 @@ def convert(
     for sequential, chain in plan.blocks:
         _make_block(sequential, chain)
     for layer in list(model.modules()):
-        layer.__class__ = replacement(layer) or layer.__class__
+        ours = replacement(layer)
+        if ours is not None:
+            layer.__class__ = ours
     for module, forward in plan.forwards.items():
         module.__dict__["forward"] = forward
     return model

@@ -144,7 +144,7 @@ def _call_step(node: Node) -> Step | None:
     *pool, return_indices = bound.args[1:]
     if return_indices is not False or not all(_is_number(value) for value in pool):
         return None
-    return Step("pool", name, pool=tuple(pool))
+    return Step("pool", name, pool=tuple(tuple(v) if isinstance(v, list) else v for v in pool))
 
 
 def _function_name(node: Node) -> str | None:

@@ -68,6 +68,4 @@ def why_left(layer: Module) -> str:
         return "parametrised"
     if isinstance(layer, LazyModuleMixin):
         return "not initialised yet; run the model once, then convert"
-    if kind.__module__.startswith("torch.ao."):
-        return "quantised"
     return f"a subclass, {kind.__module__}.{kind.__qualname__}"

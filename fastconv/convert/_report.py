@@ -13,6 +13,8 @@ from ._chains import Chain
 from ._layers import BLOCKS, PLAIN, TORCH, has_hooks, replacement, why_left
 from ._plan import Plan
 
+_NAMES = {kind.__name__ for kind in PLAIN}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -92,6 +94,10 @@ def _row(
         return "fused", "one block"
     if kind is torch.nn.BatchNorm2d and plan.fold_batchnorm:
         return "left alone", "does not stand behind one convolution only"
+    if isinstance(module, torch.jit.ScriptModule) and module.original_name in _NAMES:
+        return "left alone", f"TorchScript's {module.original_name}"
+    if kind.__module__.startswith("torch.ao.") and kind.__name__ in _NAMES:
+        return "left alone", "quantised"
     if not isinstance(module, tuple(PLAIN)):
         return None
     if replacement(module) is None and kind not in TORCH:

@@ -21,7 +21,7 @@ from torch.fx import Graph
 from torch.nn import Module
 
 from ._forward import FusedForward
-from ._tracer import NoTensors, Refused, Tracer, location
+from ._tracer import NoTensors, Refused, Tracer, location, modes
 
 _CONTAINERS = (list, dict, set, deque)
 
@@ -122,10 +122,9 @@ def _run(
 ) -> Graph:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_training(module, training, turned))
-        if turned:
-            stack.enter_context(torch.set_grad_enabled(not torch.is_grad_enabled()))
-            enabled = not torch.is_autocast_enabled("cpu")
-            stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=enabled))
+        stack.enter_context(torch.set_grad_enabled(torch.is_grad_enabled() != turned))
+        enabled = torch.is_autocast_enabled("cpu") != turned
+        stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=enabled))
         tracer = Tracer(arguments)
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
@@ -133,8 +132,9 @@ def _run(
             with NoTensors(tracer):
                 graph = tracer.trace(module)
         except Exception as error:
-            refusal = tracer.refusal or _plain(error)
-            raise Refused(refusal) from None
+            raise Refused(tracer.refusal or _plain(error)) from None
+        if modes() != tracer.modes:
+            raise Refused("changes grad mode, autocast or inference mode")
     if tracer.refusal is not None:
         raise Refused(tracer.refusal)
     if any(proxy() is not None for proxy in tracer.proxies):

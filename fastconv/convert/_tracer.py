@@ -7,6 +7,7 @@ branch. The tracer asks for all that can make a difference then, and gives up wi
 from __future__ import annotations
 
 import dis
+import functools
 import os
 import sys
 import traceback
@@ -19,7 +20,12 @@ import torch.fx
 from torch.nn import Module
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_LIBRARIES = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(__file__) + os.sep)
+_TORCH, _HERE = os.path.dirname(torch.__file__) + os.sep, os.path.dirname(__file__) + os.sep
+# What asks a stand-in for its class without making anything of the answer.
+_TRACING = (
+    _HERE,
+    *(_TORCH + name for name in ("fx", "overrides", "utils", "_library", "nn/modules/module")),
+)
 _WITH = ("SETUP_WITH", "BEFORE_WITH", "LOAD_SPECIAL")  # Python 3.10, 3.11 to 3.13, from 3.14
 
 
@@ -35,7 +41,7 @@ class Tracer(torch.fx.Tracer):
     def __init__(self, arguments: tuple[str, ...]) -> None:
         super().__init__()
         self.arguments = arguments
-        self.modes = _modes()
+        self.modes = modes()
         self.codes: set[types.CodeType] = set()
         self.refusal: str | None = None
         self.proxies: list[weakref.ref[Any]] = []
@@ -60,25 +66,28 @@ class Tracer(torch.fx.Tracer):
 
     def create_node(self, kind: str, *args: Any, **kwargs: Any) -> torch.fx.Node:
         if kind not in ("placeholder", "output"):
-            if _modes() != self.modes:
+            if modes() != self.modes:
                 self.refuse("changes grad mode, autocast or inference mode")
-            self._read_callers()
+            self._read_callers(kind)
         node = super().create_node(kind, *args, **kwargs)
         node.type = None
         return node
 
-    def _read_callers(self) -> None:
+    def _read_callers(self, kind: str) -> None:
         """Looks at the code of the functions that led to a node."""
         frame = sys._getframe(2)
         while frame is not None and frame.f_code is not Tracer.trace.__code__:
             code = frame.f_code
-            if code not in self.codes and not _is_library(code):
+            users = not code.co_filename.startswith((_TORCH, _HERE))
+            # In torch's own code: such as checkpoint(), which calls modules in contexts.
+            if users or (kind == "call_module" and not code.co_filename.startswith(_TRACING[:2])):
+                names = _contexts_and_types(code)
+                if "with" in names:
+                    self.refuse(f"has a `with` statement in {code.co_name}()")
+                if "type" in names and users:
+                    self.refuse(f"asks for a type in {code.co_name}()")
+            if users:
                 self.codes.add(code)
-                for instruction in dis.get_instructions(code):
-                    if instruction.opname in _WITH:
-                        self.refuse("has a `with` statement")
-                    if instruction.opname == "LOAD_GLOBAL" and instruction.argval == "type":
-                        self.refuse("asks for a type")
             frame = frame.f_back
 
     def create_arg(self, a: Any) -> Any:
@@ -110,17 +119,17 @@ class _Asked:
     @property
     def __class__(self) -> type:
         # isinstance() comes here when the type itself does not do.
-        if not _is_library(_asking_frame().f_code):
+        if _is_asked():
             self.tracer.refuse("asks for the class of a value")
         return type(self)
 
     def __getattr__(self, name: str) -> Any:
-        if not hasattr(torch.Tensor, name) and not _is_library(_asking_frame().f_code):
+        if not hasattr(torch.Tensor, name) and _is_asked():
             self.tracer.refuse(f"asks for .{name}, which tensors do not have")
         return self.tracer._noted(_Attribute(self, name))
 
     def __repr__(self) -> str:
-        if not _is_library(_asking_frame().f_code):
+        if _is_asked():
             self.tracer.refuse("makes a text of a value")
         return torch.fx.Proxy.__repr__(self)
 
@@ -129,6 +138,12 @@ class _Asked:
 
     def __len__(self) -> int:
         self.tracer.refuse("takes the length of a value")
+
+    def __copy__(self) -> Any:
+        self.tracer.refuse("copies a value")
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        self.tracer.refuse("copies a value")
 
 
 class _Proxy(_Asked, torch.fx.Proxy):
@@ -157,7 +172,8 @@ def location(error: BaseException) -> str:
     return _where(users[-1] if users else None)
 
 
-def _modes() -> tuple[bool, ...]:
+def modes() -> tuple[bool, ...]:
+    """What a graph does not hold."""
     return (
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
@@ -166,20 +182,28 @@ def _modes() -> tuple[bool, ...]:
     )
 
 
+@functools.cache
+def _contexts_and_types(code: types.CodeType) -> set[str]:
+    """ "with" if the code has such a statement, "type" if it uses that builtin."""
+    instructions = list(dis.get_instructions(code))
+    with_ = {"with" for i in instructions if i.opname in _WITH}
+    return with_ | {"type" for i in instructions if (i.opname, i.argval) == ("LOAD_GLOBAL", "type")}
+
+
 def _is_library(code: types.CodeType) -> bool:
-    return code.co_filename.startswith(_LIBRARIES)
+    return code.co_filename.startswith((_TORCH, _HERE))
 
 
 def _is_torchs(kind: type) -> bool:
     return kind.__module__.startswith("torch")
 
 
-def _asking_frame() -> types.FrameType:
-    """Who asks a stand-in: the caller of its method, behind classes with an own isinstance."""
+def _is_asked() -> bool:
+    """The code that asks a stand-in, through a class's own isinstance or not, is not tracing."""
     frame = sys._getframe(2)
     while frame.f_code.co_name == "__instancecheck__":
         frame = frame.f_back
-    return frame
+    return not frame.f_code.co_filename.startswith(_TRACING)
 
 
 def _user_frame() -> types.FrameType | None:
