@@ -274,7 +274,7 @@ REASONS = {
     NoGrad: "changes grad mode", NoGradLater: "changes grad mode",
     NoGradAround: "changes grad mode",
     Autocast: "changes grad mode, autocast", Profiled: "computes with other tensors",
-    Checkpointed: "has a `with` statement in checkpoint",
+    Checkpointed: "has a `with` statement in",
     NoGradAtTheEnd: "changes grad mode", IsTensorFunction: "asks for the class",
     Copy: "copies a value", Saved: "has a `with` statement",
     GradMode: "depends on grad mode", AutocastMode: "depends on grad mode, autocast",

@@ -39,7 +39,7 @@ class Tracer(torch.fx.Tracer):
     proxy_buffer_attributes = True
 
     def __init__(self, arguments: tuple[str, ...]) -> None:
-        super().__init__()
+        super().__init__(autowrap_modules=())
         self.arguments = arguments
         self.modes = modes()
         self.codes: set[types.CodeType] = set()
