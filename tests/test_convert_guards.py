@@ -187,6 +187,11 @@ class Checkpointed(Chain):
         return F.relu(torch.utils.checkpoint.checkpoint(self.conv, x, use_reentrant=False))
 
 
+class CheckpointedFunction(Chain):
+    def forward(self, x):
+        return torch.utils.checkpoint.checkpoint(F.relu, self.conv(x), use_reentrant=False)
+
+
 class NoGradAtTheEnd(Chain):
     def forward(self, x):
         y = self.chain(x)
@@ -274,7 +279,8 @@ REASONS = {
     NoGrad: "changes grad mode", NoGradLater: "changes grad mode",
     NoGradAround: "changes grad mode",
     Autocast: "changes grad mode, autocast", Profiled: "computes with other tensors",
-    Checkpointed: "has a `with` statement in",
+    Checkpointed: r"torch's (_fn|checkpoint)\(\) call a layer",
+    CheckpointedFunction: r"torch's checkpoint\(\) call a layer",
     NoGradAtTheEnd: "changes grad mode", IsTensorFunction: "asks for the class",
     Copy: "copies a value", Saved: "has a `with` statement",
     GradMode: "depends on grad mode", AutocastMode: "depends on grad mode, autocast",

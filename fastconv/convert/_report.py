@@ -51,7 +51,7 @@ class Report:
         counts = [f"{count} {becomes}" for becomes, count in self.counts().items()]
         lines += ["", ", ".join(counts) if counts else "nothing here for fastconv"]
         if self.untraced:
-            lines += ["", "Layer by layer only, for their code cannot be followed:"]
+            lines += ["", "Code that stays as it is, layer by layer:"]
             lines += [f"  {name}: {reason}" for name, reason in self.untraced.items()]
         return "\n".join(line.rstrip() for line in lines)
 

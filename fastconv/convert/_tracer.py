@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import torch
 import torch.fx
+import torch.utils.checkpoint
 from torch.nn import Module
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -26,6 +27,9 @@ _TRACING = (
     _HERE,
     *(_TORCH + name for name in ("fx", "overrides", "utils", "_library", "nn/modules/module")),
 )
+# What calls modules and nothing else; other functions, such as checkpoint(), do so in contexts.
+_CALLING = (_HERE, _TORCH + "fx", _TORCH + "nn/modules")
+_CHECKPOINT = torch.utils.checkpoint.__file__
 _WITH = ("SETUP_WITH", "BEFORE_WITH", "LOAD_SPECIAL")  # Python 3.10, 3.11 to 3.13, from 3.14
 
 
@@ -74,20 +78,21 @@ class Tracer(torch.fx.Tracer):
         return node
 
     def _read_callers(self, kind: str) -> None:
-        """Looks at the code of the functions that led to a node."""
+        """Looks at the functions that led to a node."""
         frame = sys._getframe(2)
         while frame is not None and frame.f_code is not Tracer.trace.__code__:
             code = frame.f_code
-            users = not code.co_filename.startswith((_TORCH, _HERE))
-            # In torch's own code: such as checkpoint(), which calls modules in contexts.
-            if users or (kind == "call_module" and not code.co_filename.startswith(_TRACING[:2])):
+            if not _is_library(code):
                 names = _contexts_and_types(code)
                 if "with" in names:
                     self.refuse(f"has a `with` statement in {code.co_name}()")
-                if "type" in names and users:
+                if "type" in names:
                     self.refuse(f"asks for a type in {code.co_name}()")
-            if users:
                 self.codes.add(code)
+            elif code.co_filename == _CHECKPOINT or (
+                kind == "call_module" and not code.co_filename.startswith(_CALLING)
+            ):
+                self.refuse(f"has torch's {code.co_name}() call a layer")
             frame = frame.f_back
 
     def create_arg(self, a: Any) -> Any:
