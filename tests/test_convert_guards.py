@@ -192,6 +192,15 @@ class CheckpointedFunction(Chain):
         return torch.utils.checkpoint.checkpoint(F.relu, self.conv(x), use_reentrant=False)
 
 
+class Disabled(Chain):
+    @torch.compiler.disable
+    def chain(self, x):
+        return F.relu(self.conv(x))
+
+    def forward(self, x):
+        return self.chain(x)
+
+
 class NoGradAtTheEnd(Chain):
     def forward(self, x):
         y = self.chain(x)
@@ -280,6 +289,7 @@ REASONS = {
     NoGradAround: "changes grad mode",
     Autocast: "changes grad mode, autocast", Profiled: "computes with other tensors",
     Checkpointed: r"torch's (_fn|checkpoint)\(\) call a layer",
+    Disabled: r"has torch's \w+\(\) call a layer",
     CheckpointedFunction: r"torch's checkpoint\(\) call a layer",
     NoGradAtTheEnd: "changes grad mode", IsTensorFunction: "asks for the class",
     Copy: "copies a value", Saved: "has a `with` statement",
@@ -404,6 +414,22 @@ def test_what_a_forward_returns(fused):  # noqa: F811
     assert [type(value) for value in y.values()] == [type(value) for value in expected.values()]
     torch.testing.assert_close([y["y"], *y["pair"]], [expected["y"], *expected["pair"]])
     assert y["size"] == expected["size"] and y["x"][1] == 3
+
+
+class WithSkip(Chain):
+    """An argument without a default that is not always a tensor."""
+
+    def forward(self, x, skip):
+        y = self.chain(x)
+        return y if skip is None else y + skip
+
+
+def test_other_arguments_run_the_own_forward(fused):  # noqa: F811
+    model = build(WithSkip)
+    converted = fastconv.convert(model)
+    for skip, count in ((X(), 1), (None, 0), (2.0, 0)):
+        torch.testing.assert_close(converted(X(), skip), model(X(), skip))
+        assert fused() == (0, count)
 
 
 def test_without_the_source():

@@ -52,7 +52,12 @@ class Report:
         lines += ["", ", ".join(counts) if counts else "nothing here for fastconv"]
         if self.untraced:
             lines += ["", "Code that stays as it is, layer by layer:"]
-            lines += [f"  {name}: {reason}" for name, reason in self.untraced.items()]
+            names: dict[str, list[str]] = defaultdict(list)
+            for name, reason in self.untraced.items():
+                names[reason].append(name)
+            for reason, (first, *others) in names.items():
+                more = f" and {len(others)} more" if others else ""
+                lines.append(f"  {first}{more}: {reason}")
         return "\n".join(line.rstrip() for line in lines)
 
 

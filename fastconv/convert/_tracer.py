@@ -204,7 +204,7 @@ def _is_torchs(kind: type) -> bool:
 
 
 def _is_asked() -> bool:
-    """The code that asks a stand-in, through a class's own isinstance or not, is not tracing."""
+    """It is not tracing that asks a stand-in, if need be through a class's own isinstance."""
     frame = sys._getframe(2)
     while frame.f_code.co_name == "__instancecheck__":
         frame = frame.f_back
