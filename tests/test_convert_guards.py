@@ -4,6 +4,7 @@ import collections
 import copy
 import random
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -414,6 +415,29 @@ def test_what_a_forward_returns(fused):  # noqa: F811
     assert [type(value) for value in y.values()] == [type(value) for value in expected.values()]
     torch.testing.assert_close([y["y"], *y["pair"]], [expected["y"], *expected["pair"]])
     assert y["size"] == expected["size"] and y["x"][1] == 3
+
+
+def test_other_threads_go_on():
+    """torch.fx patches Module's call for all of them."""
+    running, done, errors = build(Modes).eval(), threading.Event(), []
+    expected = running(X())
+
+    def serve():
+        while not done.is_set():
+            try:
+                torch.testing.assert_close(running(X()), expected)
+            except Exception as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        for _ in range(20):
+            fastconv.explain(build(Modes))
+    finally:
+        done.set()
+        thread.join()
+    assert not errors
 
 
 class WithSkip(Chain):

@@ -55,9 +55,9 @@ def test_the_table():
         ["body.0", "Conv2d", "fused", "with body.1 and body.2"],
         ["body.1", "ReLU", "fused", "behind body.0"],
         ["body.2", "MaxPool2d", "fused", "behind body.0"],
-        ["body.3", "Conv2d", "converted"],
+        ["body.3", "Conv2d", "converted", "no ReLU behind it"],
         ["head", "Conv2d", "fused", "with relu(), in the forward of Everything"],
-        ["branch.conv", "Conv2d", "converted"],
+        ["branch.conv", "Conv2d", "converted", "the code of Branch stays as it is"],
     ]
     assert lines[1][3].split(None, 2)[:2] == ["1", "max_pool2d()"]
     assert text.splitlines()[9] == "1 left alone, 4 fused, 2 converted"
@@ -153,7 +153,7 @@ def test_several_chains():
     assert fastconv.explain(build(Inception)).counts() == {"fused": 4}
     report = fastconv.explain(build(UNet))
     assert report["forward"].layer == "1 max_pool2d(), 1 relu()"
-    assert report["out"].becomes == "converted"
+    assert (report["out"].becomes, report["out"].note) == ("converted", "2 users of its value")
 
 
 def test_folding():

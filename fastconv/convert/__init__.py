@@ -34,7 +34,8 @@ def convert(
     were.
 
     In code, `self.pool(F.relu(self.conv(x)))`, the module gets a forward in its `__dict__` that was
-    traced from its own with torch.fx, and its layers stay single ones. It is used for calls with
+    traced from its own with torch.fx, that is by running it a few times with stand-ins for tensors.
+    The layers stay single ones. The traced forward is used for calls with
     tensors for all arguments that have no default, and nothing else; otherwise, and when plain
     attributes that the code reads (`self.use_pool`) have other values than now, the class's own
     forward runs. What else the code reads, such as global variables and objects, is taken as it is

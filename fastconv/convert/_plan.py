@@ -11,7 +11,7 @@ from torch.nn import Module
 from . import _batchnorm
 from ._chains import Chain, calls_without_chain, chains_in_graph, chains_in_sequential
 from ._forward import FusedForward, fused_code
-from ._layers import BLOCKS, PLAIN, is_plain_sequential
+from ._layers import BLOCKS, CONVS, PLAIN, is_free, is_plain_sequential
 from ._reach import may_call
 from ._trace import Trace, trace
 
@@ -29,8 +29,8 @@ class Plan:
     """Convolutions and the BatchNorm layers that go into them."""
     chains: dict[Module, dict[bool, list[Chain]]] = field(default_factory=dict)
     """By module and `training`: the chains in `forwards`."""
-    in_sequential: dict[int, str] = field(default_factory=dict)
-    """By a convolution's id: why it is no part of a block in its Sequential."""
+    single: dict[int, str] = field(default_factory=dict)
+    """By a convolution's id: why it is not fused."""
     calls: dict[Module, Counter[str]] = field(default_factory=dict)
     """ReLU and pool functions that stay torch's."""
     layer_calls: Counter[int] = field(default_factory=Counter)
@@ -66,6 +66,9 @@ def make_plan(model: Module, fuse: bool, fold_batchnorm: bool) -> Plan:
         _plan_blocks(plan, model, callers, folded)
         for module, found in traces.items():
             _plan_forward(plan, module, found, folded)
+        for module in plan.untraced:
+            why = f"the code of {type(module).__name__} stays as it is"
+            plan.single |= {id(c): why for c in module.children() if id(c) not in plan.single}
     return plan
 
 
@@ -83,6 +86,8 @@ def _has_code(module: Module) -> bool:
 def _plan_blocks(plan: Plan, model: Module, callers: dict[int, str], folded: set[int]) -> None:
     uses = Counter(id(child) for parent in model.modules() for child in parent._modules.values())
     for sequential in filter(is_plain_sequential, model.modules()):
+        convs = [id(layer) for layer in sequential if is_free(layer, CONVS)]
+        plan.single.update(dict.fromkeys(convs, "no ReLU behind it"))
         for chain in chains_in_sequential(sequential, folded):
             layers = (chain.conv, *(step.layer for step in chain.steps))
             why = next((callers[id(layer)] for layer in layers if id(layer) in callers), None)
@@ -92,7 +97,7 @@ def _plan_blocks(plan: Plan, model: Module, callers: dict[int, str], folded: set
             if why is None:
                 plan.blocks.append((sequential, chain))
             else:
-                plan.in_sequential[id(chain.conv)] = why
+                plan.single[id(chain.conv)] = why
 
 
 def _plan_forward(plan: Plan, module: Module, found: Trace, folded: set[int]) -> None:
@@ -105,13 +110,17 @@ def _plan_forward(plan: Plan, module: Module, found: Trace, folded: set[int]) ->
     outside: Counter[int] = Counter()
     for training, graph in graphs.items():
         fused = {part.node for chain in chains[training] for part in (chain, *chain.steps)}
+        counted: Counter[int] = Counter()
         names = Counter(calls_without_chain(graph, chains[training]))
         plan.calls[module] = plan.calls.get(module, Counter()) | names
-        outside |= Counter(
-            id(module.get_submodule(node.target))
-            for node in graph.nodes
-            if node.op == "call_module" and node not in fused
-        )
+        for node in graph.nodes:
+            if node.op == "call_module" and node not in fused:
+                layer = id(module.get_submodule(node.target))
+                counted[layer] += 1
+                several = f"{len(node.users)} users of its value"
+                why = several if len(node.users) > 1 else "no ReLU behind it"
+                plan.single.setdefault(layer, why)
+        outside |= counted
     plan.layer_calls += outside
     code = {
         training: fused_code(graphs[training], chains[training])

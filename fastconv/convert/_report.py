@@ -10,7 +10,7 @@ from torch.nn import Module
 
 from .. import nn
 from ._chains import Chain
-from ._layers import BLOCKS, PLAIN, TORCH, has_hooks, replacement, why_left
+from ._layers import BLOCKS, CONVS, PLAIN, TORCH, has_hooks, replacement, why_left
 from ._plan import Plan
 
 _NAMES = {kind.__name__ for kind in PLAIN}
@@ -109,9 +109,7 @@ def _row(
         return "left alone", why_left(module)
     if has_hooks(module):
         return "converted", "has hooks, so it is not fused"
-    if isinstance(module, torch.nn.Conv2d) and id(module) in plan.in_sequential:
-        return "converted", plan.in_sequential[id(module)]
-    return "converted", ""
+    return "converted", plan.single.get(id(module), "") if isinstance(module, CONVS) else ""
 
 
 def _fused_notes(plan: Plan, names: dict[int, str]) -> dict[int, str]:

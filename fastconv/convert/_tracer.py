@@ -10,6 +10,7 @@ import dis
 import functools
 import os
 import sys
+import threading
 import traceback
 import types
 import weakref
@@ -45,6 +46,7 @@ class Tracer(torch.fx.Tracer):
     def __init__(self, arguments: tuple[str, ...]) -> None:
         super().__init__(autowrap_modules=())
         self.arguments = arguments
+        self.thread = threading.get_ident()
         self.modes = modes()
         self.codes: set[types.CodeType] = set()
         self.refusal: str | None = None
@@ -58,6 +60,17 @@ class Tracer(torch.fx.Tracer):
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
         given = {name: self.create_proxy("placeholder", name, (), {}) for name in self.arguments}
         return (lambda root: root_fn(root, **given)), [self.root]
+
+    # torch.fx patches Module for all threads; other ones shall notice nothing.
+    def call_module(self, m: Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self.thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, m: Module, module_qualified_name: str) -> bool:
         return True
