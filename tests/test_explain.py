@@ -182,13 +182,24 @@ def test_wrong_arguments():
 def test_containers_of_torch():
     """What they hold is converted."""
     model = build(Tutorial).eval()
-    expected = model(X())
-    for wrapped in (nn.DataParallel(model), torch.compile(model, backend="eager")):
-        assert fastconv.explain(wrapped).counts() == {"fused": 3}
+    for wrapped, becomes in (
+        (nn.DataParallel(model), "converted"),
+        (nn.DataParallel(nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU()).double()), "fused"),
+        (torch.compile(model, backend="eager"), "fused"),
+    ):
+        expected = wrapped(X())
+        assert list(fastconv.explain(wrapped).counts()) == [becomes]
         converted = fastconv.convert(wrapped)
         assert type(converted) is type(wrapped)
         torch.testing.assert_close(converted(X()), expected)
         torch.testing.assert_close(fastconv.revert(converted)(X()), expected)
+
+
+def test_copies_that_data_parallel_makes():
+    """They share `__dict__`, and have children of their own."""
+    wrapped = fastconv.convert(nn.DataParallel(build(Tutorial)))
+    assert "forward" not in vars(wrapped.module._replicate_for_data_parallel())
+    assert "DataParallel copies it" in str(fastconv.explain(wrapped))
 
 
 def test_data_parallel_training(tmp_path):

@@ -44,7 +44,7 @@ def convert(
 
     Layers with hooks are replaced but not fused. A layer of an nn.Sequential that is called by code
     outside the model needs `fuse=False`: there a block does more than the convolution it stands
-    for. So does a model that DataParallel spreads over several GPUs.
+    for. So does a model that DataParallel will spread over several GPUs.
 
     Args:
         model: any module.

@@ -18,15 +18,9 @@ from torch.nn.modules import module as _torch_module
 
 from .. import functional, nn
 from ._chains import Chain
-from ._layers import is_free
 
 _LAYERS = (nn.Conv2d, nn.ReLU, nn.MaxPool2d)
-_GLOBAL_HOOKS = (
-    "_global_forward_hooks",
-    "_global_forward_pre_hooks",
-    "_global_backward_hooks",
-    "_global_backward_pre_hooks",
-)
+
 # The names that all traced code has, some of which cannot be pickled.
 _KNOWN = Graph().python_code("self").globals
 
@@ -37,7 +31,7 @@ def run_chain(x: Tensor, conv: Module, *steps: Module | tuple[Any, ...]) -> Tens
     As one operation while all of them are plain layers that nobody watches.
     """
     layers = [conv, *(step for step in steps if isinstance(step, Module))]
-    if not all(is_free(layer, _LAYERS) for layer in layers) or _is_watched_globally():
+    if _all_are_watched() or not all(map(_is_free, layers)):
         x = conv(x)
         for step in steps:
             if isinstance(step, Module):
@@ -54,8 +48,25 @@ def run_chain(x: Tensor, conv: Module, *steps: Module | tuple[Any, ...]) -> Tens
     return functional.conv2d_relu(*arguments)
 
 
-def _is_watched_globally() -> bool:
-    return any(getattr(_torch_module, hooks, None) for hooks in _GLOBAL_HOOKS)
+def _is_free(layer: Module) -> bool:
+    """A plain layer whose calls nobody watches; written out, for it runs in every call."""
+    return (
+        type(layer) in _LAYERS
+        and "forward" not in layer.__dict__
+        and not layer._forward_hooks
+        and not layer._forward_pre_hooks
+        and not layer._backward_hooks
+        and not layer._backward_pre_hooks
+    )
+
+
+def _all_are_watched() -> bool:
+    return bool(
+        _torch_module._global_forward_hooks
+        or _torch_module._global_forward_pre_hooks
+        or _torch_module._global_backward_hooks
+        or _torch_module._global_backward_pre_hooks
+    )
 
 
 class FusedForward:

@@ -64,8 +64,11 @@ def make_plan(model: Module, fuse: bool, fold_batchnorm: bool) -> Plan:
                 callers[layer] = f"not fused here: {type(module).__name__}'s code calls its layers"
     if fuse:
         _plan_blocks(plan, model, callers, folded)
+        spread = [m for m in model.modules() if isinstance(m, torch.nn.DataParallel)]
+        copied = {id(module) for parent in spread for module in parent.modules()}
         for module, found in traces.items():
-            _plan_forward(plan, module, found, folded)
+            why = _why_forward_stays(module, copied)
+            _plan_forward(plan, module, found, folded, why)
         for module in plan.untraced:
             why = f"the code of {type(module).__name__} stays as it is"
             plan.single |= {id(c): why for c in module.children() if id(c) not in plan.single}
@@ -100,11 +103,12 @@ def _plan_blocks(plan: Plan, model: Module, callers: dict[int, str], folded: set
                 plan.single[id(chain.conv)] = why
 
 
-def _plan_forward(plan: Plan, module: Module, found: Trace, folded: set[int]) -> None:
+def _plan_forward(
+    plan: Plan, module: Module, found: Trace, folded: set[int], why: str | None
+) -> None:
     graphs = found.graphs
     chains = {training: chains_in_graph(graphs[training], module, folded) for training in graphs}
-    why = _why_forward_stays(module) if any(chains.values()) else None
-    if why is not None:
+    if why is not None and any(chains.values()):
         plan.untraced[module] = why
         chains = {training: [] for training in graphs}
     outside: Counter[int] = Counter()
@@ -132,7 +136,10 @@ def _plan_forward(plan: Plan, module: Module, found: Trace, folded: set[int]) ->
         plan.forwards[module] = FusedForward(module, code, found.arguments, found.flags)
 
 
-def _why_forward_stays(module: Module) -> str | None:
+def _why_forward_stays(module: Module, copied: set[int]) -> str | None:
+    """Where a copy of the module would keep a forward that belongs to the module itself."""
+    if id(module) in copied:
+        return "DataParallel copies it in its own way"
     kind = type(module)
     for method in ("__copy__", "__deepcopy__", "__getstate__", "__reduce__", "__reduce_ex__"):
         if getattr(kind, method, None) is not getattr(Module, method, None):
