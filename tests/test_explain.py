@@ -183,7 +183,7 @@ def test_containers_of_torch():
     """What they hold is converted."""
     model = build(Tutorial).eval()
     for wrapped, becomes in (
-        (nn.DataParallel(model), "converted"),
+        (nn.DataParallel(build(Fire)), "converted"),
         (nn.DataParallel(nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU()).double()), "fused"),
         (torch.compile(model, backend="eager"), "fused"),
     ):

@@ -59,7 +59,12 @@ class Tracer(torch.fx.Tracer):
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
         given = {name: self.create_proxy("placeholder", name, (), {}) for name in self.arguments}
-        return (lambda root: root_fn(root, **given)), [self.root]
+
+        def start(root: Module) -> Any:
+            return root_fn(root, **given)
+
+        self.start = start.__code__
+        return start, [self.root]
 
     # torch.fx patches Module for all threads; other ones shall notice nothing.
     def call_module(self, m: Module, forward: Any, args: Any, kwargs: Any) -> Any:
@@ -93,7 +98,7 @@ class Tracer(torch.fx.Tracer):
     def _read_callers(self, kind: str) -> None:
         """Looks at the functions that led to a node."""
         frame = sys._getframe(2)
-        while frame is not None and frame.f_code is not Tracer.trace.__code__:
+        while frame.f_code is not self.start:
             code = frame.f_code
             if not _is_library(code):
                 names = _contexts_and_types(code)
