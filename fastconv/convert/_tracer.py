@@ -97,9 +97,11 @@ class Tracer(torch.fx.Tracer):
 
     def _read_callers(self, kind: str) -> None:
         """Looks at the functions that led to a node."""
-        frame = sys._getframe(2)
-        while frame.f_code is not self.start:
-            code = frame.f_code
+        codes, frame = [], sys._getframe(2)
+        while frame is not None and frame.f_code is not self.start:
+            codes.append(frame.f_code)
+            frame = frame.f_back
+        for code in codes if frame is not None else ():  # else the forward has returned
             if not _is_library(code):
                 names = _contexts_and_types(code)
                 if "with" in names:
@@ -111,7 +113,6 @@ class Tracer(torch.fx.Tracer):
                 kind == "call_module" and not code.co_filename.startswith(_CALLING)
             ):
                 self.refuse(f"has torch's {code.co_name}() call a layer")
-            frame = frame.f_back
 
     def create_arg(self, a: Any) -> Any:
         plain = type(a) in (tuple, list, dict) or hasattr(a, "_fields")
