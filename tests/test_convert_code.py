@@ -242,10 +242,23 @@ class Attention(nn.Module):
         return y if mask is None else y * mask
 
 
+class OwnFunctions(nn.Module):
+    """fastconv's functions are known as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3)
+
+    def forward(self, x):
+        x = functional.max_pool2d(functional.relu(self.conv1(x)), [2, 2])
+        return functional.max_pool2d(F.relu(self.conv2(x)), 2, return_indices=True)
+
+
 # What runs as one operation: how many chains with a pool, and how many without.
 MODELS = {
     Tutorial: (2, 0), Mnist: (1, 1), OldMnist: (1, 0), Fire: (0, 3), Residual: (0, 1), UNet: (0, 6),
     Inception: (0, 4), Loops: (1, 3), Tied: (1, 1), Several: (0, 1), Attention: (0, 1),
+    OwnFunctions: (1, 1),
 }  # fmt: skip
 
 
