@@ -89,8 +89,9 @@ def _has_code(module: Module) -> bool:
 def _plan_blocks(plan: Plan, model: Module, callers: dict[int, str], folded: set[int]) -> None:
     uses = Counter(id(child) for parent in model.modules() for child in parent._modules.values())
     for sequential in filter(is_plain_sequential, model.modules()):
-        convs = [id(layer) for layer in sequential if is_free(layer, CONVS)]
-        plan.single.update(dict.fromkeys(convs, "no ReLU behind it"))
+        for layer in sequential:
+            if is_free(layer, CONVS):
+                plan.single.setdefault(id(layer), "no ReLU behind it")
         for chain in chains_in_sequential(sequential, folded):
             layers = (chain.conv, *(step.layer for step in chain.steps))
             why = next((callers[id(layer)] for layer in layers if id(layer) in callers), None)
