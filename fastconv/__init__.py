@@ -23,7 +23,7 @@ except ModuleNotFoundError as _error:
     ) from None
 
 from . import functional, nn
-from .convert import convert, revert
+from .convert import convert, explain, revert
 from .functional import conv2d, conv2d_relu, conv2d_relu_max_pool2d, max_pool2d, relu
 from .info import info
 from .nn import Conv2d, ConvReLU2d, ConvReLUMaxPool2d, MaxPool2d, ReLU
@@ -60,6 +60,7 @@ __all__ = [
     "conv2d_relu",
     "conv2d_relu_max_pool2d",
     "convert",
+    "explain",
     "functional",
     "get_precision",
     "info",

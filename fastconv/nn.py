@@ -25,12 +25,15 @@ class Conv2d(torch.nn.Conv2d):
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return self._compute(*self._arguments(input, weight, bias))
+
+    def _arguments(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Any, ...]:
         if self.padding_mode == "zeros":
             padding = self.padding
         else:
             input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = 0
-        return self._compute(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+        return input, weight, bias, self.stride, padding, self.dilation, self.groups
 
     def _compute(self, *arguments: Any) -> Tensor:
         return functional.conv2d(*arguments)
@@ -166,3 +169,30 @@ class Placeholder(torch.nn.Module):
 
     def extra_repr(self) -> str:
         return f"{type(self.original).__name__}, part of the block before"
+
+
+class FoldedBatchNorm2d(Placeholder):
+    """Stands where a BatchNorm2d was before `convert` folded it into the convolution in front.
+
+    It also keeps that convolution's own parameters, for `revert`. Of use for inference only.
+    """
+
+    def __init__(self, original: torch.nn.Module, conv: torch.nn.Module) -> None:
+        super().__init__(original)
+        self.__dict__["conv"] = conv
+        self.__dict__["unfolded"] = torch.nn.ParameterDict(
+            {name: conv._parameters[name] for name in ("weight", "bias")}
+        )
+
+    def train(self, mode: bool = True) -> FoldedBatchNorm2d:
+        if mode:
+            raise RuntimeError(
+                "train: BatchNorm layers of this model were folded into convolutions "
+                "(fastconv.convert(fold_batchnorm=True)); to train it, fastconv.revert it first"
+            )
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> FoldedBatchNorm2d:
+        self.original._apply(fn, recurse)
+        self.unfolded._apply(fn, recurse)
+        return super()._apply(fn, recurse)

@@ -38,7 +38,8 @@ def chain():
 
 FUSED = [
     "ConvReLUMaxPool2d", "Placeholder", "Placeholder", "ConvReLU2d", "Placeholder", "BatchNorm2d",
-    "Sequential", "MaxPool2d", "Conv2d", "MaxPool2d", "ReLU", "Flatten", "Linear",
+    "Sequential", "MaxPool2d", "ConvReLUMaxPool2d", "Placeholder", "Placeholder", "Flatten",
+    "Linear",
 ]  # fmt: skip
 
 
@@ -259,6 +260,15 @@ def test_shared_layers():
     assert all(type(layer).__module__.startswith(("torch", __name__)) for layer in back.modules())
 
 
+def test_a_layer_in_two_sequentials():
+    shared = nn.Conv2d(3, 3, 3, padding=1)
+    model = nn.Sequential(nn.Sequential(shared, nn.ReLU()), nn.Sequential(shared, nn.Tanh()))
+    converted = fastconv.convert(model)
+    assert types(converted[0]) == ["Conv2d", "ReLU"]
+    assert fastconv.explain(model)["0.0"].note == "not fused: used at several places"
+    assert_same(converted, model)
+
+
 def test_tied_weights_stay_tied():
     model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU(), nn.Conv2d(3, 3, 3))
     model[2].weight = model[0].weight
@@ -313,3 +323,60 @@ def test_networks(name):
     with torch.no_grad():
         torch.testing.assert_close(converted.double()(x.double()), model.double()(x.double()))
     assert repr(fastconv.revert(converted)) == repr(model)
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.MaxPool2d(3, 1, 1), nn.MaxPool2d(3, 2)])
+def test_a_pool_before_the_relu(pool):
+    """The same values and gradients, also where no value is above 0 and where values tie."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), pool, nn.ReLU())
+    converted = fastconv.convert(model)
+    assert types(converted) == ["ConvReLUMaxPool2d", "Placeholder", "Placeholder"]
+    for x in (X, X - 3, X.round().clamp(-1, 1), torch.zeros_like(X)):
+        assert_same(converted, model, x)
+    assert repr(fastconv.revert(converted)) == repr(model)
+
+
+def test_a_dilated_pool_before_the_relu_is_not_fused():
+    """Its windows may hold nothing, which is -inf before a ReLU and 0 behind it."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2, 1, 1, dilation=30), nn.ReLU())
+    converted = fastconv.convert(model)
+    assert types(converted) == ["Conv2d", "MaxPool2d", "ReLU"]
+    model[1], model[2] = model[2], model[1]
+    assert types(fastconv.convert(model))[0] == "ConvReLUMaxPool2d"
+
+
+class InCode(nn.Module):
+    """`chain` without its flattening, as code."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+@pytest.mark.parametrize("wrap", [lambda layers: nn.Sequential(*layers), InCode])
+@pytest.mark.parametrize("weights", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("inputs", [torch.contiguous_format, torch.channels_last])
+def test_memory_formats_are_torchs(inputs, weights, wrap):
+    """Code behind a block may call view(), as the document's CNN does."""
+    x = X.to(memory_format=inputs)
+    for size in (1, 3, 5, 11):
+        model = wrap(list(chain())[:size]).to(memory_format=weights)
+        y, expected = fastconv.convert(model)(x), model(x)
+        assert y.stride() == expected.stride(), size
+
+
+@pytest.mark.parametrize("name", ["CNN", "CaseStudyCNN", "SimpleCNN"])
+def test_channels_last_where_torch_takes_it(name):
+    model = models.create(name, 3, 112, layers="torch").eval()
+    x = torch.randn(2, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+    converted = fastconv.convert(model)
+    for _ in range(2):
+        for y in (x, x.to(memory_format=torch.channels_last)):
+            torch.testing.assert_close(converted(y), model(y), rtol=1e-4, atol=1e-5)
+        model.to(memory_format=torch.channels_last)

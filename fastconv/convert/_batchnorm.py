@@ -1,0 +1,85 @@
+"""Which BatchNorm layers can be folded into the convolution in front, and the folding itself."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch.fx import Graph
+from torch.nn import Module
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from .. import nn
+from ._layers import CONVS, is_free, is_plain_sequential
+
+
+def foldable(
+    model: Module, graphs: Iterable[tuple[Module, Graph]], blocked: set[int]
+) -> list[tuple[Module, Module]]:
+    """Pairs of a convolution and a BatchNorm2d that only ever run one behind the other.
+
+    Args:
+        graphs: all that is known of the code that calls layers.
+        blocked: ids of modules that other code may call or look into.
+    """
+    behind: dict[Module, set[Module | None]] = defaultdict(set)
+    before: dict[Module, set[Module | None]] = defaultdict(set)
+    read: set[Module] = set()
+    for sequential in filter(is_plain_sequential, model.modules()):
+        layers = [None, *sequential._modules.values(), None]
+        for i in range(1, len(layers) - 1):
+            before[layers[i]].add(layers[i - 1])
+            behind[layers[i]].add(layers[i + 1])
+    for root, graph in graphs:
+        for node in graph.nodes:
+            if node.op == "get_attr":
+                read |= _owners(root, node.target)
+            elif node.op == "call_module":
+                layer = root.get_submodule(node.target)
+                users = list(node.users)
+                behind[layer].add(_called(root, users[0]) if len(users) == 1 else None)
+                before[layer].add(_called(root, node.args[0]) if node.args else None)
+    return [
+        (conv, bn)
+        for conv, followers in behind.items()
+        for bn in followers
+        if is_free(conv, CONVS)
+        and is_free(bn, (torch.nn.BatchNorm2d,))
+        and bn.running_mean is not None
+        and followers == {bn}
+        and before[bn] == {conv}
+        and not {id(conv), id(bn)} & blocked
+        and not {conv, bn} & read
+    ]
+
+
+def fold(conv: Module, bn: Module) -> nn.FoldedBatchNorm2d:
+    """Gives the convolution weights of its own that do what BatchNorm does; returns the latter's
+    place holder."""
+    place = nn.FoldedBatchNorm2d(bn, conv)
+    conv.weight, conv.bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias
+    )
+    return place
+
+
+def unfold(place: nn.FoldedBatchNorm2d) -> None:
+    for name in ("weight", "bias"):
+        place.conv._parameters[name] = place.unfolded[name]
+
+
+def _called(root: Module, node: object) -> Module | None:
+    if isinstance(node, torch.fx.Node) and node.op == "call_module":
+        return root.get_submodule(node.target)
+    return None
+
+
+def _owners(root: Module, path: str) -> set[Module]:
+    """The modules on the way to an attribute."""
+    found, module = set(), root
+    for name in path.split("."):
+        module = getattr(module, name)
+        if isinstance(module, Module):
+            found.add(module)
+    return found

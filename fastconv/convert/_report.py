@@ -1,0 +1,145 @@
+"""What `explain` returns."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn import Module
+
+from .. import nn
+from ._chains import Chain
+from ._layers import BLOCKS, CONVS, PLAIN, TORCH, has_hooks, replacement, why_left
+from ._plan import Plan
+
+_NAMES = {kind.__name__ for kind in PLAIN}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer, or the functions that a module calls."""
+
+    name: str
+    layer: str
+    becomes: str
+    """fused, converted, folded or left alone."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `convert` makes of a model; `print` it."""
+
+    rows: list[Row]
+    untraced: dict[str, str] = field(default_factory=dict)
+    """Modules whose code is not followed into chains, and why."""
+
+    def __getitem__(self, name: str) -> Row:
+        """The row of a layer, by its name in `model.named_modules()`."""
+        return {row.name: row for row in self.rows}[name]
+
+    def counts(self) -> Counter[str]:
+        """How many layers are fused, converted, folded and left alone."""
+        return Counter(row.becomes for row in self.rows)
+
+    def __str__(self) -> str:
+        cells = [("layer", "type", "becomes", "")]
+        cells += [(row.name or "(model)", row.layer, row.becomes, row.note) for row in self.rows]
+        widths = [max(len(row[i]) for row in cells) for i in range(3)] + [0]
+        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
+        counts = [f"{count} {becomes}" for becomes, count in self.counts().items()]
+        lines += ["", ", ".join(counts) if counts else "nothing here for fastconv"]
+        if self.untraced:
+            lines += ["", "Code that stays as it is, layer by layer:"]
+            names: dict[str, list[str]] = defaultdict(list)
+            for name, reason in self.untraced.items():
+                names[reason].append(name)
+            for reason, (first, *others) in names.items():
+                more = f" and {len(others)} more" if others else ""
+                lines.append(f"  {first}{more}: {reason}")
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def report(model: Module, plan: Plan) -> Report:
+    """A plan in words."""
+    names = {id(module): name for name, module in model.named_modules()}
+    notes = _fused_notes(plan, names)
+    folds = {id(bn): names[id(conv)] for conv, bn in plan.folds}
+    rows = []
+    for name, module in model.named_modules():
+        row = _row(module, plan, notes.get(id(module)), folds.get(id(module)))
+        if row is not None:
+            rows.append(Row(name, type(module).__name__, *row))
+        calls = plan.calls.get(module)
+        if calls:
+            text = ", ".join(f"{count} {call}" for call, count in calls.items())
+            forward = f"{name}.forward" if name else "forward"
+            rows.append(Row(forward, text, "left alone", "torch's: no convolution to join"))
+    untraced = {
+        f"{names[id(module)] or '(model)'} ({type(module).__name__})": why
+        for module, why in plan.untraced.items()
+    }
+    return Report(rows, untraced)
+
+
+def _row(
+    module: Module, plan: Plan, note: str | None, folded: str | None
+) -> tuple[str, ...] | None:
+    kind = type(module)
+    if folded is not None:
+        return "folded", f"into {folded}"
+    if isinstance(module, nn.FoldedBatchNorm2d):
+        return "folded", "into the convolution before"
+    if isinstance(module, nn.Placeholder):
+        return "fused", "part of the block before"
+    if note is not None:
+        return "fused", note
+    if kind in BLOCKS:
+        return "fused", "one block"
+    if kind is torch.nn.BatchNorm2d and plan.fold_batchnorm:
+        return "left alone", "does not stand behind one convolution only"
+    if isinstance(module, torch.jit.ScriptModule) and module.original_name in _NAMES:
+        return "left alone", f"TorchScript's {module.original_name}"
+    if kind.__module__.startswith("torch.ao.") and kind.__name__ in _NAMES:
+        return "left alone", "quantised"
+    if not isinstance(module, tuple(PLAIN)):
+        return None
+    if replacement(module) is None and kind not in TORCH:
+        return "left alone", why_left(module)
+    if has_hooks(module):
+        return "converted", "has hooks, so it is not fused"
+    return "converted", plan.single.get(id(module), "") if isinstance(module, CONVS) else ""
+
+
+def _fused_notes(plan: Plan, names: dict[int, str]) -> dict[int, str]:
+    """By id: what fused layers are fused with."""
+    parts: dict[int, list[str]] = defaultdict(list)
+    for sequential, chain in plan.blocks:
+        prefix = f"{names[id(sequential)]}." if names[id(sequential)] else ""
+        _note_chain(parts, chain, prefix, "")
+    for module, by_mode in plan.chains.items():
+        prefix = f"{names[id(module)]}." if names[id(module)] else ""
+        modes: dict[tuple[str, ...], set[bool]] = defaultdict(set)
+        chains: dict[tuple[str, ...], Chain] = {}
+        for training, own in by_mode.items():
+            for chain in own:
+                key = (chain.name, *(step.name for step in chain.steps))
+                modes[key].add(training)
+                chains[key] = chain
+        for key, chain in chains.items():
+            mode = (
+                "" if len(modes[key]) == 2 else " in training" if True in modes[key] else " in eval"
+            )
+            _note_chain(parts, chain, prefix, f"{mode}, in the forward of {type(module).__name__}")
+    also = {id_: "; also called by itself" for id_ in parts if plan.layer_calls[id_]}
+    return {id_: "; ".join(dict.fromkeys(p)) + also.get(id_, "") for id_, p in parts.items()}
+
+
+def _note_chain(parts: dict[int, list[str]], chain: Chain, prefix: str, where: str) -> None:
+    steps = chain.others()
+    texts = [s.name if s.layer is None else f"{prefix}{s.name}" for s in steps]
+    parts[id(chain.conv)].append(f"with {' and '.join(texts)}{where}")
+    for step in steps:
+        if step.layer is not None:
+            parts[id(step.layer)].append(f"behind {prefix}{chain.name}{where}")

@@ -1,0 +1,215 @@
+"""One module's forward as graphs, or the reason why it has none."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import inspect
+import operator
+import pickle
+import random
+import types
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.fx import Graph
+from torch.nn import Module
+
+from ._forward import FusedForward
+from ._tracer import NoTensors, Refused, Tracer, location, modes
+
+_CONTAINERS = (list, dict, set, deque)
+
+
+@dataclass
+class Trace:
+    """What is known of a module's forward."""
+
+    arguments: tuple[str, ...] = ()
+    """Its arguments without a default."""
+    graphs: dict[bool, Graph] = field(default_factory=dict)
+    """By `training`: what it does with tensors for `arguments` and the defaults for the others."""
+    calls: list[Graph] = field(default_factory=list)
+    """These graphs and those with other arguments given too."""
+    flags: dict[str, Any] = field(default_factory=dict)
+    """The plain attributes that its code may read."""
+    reason: str | None = None
+    """Why `graphs` lacks a mode."""
+    hidden: bool = False
+    """It may do more than `calls` shows."""
+
+
+def trace(module: Module) -> Trace:
+    """Traces a module's forward and leaves the module as it was.
+
+    Once for each mode; again in another grad mode, under autocast and with the children's
+    `training` turned round, which must make no difference; and with the optional arguments given.
+    """
+    result = Trace()
+    changes: list[str] = []
+    try:
+        with _unchanged(module, changes):
+            _trace(module, result)
+        if changes:
+            raise Refused(f"changes {changes[0]} when it runs")
+    except Refused as error:
+        result.reason, result.hidden, result.graphs = str(error), True, {}
+    return result
+
+
+def _trace(module: Module, result: Trace) -> None:
+    result.arguments, optional, result.hidden = _signature(module)
+    codes: set[types.CodeType] = set()
+    for training in (True, False):
+        try:
+            graph = _run(module, result.arguments, training, codes=codes)
+            result.calls.append(graph)
+            other = _run(module, result.arguments, training, turned=True)
+            if text(graph) != text(other):
+                raise Refused("depends on grad mode, autocast or its children's `training`")
+            result.graphs[training] = graph
+        except Refused as error:
+            result.reason, result.hidden = str(error), True
+    given = [(name,) for name in optional] + ([optional] if len(optional) > 1 else [])
+    try:
+        for names in [] if result.hidden else given:
+            for training in (True, False):
+                result.calls.append(_run(module, result.arguments + names, training))
+    except Refused:
+        result.hidden = True
+    read = {name for code in codes for name in code.co_names} - {"training"}
+    result.flags = {
+        name: value
+        for name, value in vars(module).items()
+        if name in read and isinstance(value, bool | int | float | str | None)
+    }
+
+
+def text(graph: Graph) -> str:
+    """The graph as code."""
+    return graph.python_code("self").src
+
+
+def _signature(module: Module) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
+    """A forward's arguments without and with defaults, and whether it takes any others too."""
+    forward = type(module).forward
+    instead = vars(module).get("forward")
+    if not isinstance(forward, types.FunctionType) or not isinstance(instead, FusedForward | None):
+        raise Refused("its forward is not a function of its class")
+    parameters = list(inspect.signature(forward).parameters.values())[1:]
+    kinds = {parameter.kind for parameter in parameters}
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    required = tuple(p.name for p in named if p.default is p.empty)
+    if inspect.Parameter.POSITIONAL_ONLY in kinds or any(
+        p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in named
+    ):
+        raise Refused("its forward has positional-only or keyword-only arguments")
+    optional = tuple(p.name for p in named if p.default is not p.empty)
+    return required, optional, len(named) < len(parameters)
+
+
+def _run(
+    module: Module,
+    arguments: tuple[str, ...],
+    training: bool,
+    turned: bool = False,
+    codes: set[types.CodeType] | None = None,
+) -> Graph:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_training(module, training, turned))
+        stack.enter_context(torch.set_grad_enabled(torch.is_grad_enabled() != turned))
+        enabled = torch.is_autocast_enabled("cpu") != turned
+        stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=enabled))
+        tracer = Tracer(arguments)
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        try:
+            with NoTensors(tracer):
+                graph = tracer.trace(module)
+        except Exception as error:
+            raise Refused(tracer.refusal or _plain(error)) from None
+        if modes() != tracer.modes:
+            raise Refused("changes grad mode, autocast or inference mode")
+    if tracer.refusal is not None:
+        raise Refused(tracer.refusal)
+    if any(proxy() is not None for proxy in tracer.proxies):
+        gc.collect()
+        if any(proxy() is not None for proxy in tracer.proxies):
+            raise Refused("keeps a value for later")
+    if codes is not None:
+        codes |= tracer.codes
+    return graph
+
+
+def _plain(error: Exception) -> str:
+    message = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {message}{location(error)}"
+
+
+@contextlib.contextmanager
+def _training(module: Module, training: bool, turned: bool) -> Iterator[None]:
+    before = [(m, m.training) for m in module.modules()]
+    during = [(m, was != turned if m is not module else training) for m, was in before]
+    for m, mode in during:
+        m.training = mode
+    try:
+        yield
+    finally:
+        changed = [type(m).__name__ for m, mode in during if m.training is not mode]
+        for m, was in before:
+            m.training = was
+    if changed:
+        raise Refused(f"changes {changed[0]}.training when it runs")
+
+
+@contextlib.contextmanager
+def _unchanged(module: Module, changes: list[str]) -> Iterator[None]:
+    """Puts back what a forward changes in its modules and in random numbers, and says what it was.
+
+    Looks at attributes and one level into containers.
+    """
+    before = [(vars(m), _items(vars(m)), type(m).__name__) for m in module.modules()]
+    before += [
+        (value, _items(value), f"{kind}.{name}")
+        for _, items, kind in before
+        for name, value in items
+        if isinstance(value, _CONTAINERS)
+    ]
+    python, numpy, generator = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        for container, items, name in before:
+            if not _same(_items(container), items):
+                changes.append(name)
+                container.clear()
+                (container.extend if isinstance(container, list | deque) else container.update)(
+                    items
+                )
+        if random.getstate() != python or pickle.dumps(np.random.get_state()) != pickle.dumps(
+            numpy
+        ):
+            changes.append("the state of random numbers")
+            random.setstate(python)
+            np.random.set_state(numpy)
+        if not torch.equal(torch.get_rng_state(), generator):
+            changes.append("the state of random numbers")
+            torch.set_rng_state(generator)
+
+
+def _items(container: Any) -> list[Any]:
+    return list(container.items() if isinstance(container, dict) else container)
+
+
+def _same(a: list[Any], b: list[Any]) -> bool:
+    """The very same things."""
+    flat = [
+        [x for item in items for x in (item if type(item) is tuple else (item,))]
+        for items in (a, b)
+    ]
+    return len(flat[0]) == len(flat[1]) and all(map(operator.is_, *flat))

@@ -1,0 +1,556 @@
+"""Code that torch.fx would get wrong without a word: it is not fused, and explain says why."""
+
+import collections
+import copy
+import random
+import re
+import threading
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import fastconv
+from test_convert_code import X, build, fused, run  # noqa: F401  a fixture
+
+pytestmark = pytest.mark.quick
+
+KEPT = []
+Output = collections.namedtuple("Output", "y mean")
+
+
+class Chain(nn.Module):
+    """conv and ReLU, and something that stands in the way."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.norm = nn.BatchNorm2d(3)
+        self.register_buffer("calls", torch.zeros(()))
+        self.count, self.log, self.last, self.probability = 0, [], None, 0.5
+        self.constant = torch.ones(())
+
+    def chain(self, x):
+        return F.relu(self.conv(x))
+
+
+class Branch(Chain):
+    def forward(self, x):
+        return self.chain(x) if x.sum() > 0 else self.conv(x)
+
+
+class Length(Chain):
+    def forward(self, x):
+        return self.chain(x) * len(x)
+
+
+class Loop(Chain):
+    def forward(self, x):
+        return self.chain(torch.stack([image * 2 for image in x]))
+
+
+class IsTensor(Chain):
+    def forward(self, x):
+        return self.chain(x) if isinstance(x, torch.Tensor) else self.conv(x[0])
+
+
+class IsParameter(Chain):
+    def forward(self, x):
+        return self.conv(x) if isinstance(x, nn.Parameter) else self.chain(x)
+
+
+class IsSequence(Chain):
+    def forward(self, x):
+        return self.conv(x[0]) if isinstance(x, collections.abc.Sequence) else self.chain(x)
+
+
+class SizeIsTuple(Chain):
+    def forward(self, x):
+        return self.chain(x) if isinstance(x.shape, tuple) else self.conv(x)
+
+
+class Swallowed(Chain):
+    def forward(self, x):
+        try:
+            return self.chain(x) if x.sum() > 0 else self.conv(x)
+        except ValueError:
+            return self.chain(x)
+
+
+class Type(Chain):
+    def forward(self, x):
+        return self.chain(x) if type(x) is torch.Tensor else self.conv(x)
+
+
+class Has(Chain):
+    def forward(self, x):
+        return self.conv(x.tensors) if hasattr(x, "tensors") else self.chain(x)
+
+
+class Text(Chain):
+    def forward(self, x):
+        return self.chain(x) * len(f"{x.dtype}")
+
+
+class Count(Chain):
+    def forward(self, x):
+        self.count += 1
+        return self.chain(x) * self.count
+
+
+class Log(Chain):
+    def forward(self, x):
+        self.log.append(1)
+        return self.chain(x) * len(self.log)
+
+
+class ChildAttribute(Chain):
+    def forward(self, x):
+        self.norm.times = getattr(self.norm, "times", 0) + 1
+        return self.chain(x) * self.norm.times
+
+
+class Last(Chain):
+    def forward(self, x):
+        self.last = self.chain(x)
+        return self.last
+
+
+class Global(Chain):
+    def forward(self, x):
+        KEPT[:] = [self.chain(x)]
+        return KEPT[0]
+
+
+class Buffer(Chain):
+    def forward(self, x):
+        self.calls = self.calls + 1
+        return self.chain(x) * self.calls
+
+
+class Constant(Chain):
+    def forward(self, x):
+        self.constant += 1
+        return self.chain(x) * self.constant
+
+
+class Freeze(Chain):
+    def forward(self, x):
+        self.norm.eval()
+        return self.chain(self.norm(x))
+
+
+class NoGrad(Chain):
+    def forward(self, x):
+        with torch.no_grad():
+            y = self.conv(x)
+        return F.relu(y) + x
+
+
+class NoGradLater(Chain):
+    def forward(self, x):
+        y = self.conv(x)
+        torch.set_grad_enabled(False)
+        y = F.relu(y)
+        torch.set_grad_enabled(True)
+        return y + x
+
+
+class NoGradAround(Chain):
+    @torch.no_grad()
+    def forward(self, x):
+        return self.chain(x)
+
+
+class Autocast(Chain):
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            x = x * 1
+        return self.chain(x)
+
+
+class Profiled(Chain):
+    def forward(self, x):
+        with torch.profiler.record_function("chain"):
+            return self.chain(x)
+
+
+class Saved(Chain):
+    def forward(self, x):
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: x.clone(), lambda x: x):
+            return self.chain(x)
+
+
+class Checkpointed(Chain):
+    def forward(self, x):
+        return F.relu(torch.utils.checkpoint.checkpoint(self.conv, x, use_reentrant=False))
+
+
+class CheckpointedFunction(Chain):
+    def forward(self, x):
+        return torch.utils.checkpoint.checkpoint(F.relu, self.conv(x), use_reentrant=False)
+
+
+class Disabled(Chain):
+    @torch.compiler.disable
+    def chain(self, x):
+        return F.relu(self.conv(x))
+
+    def forward(self, x):
+        return self.chain(x)
+
+
+class NoGradAtTheEnd(Chain):
+    def forward(self, x):
+        y = self.chain(x)
+        torch.set_grad_enabled(not torch.is_grad_enabled())
+        return y
+
+
+class IsTensorFunction(Chain):
+    def forward(self, x):
+        return self.chain(x) if torch.is_tensor(x) else self.conv(x)
+
+
+class Copy(Chain):
+    def forward(self, x):
+        return self.chain(copy.copy(x))
+
+
+class GradMode(Chain):
+    def forward(self, x):
+        return self.chain(x) if torch.is_grad_enabled() else self.conv(x)
+
+
+class AutocastMode(Chain):
+    def forward(self, x):
+        return self.conv(x) if torch.is_autocast_enabled("cpu") else self.chain(x)
+
+
+class ChildMode(Chain):
+    def forward(self, x):
+        return self.chain(x) if self.norm.training else self.conv(x)
+
+
+class Noise(Chain):
+    def forward(self, x):
+        return self.chain(x) + torch.rand(())
+
+
+class Skip(Chain):
+    def forward(self, x):
+        return self.chain(x) if random.random() < self.probability else self.conv(x)
+
+
+class NumpySkip(Chain):
+    def forward(self, x):
+        return self.chain(x) if np.random.rand() < self.probability else self.conv(x)
+
+
+class Seed(Chain):
+    def forward(self, x):
+        torch.manual_seed(3)
+        return F.dropout(self.chain(x), training=self.training)
+
+
+class Made(Chain):
+    def forward(self, x):
+        return nn.ReLU()(self.conv(x))
+
+
+class OwnDict(Chain):
+    def forward(self, x):
+        return collections.OrderedDict(y=self.chain(x))
+
+
+class Recursive(Chain):
+    def forward(self, x, again=1):
+        return self(self.chain(x), again=0) if again else x
+
+
+class PositionalOnly(Chain):
+    def forward(self, x, /):
+        return self.chain(x)
+
+
+REASONS = {
+    Branch: r"branches on data \(test_convert_guards.py:\d+: return self.chain\(x\) if x.sum",
+    Length: "takes the length of a value", Loop: "loops over data",
+    IsTensor: "asks for the class", IsParameter: "asks for the class",
+    IsSequence: "asks for the class", SizeIsTuple: "asks for the class",
+    Swallowed: "branches on data",
+    Type: "asks for a type", Has: r"asks for .tensors, which", Text: "makes a text of a value",
+    Count: "changes Count when it runs", Log: r"changes Log.log when it runs",
+    ChildAttribute: "changes BatchNorm2d when it runs", Last: "changes Last when it runs",
+    Global: "keeps a value for later", Buffer: "changes Buffer._buffers",
+    Constant: "computes with other tensors", Freeze: "changes BatchNorm2d.training",
+    NoGrad: "changes grad mode", NoGradLater: "changes grad mode",
+    NoGradAround: "changes grad mode",
+    Autocast: "changes grad mode, autocast", Profiled: "computes with other tensors",
+    Checkpointed: r"torch's (_fn|checkpoint)\(\) call a layer",
+    Disabled: r"has torch's \w+\(\) call a layer",
+    CheckpointedFunction: r"torch's checkpoint\(\) call a layer",
+    NoGradAtTheEnd: "changes grad mode", IsTensorFunction: "asks for the class",
+    Copy: "copies a value", Saved: "has a `with` statement",
+    GradMode: "depends on grad mode", AutocastMode: "depends on grad mode, autocast",
+    ChildMode: "children's `training`",
+    Noise: "computes with other tensors", Skip: "random numbers", NumpySkip: "random numbers",
+    Seed: "random numbers", Made: "calls a ReLU that is not among its modules",
+    OwnDict: "makes a OrderedDict", Recursive: "calls a Recursive that is not among",
+    PositionalOnly: "positional-only",
+}  # fmt: skip
+
+
+def seeds():
+    torch.manual_seed(1), random.seed(1), np.random.seed(1)
+
+
+def calls(model):
+    """What four calls give, in turn, in both modes, with and without gradients."""
+    seeds()
+    results = []
+    for training in (True, False):
+        model.train(training)
+        results += run(lambda x: as_tuple(model(x)), X(), parameters=model.parameters())
+        with torch.no_grad():
+            results += as_tuple(model(X()))
+    return results
+
+
+def as_tuple(y):
+    return tuple(y.values()) if isinstance(y, dict) else (y,)
+
+
+@pytest.mark.parametrize("kind", REASONS, ids=lambda kind: kind.__name__)
+def test_not_fused(kind, fused):  # noqa: F811
+    model = build(kind)
+    before = copy.deepcopy(vars(model))
+    seeds()
+    state = torch.get_rng_state(), random.getstate(), np.random.get_state()[2]
+    report = fastconv.explain(model)
+    converted = fastconv.convert(model)
+    # nothing has happened to the model or to random numbers
+    assert repr(vars(model)) == repr(before) and not hasattr(model.norm, "times")
+    assert torch.equal(torch.get_rng_state(), state[0])
+    assert (random.getstate(), np.random.get_state()[2]) == state[1:]
+    assert torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    # layer by layer, the same numbers
+    assert type(converted.conv) is fastconv.Conv2d
+    expected = calls(copy.deepcopy(model))
+    torch.set_grad_enabled(True)
+    torch.testing.assert_close(calls(converted), expected)
+    torch.set_grad_enabled(True)
+    assert fused() == (0, 0)
+    assert report["conv"].becomes == "converted"
+    assert list(report.untraced) == [f"(model) ({kind.__name__})"]
+    assert re.search(REASONS[kind], str(report)), str(report)
+
+
+class Modes(Chain):
+    """Another way in each mode."""
+
+    def forward(self, x):
+        if self.training:
+            return self.chain(x), self.norm(x)
+        return F.max_pool2d(self.chain(x), 2)
+
+
+class OneMode(Chain):
+    def forward(self, x):
+        if self.training:
+            return self.chain(x)
+        return self.chain(x) if x.sum() > 0 else self.conv(x)
+
+
+class InPlaceBuffer(Chain):
+    """Is part of the graph."""
+
+    def forward(self, x):
+        self.calls.add_(1)
+        return self.chain(x) * self.calls
+
+
+class Returns(Chain):
+    """Containers come back as they are."""
+
+    def forward(self, x):
+        y = self.chain(x)
+        return {"y": [y], "pair": Output(y, y.mean()), "size": y.shape, "none": None, "x": (x, 3)}
+
+
+def test_each_mode_has_its_graph(fused):  # noqa: F811
+    model = build(Modes)
+    converted = fastconv.convert(model)
+    for training, count in ((True, (0, 1)), (False, (1, 0))):
+        model.train(training), converted.train(training)
+        torch.testing.assert_close(converted(X()), model(X()))
+        assert fused() == count
+    model = build(OneMode)
+    report = fastconv.explain(model)
+    assert report["conv"].note == "with relu() in training, in the forward of OneMode"
+    assert "branches on data" in str(report)
+    converted = fastconv.convert(model)
+    for training, count in ((True, (0, 1)), (False, (0, 0))):
+        model.train(training), converted.train(training)
+        torch.testing.assert_close(converted(X()), model(X()))
+        assert fused() == count
+
+
+def test_buffers_in_place(fused):  # noqa: F811
+    model = build(InPlaceBuffer)
+    converted = fastconv.convert(copy.deepcopy(model))
+    assert converted.calls == 0
+    for _ in range(2):
+        torch.testing.assert_close(converted(X()), model(X()))
+    assert converted.calls == 2 and fused() == (0, 2)
+
+
+def test_what_a_forward_returns(fused):  # noqa: F811
+    model = build(Returns)
+    y, expected = fastconv.convert(model)(X()), model(X())
+    assert fused() == (0, 1)
+    assert type(y) is type(expected) and list(y) == list(expected)
+    assert [type(value) for value in y.values()] == [type(value) for value in expected.values()]
+    torch.testing.assert_close([y["y"], *y["pair"]], [expected["y"], *expected["pair"]])
+    assert y["size"] == expected["size"] and y["x"][1] == 3
+
+
+def test_other_threads_go_on():
+    """torch.fx patches Module's call for all of them."""
+    running, done, errors = build(Modes).eval(), threading.Event(), []
+    expected = running(X())
+
+    def serve():
+        while not done.is_set():
+            try:
+                torch.testing.assert_close(running(X()), expected)
+            except Exception as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        for _ in range(20):
+            fastconv.explain(build(Modes))
+    finally:
+        done.set()
+        thread.join()
+    assert not errors
+
+
+class WithSkip(Chain):
+    """An argument without a default that is not always a tensor."""
+
+    def forward(self, x, skip):
+        y = self.chain(x)
+        return y if skip is None else y + skip
+
+
+def test_other_arguments_run_the_own_forward(fused):  # noqa: F811
+    model = build(WithSkip)
+    converted = fastconv.convert(model)
+    for skip, count in ((X(), 1), (None, 0), (2.0, 0)):
+        torch.testing.assert_close(converted(X(), skip), model(X(), skip))
+        assert fused() == (0, count)
+
+
+def test_without_the_source():
+    """What may call a layer is then unknown."""
+    scope = {"Chain": Chain, "F": F}
+    exec(
+        "class Hidden(Chain):\n"
+        "    def forward(self, x):\n"
+        "        return self.chain(x) if x.sum() > 0 else self.body(x)",
+        scope,
+    )
+    model = build(scope["Hidden"])
+    model.body = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU()).double()
+    assert type(fastconv.convert(model).body[0]) is fastconv.Conv2d
+
+
+class Features(nn.Module):
+    """A Sequential below code; how the code uses it decides whether it gets a block."""
+
+    def __init__(self, use):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2))
+        self.use = use
+
+
+class Whole(Features):
+    def forward(self, x):
+        return self.features(x) if x.shape[1] == 3 else x
+
+
+class First(Features):
+    def forward(self, x):
+        return self.features[0](x) if x.shape[1] == 3 else self.features(x)
+
+
+class Kept(Features):
+    """As perceptual losses do."""
+
+    def forward(self, x):
+        kept = []
+        for layer in self.features:
+            x = layer(x)
+            kept.append(x)
+        return kept
+
+
+class InAMethod(Features):
+    def first(self, x):
+        features = self.features
+        return features[0](x)
+
+    def forward(self, x):
+        return self.first(x) if x.shape[1] == 3 else x
+
+
+class ByName(Features):
+    def forward(self, x):
+        return getattr(self, "features")[0](x) if x.shape[1] == 3 else x  # noqa: B009
+
+
+def outside(model, x):
+    return model.features[0](x)
+
+
+class InAFunction(Features):
+    def forward(self, x):
+        return outside(self, x) if x.shape[1] == 3 else x
+
+
+class Optional(Features):
+    """Looks into the Sequential only if it is told to."""
+
+    def forward(self, x, first=False):
+        return self.features[0](x) if first is True else self.features(x)
+
+
+class OptionalFlag(Features):
+    def forward(self, x, mask=None):
+        return self.features(x) if mask is None else self.features[0](x) * mask
+
+
+BLOCKS = {
+    Whole: True, First: False, Kept: False, InAMethod: False, ByName: False, InAFunction: False,
+    Optional: True, OptionalFlag: False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BLOCKS, ids=lambda kind: kind.__name__)
+def test_sequentials_below_code(kind):
+    torch.manual_seed(0)
+    model = kind(None).double()
+    converted = fastconv.convert(model)
+    block = type(converted.features[0]) is fastconv.ConvReLUMaxPool2d
+    assert block == BLOCKS[kind]
+    if kind is not Optional:
+        torch.testing.assert_close(converted(X()), model(X()))
+    if kind is OptionalFlag:
+        torch.testing.assert_close(converted(X(), 2), model(X(), 2))
+    note = fastconv.explain(model)["features.0"].note
+    assert note.startswith("with features.1 and features.2" if block else "not fused")

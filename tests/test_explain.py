@@ -1,0 +1,217 @@
+"""explain: what it says of layers, and that it says what convert does."""
+
+import os
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn import utils
+from torch.nn.utils import prune
+
+import fastconv
+from fastconv import models
+from test_convert_code import MODELS, Fire, Inception, Tutorial, UNet, X, build
+
+pytestmark = pytest.mark.quick
+
+
+def becomes(report):
+    return {row.name: row.becomes for row in report.rows}
+
+
+class Everything(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 1)
+        )
+        self.head = nn.Conv2d(4, 4, 1)
+        self.branch = Branch()
+
+    def forward(self, x):
+        x = F.relu(self.head(self.body(x)))
+        return F.max_pool2d(self.branch(x).relu(), 2)
+
+
+class Branch(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        if x.shape[1] == 4:
+            x = F.relu(self.conv(x))
+        return x
+
+
+def test_the_table():
+    report = fastconv.explain(Everything())
+    text = str(report)
+    lines = [line.split(None, 3) for line in text.splitlines()]
+    assert lines[:8] == [
+        ["layer", "type", "becomes"],
+        ["forward", "1", ".relu(),", lines[1][3]],
+        ["body.0", "Conv2d", "fused", "with body.1 and body.2"],
+        ["body.1", "ReLU", "fused", "behind body.0"],
+        ["body.2", "MaxPool2d", "fused", "behind body.0"],
+        ["body.3", "Conv2d", "converted", "no ReLU behind it"],
+        ["head", "Conv2d", "fused", "with relu(), in the forward of Everything"],
+        ["branch.conv", "Conv2d", "converted", "the code of Branch stays as it is"],
+    ]
+    assert lines[1][3].split(None, 2)[:2] == ["1", "max_pool2d()"]
+    assert text.splitlines()[9] == "1 left alone, 4 fused, 2 converted"
+    where = r"  branch (Branch): branches on data (test_explain.py:"
+    assert where in text and ": if x.shape[1] == 4:)" in text
+    assert report.counts() == {"fused": 4, "converted": 2, "left alone": 1}
+    assert report["head"].layer == "Conv2d"
+    with pytest.raises(KeyError):
+        report["tail"]
+    assert str(fastconv.explain(nn.Linear(2, 2))).endswith("nothing here for fastconv")
+    assert "(model)" in str(fastconv.explain(nn.ReLU()))
+
+
+class Mine(nn.Conv2d):
+    pass
+
+
+def left_alone():
+    own = nn.Conv2d(3, 3, 3)
+    own.forward = lambda x: x
+    hooked = nn.Conv2d(3, 3, 3)
+    hooked.register_forward_hook(lambda *args: None)
+    script = torch.jit.script(nn.Conv2d(3, 3, 3))
+    quantised = torch.ao.nn.quantized.Conv2d(3, 3, 3)
+    return nn.ModuleDict(
+        {
+            "mine": Mine(3, 3, 3), "own": own, "lazy": nn.LazyConv2d(3, 3),
+            "parametrised": utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 3)),
+            "script": script, "quantised": quantised,
+            "hooked": hooked, "pruned": prune.identity(nn.Conv2d(3, 3, 3), "weight"),
+            "plain": nn.Conv2d(3, 3, 3), "ours": fastconv.Conv2d(3, 3, 3),
+            "block": fastconv.ConvReLU2d(3, 3, 3), "other": nn.Conv1d(3, 3, 3),
+        }
+    )  # fmt: skip
+
+
+def test_why_layers_are_left_alone():
+    model = left_alone()
+    report = fastconv.explain(model)
+    notes = {row.name: (row.becomes, row.note) for row in report.rows}
+    assert notes == {
+        "mine": ("left alone", f"a subclass, {__name__}.Mine"),
+        "own": ("left alone", "a forward of its own was set on it"),
+        "lazy": ("left alone", "not initialised yet; run the model once, then convert"),
+        "parametrised": ("left alone", "parametrised"),
+        "script": ("left alone", "TorchScript's Conv2d"),
+        "quantised": ("left alone", "quantised"),
+        "hooked": ("converted", "has hooks, so it is not fused"),
+        "pruned": ("converted", "has hooks, so it is not fused"),
+        "plain": ("converted", ""),
+        "ours": ("converted", ""),
+        "block": ("fused", "one block"),
+    }
+    converted = fastconv.convert(model)
+    for name, (what, _) in notes.items():
+        assert (type(converted[name]) is type(model[name])) == (
+            what == "left alone" or name in ("ours", "block")
+        )
+    for a, b in zip(model.parameters(), converted.parameters(), strict=True):
+        assert a is b
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize(
+    "make",
+    [*MODELS, Everything, lambda: models.CNN(layers="torch"), lambda: models.resnet50(3, "torch")],
+    ids=[*(kind.__name__ for kind in MODELS), "Everything", "CNN", "resnet50"],
+)
+def test_it_says_what_convert_does(make, fuse):
+    model = make()
+    report = fastconv.explain(model, fuse=fuse)
+    converted = fastconv.convert(model, fuse=fuse)
+    for name, layer in converted.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.ReLU | nn.MaxPool2d):
+            assert type(layer).__module__ == "fastconv.nn"
+        if isinstance(layer, fastconv.nn.Placeholder) or type(layer) in (
+            fastconv.ConvReLU2d,
+            fastconv.ConvReLUMaxPool2d,
+        ):
+            assert report[name].becomes == "fused"
+    in_code = any("in the forward of" in row.note for row in report.rows)
+    assert in_code == any("forward" in vars(module) for module in converted.modules())
+    # of a converted model it says what is there
+    assert becomes(fastconv.explain(converted, fuse=fuse)) == becomes(report)
+
+
+def test_several_chains():
+    report = fastconv.explain(build(Tutorial))
+    where = ", in the forward of Tutorial"
+    assert report["pool"].note == f"behind conv1{where}; behind conv2{where}"
+    assert report["conv1"].note == f"with relu() and pool{where}"
+    assert fastconv.explain(build(Fire)).counts() == {"fused": 6}
+    assert fastconv.explain(build(Inception)).counts() == {"fused": 4}
+    report = fastconv.explain(build(UNet))
+    assert report["forward"].layer == "1 max_pool2d(), 1 relu()"
+    assert (report["out"].becomes, report["out"].note) == ("converted", "2 users of its value")
+
+
+def test_folding():
+    model = models.resnet50(3, "torch").eval()
+    report = fastconv.explain(model, fold_batchnorm=True)
+    assert report.counts() == {"folded": 53, "fused": 33 + 17 + 1, "converted": 20}
+    assert report["bn1"].note == "into conv1"
+    assert report["conv1"].note == "with relu and maxpool, in the forward of ResNet50"
+    assert "also called by itself" in report["layer1.0.relu"].note
+    converted = fastconv.convert(model, fold_batchnorm=True)
+    again = fastconv.explain(converted)
+    assert becomes(again) == becomes(report)
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.BatchNorm2d(3)).eval()
+    report = fastconv.explain(model, fold_batchnorm=True)
+    assert report["2"].note == "does not stand behind one convolution only"
+    assert "2" not in becomes(fastconv.explain(model))
+
+
+def test_wrong_arguments():
+    with pytest.raises(TypeError, match=r"explain: expected a torch\.nn\.Module, got int"):
+        fastconv.explain(3)
+    with pytest.raises(ValueError, match="needs a model in eval mode"):
+        fastconv.explain(nn.ReLU(), fold_batchnorm=True)
+
+
+def test_containers_of_torch():
+    """What they hold is converted."""
+    model = build(Tutorial).eval()
+    for wrapped, becomes in (
+        (nn.DataParallel(build(Fire)), "converted"),
+        (nn.DataParallel(nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU()).double()), "fused"),
+        (torch.compile(model, backend="eager"), "fused"),
+    ):
+        expected = wrapped(X())
+        assert list(fastconv.explain(wrapped).counts()) == [becomes]
+        converted = fastconv.convert(wrapped)
+        assert type(converted) is type(wrapped)
+        torch.testing.assert_close(converted(X()), expected)
+        torch.testing.assert_close(fastconv.revert(converted)(X()), expected)
+
+
+def test_copies_that_data_parallel_makes():
+    """They share `__dict__`, and have children of their own."""
+    wrapped = fastconv.convert(nn.DataParallel(build(Tutorial)))
+    assert "forward" not in vars(wrapped.module._replicate_for_data_parallel())
+    assert "DataParallel copies it" in str(fastconv.explain(wrapped))
+
+
+def test_data_parallel_training(tmp_path):
+    store = f"file://{os.path.join(tmp_path, 'store')}"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    try:
+        for model in (
+            fastconv.convert(nn.parallel.DistributedDataParallel(build(Tutorial))),
+            nn.parallel.DistributedDataParallel(fastconv.convert(build(Tutorial))),
+        ):
+            assert "forward" in vars(model.module)
+            model(X()).sum().backward()
+            assert all(p.grad is not None for p in model.parameters())
+    finally:
+        torch.distributed.destroy_process_group()
