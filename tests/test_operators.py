@@ -4,7 +4,9 @@ Numbers are compared with the plain eager call's (which test_conv2d and its neig
 torch's), in float64, where two orders of the same sum differ by little.
 """
 
+import gc
 import threading
+import weakref
 
 import pytest
 import torch
@@ -803,6 +805,20 @@ def test_calls_of_the_same_forms():
         fastconv.set_precision("highest")
         assert_same([fc.conv2d(x, w, b, groups=2)], [expected])
         fastconv.set_precision("high")
+
+
+@quick
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_no_tensor_is_kept_alive(name):
+    function, tensors = operation(name)
+    for wanted in (True, False):
+        given = [t.detach().clone().requires_grad_(wanted) for t in tensors]
+        for _ in range(2):
+            function(*given)
+        alive = [weakref.ref(t) for t in given]
+        del given
+        gc.collect()
+        assert not any(reference() is not None for reference in alive)
 
 
 @quick

@@ -16,6 +16,7 @@ costs 34 us a call and an old-style one, which none of the rest can use, a few.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -197,8 +198,11 @@ def define(
     def bound(*args: Any) -> Callable[..., Any]:
         """A function of the tensors alone, for plain ones of the same forms, grad mode or not."""
         rest = args[tensors:]
-        make = bind or (lambda *args: lambda *given: forward(*given, *args[tensors:]))
-        plain, saving = make(*args, *unkept), make(*args, *kept)
+        if bind is None:
+            # Not of `args`: that would keep the tensors.
+            plain, saving = (partial(_append, forward, (*rest, *flag)) for flag in (unkept, kept))
+        else:
+            plain, saving = bind(*args, *unkept), bind(*args, *kept)
         wanted = any(tensor is not None and tensor.requires_grad for tensor in args[:tensors])
 
         def known(*given: Any) -> Any:
@@ -235,6 +239,10 @@ def define(
     call.with_code = with_code  # type: ignore[attr-defined]
     call.bound = bound  # type: ignore[attr-defined]
     return call
+
+
+def _append(function: Callable[..., Any], rest: Sequence[Any], *tensors: Any) -> Any:
+    return function(*tensors, *rest)
 
 
 def _vmap(
