@@ -199,4 +199,5 @@ def overhead(result: dict) -> str:
         ours, theirs = (1e3 * call["milliseconds"][s]["median"] for s in ("fastconv", "torch"))
         cells = [_number(theirs), _number(ours), f"{ours / theirs:.2f}x"]
         lines.append(_row([call["operation"], call["mode"], *cells]))
-    return "\n".join(lines) + "\n\nMicroseconds, medians, one thread."
+    where = f"Microseconds, medians of {result['repeat']}. {_machine(result['environment'])}."
+    return "\n".join([*lines, "", where])
