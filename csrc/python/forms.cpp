@@ -128,18 +128,22 @@ public:
     }
 
     py::object find(const py::args& given) const {
-        if (!make(given)) return py::none();
-        const auto found = values_.find(key_);
+        const Key* const key = make(given);
+        if (!key) return py::none();
+        const auto found = values_.find(*key);
         return found == values_.end() ? py::none() : found->second;
     }
 
     // Remembers what make_value() gives; nothing, and does not call it, where a key cannot hold what is given.
     void add(const py::function& make_value, const py::args& given) {
-        if (!make(given)) return;
-        const Key key = key_;  // make_value may call find
-        const py::object value = make_value();
-        if (values_.size() >= most) values_.clear();
-        values_[key] = value;
+        const Key* const made = make(given);
+        if (!made) return;
+        const Key key = *made;  // make_value may call find
+        py::object value = make_value();
+        // What is forgotten goes last: its end may run any code.
+        std::unordered_map<Key, py::object, Hash> forgotten;
+        if (values_.size() >= most) forgotten.swap(values_);
+        std::swap(values_[key], value);
     }
 
 private:
@@ -148,7 +152,6 @@ private:
     KeyMaker maker_;
     std::vector<py::object> settings_;
     std::unordered_map<Key, py::object, Hash> values_;
-    mutable Key key_;  // kept for its memory; the GIL is held
 
     static std::vector<PyTypeObject*> types_of(const py::sequence& types) {
         std::vector<PyTypeObject*> all;
@@ -160,19 +163,21 @@ private:
         return all;
     }
 
-    bool make(const py::args& given) const {
-        key_.clear();
+    // Null: there is none. Each thread's own, for settings may let another thread run; kept for its memory.
+    const Key* make(const py::args& given) const {
+        static thread_local Key key;
+        key.clear();
         for (size_t i = 0; i < given.size(); ++i) {
             PyObject* const value = PyTuple_GET_ITEM(given.ptr(), Py_ssize_t(i));
             const bool tensor = i < tensors_ && value != Py_None;
-            if (!(tensor ? maker_.tensor(value, key_) : maker_.other(value, key_))) return false;
+            if (!(tensor ? maker_.tensor(value, key) : maker_.other(value, key))) return nullptr;
         }
         for (const auto& setting : settings_) {
             const auto value = py::reinterpret_steal<py::object>(PyObject_CallNoArgs(setting.ptr()));
             if (!value) throw py::error_already_set();
-            if (!maker_.other(value.ptr(), key_)) return false;
+            if (!maker_.other(value.ptr(), key)) return nullptr;
         }
-        return given.size() >= tensors_;
+        return given.size() >= tensors_ ? &key : nullptr;
     }
 };
 
