@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace py = pybind11;
@@ -128,17 +129,19 @@ public:
     }
 
     py::object find(const py::args& given) const {
-        const Key* const key = make(given);
-        if (!key) return py::none();
-        const auto found = values_.find(*key);
-        return found == values_.end() ? py::none() : found->second;
+        Key key = std::exchange(spare_, {});
+        key.clear();
+        py::object value = py::none();
+        if (make(given, key))
+            if (const auto found = values_.find(key); found != values_.end()) value = found->second;
+        spare_ = std::move(key);
+        return value;
     }
 
     // Remembers what make_value() gives; nothing, and does not call it, where a key cannot hold what is given.
     void add(const py::function& make_value, const py::args& given) {
-        const Key* const made = make(given);
-        if (!made) return;
-        const Key key = *made;  // make_value may call find
+        Key key;
+        if (!make(given, key)) return;
         py::object value = make_value();
         // What is forgotten goes last: its end may run any code.
         std::unordered_map<Key, py::object, Hash> forgotten;
@@ -152,6 +155,7 @@ private:
     KeyMaker maker_;
     std::vector<py::object> settings_;
     std::unordered_map<Key, py::object, Hash> values_;
+    mutable Key spare_;  // memory for the next one
 
     static std::vector<PyTypeObject*> types_of(const py::sequence& types) {
         std::vector<PyTypeObject*> all;
@@ -163,21 +167,19 @@ private:
         return all;
     }
 
-    // Null: there is none. Each thread's own, for settings may let another thread run; kept for its memory.
-    const Key* make(const py::args& given) const {
-        static thread_local Key key;
-        key.clear();
+    // Settings may let another thread run.
+    bool make(const py::args& given, Key& key) const {
         for (size_t i = 0; i < given.size(); ++i) {
             PyObject* const value = PyTuple_GET_ITEM(given.ptr(), Py_ssize_t(i));
             const bool tensor = i < tensors_ && value != Py_None;
-            if (!(tensor ? maker_.tensor(value, key) : maker_.other(value, key))) return nullptr;
+            if (!(tensor ? maker_.tensor(value, key) : maker_.other(value, key))) return false;
         }
         for (const auto& setting : settings_) {
             const auto value = py::reinterpret_steal<py::object>(PyObject_CallNoArgs(setting.ptr()));
             if (!value) throw py::error_already_set();
-            if (!maker_.other(value.ptr(), key)) return nullptr;
+            if (!maker_.other(value.ptr(), key)) return false;
         }
-        return given.size() >= tensors_ ? &key : nullptr;
+        return given.size() >= tensors_;
     }
 };
 

@@ -7,6 +7,7 @@ call counts as plain and all take the registered operators, which are slower but
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -56,7 +57,7 @@ MODES = (
     _dispatch_modes or object,
     _function_modes or object,
     _tracing_state or object,
-    lambda: getattr(forward_ad, "_current_level", None),
+    partial(getattr, forward_ad, "_current_level", None),
     _any_autocast,
     profiling,
 )

@@ -8,6 +8,7 @@ torch's modes and settings.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,8 @@ class Known:
     """
 
     def __init__(self, tensors: int) -> None:
-        settings = (*_eager.MODES, torch.get_num_threads, lambda: precision.implementation)
+        implementation = partial(getattr, precision, "implementation")
+        settings = (*_eager.MODES, torch.get_num_threads, implementation)
         forms = _C.Forms(tensors, tuple(_eager.PLAIN_TYPES), settings)
         self.find, self._add, self._tensors = forms.find, forms.add, tensors
 
