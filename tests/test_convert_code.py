@@ -3,8 +3,6 @@
 import copy
 import inspect
 import pickle
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -468,7 +466,7 @@ def test_one_graph_for_all_batches():
     assert counter.frame_count <= 2  # static, then dynamic
 
 
-def test_in_a_new_process(tmp_path):
+def test_in_a_new_process(tmp_path, run_python):
     """torch.save and torch.load."""
     from fastconv import models
 
@@ -482,7 +480,8 @@ def test_in_a_new_process(tmp_path):
         f"import torch; m, x, y = torch.load({str(tmp_path / 'model.pt')!r}, weights_only=False);"
         "assert m.forward.module is m; torch.testing.assert_close(m(x), y)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
 
 
 @quick

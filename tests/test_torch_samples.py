@@ -15,6 +15,9 @@ pytest.importorskip("expecttest", reason="torch's sample inputs need expecttest"
 invocations = pytest.importorskip("torch.testing._internal.common_methods_invocations")
 modules = pytest.importorskip("torch.testing._internal.common_modules")
 
+# Importing them freezes torch's flags for the whole process; other tests set some.
+setattr(torch.backends, "__allow_nonbracketed_mutation_flag", True)  # noqa: B010  no mangling
+
 pytestmark = [pytest.mark.usefixtures("one_thread")]
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
