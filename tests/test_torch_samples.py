@@ -3,6 +3,8 @@
 They are private to torch (torch.testing._internal) and change with its version.
 """
 
+from unittest import mock
+
 import pytest
 import torch
 from torch import Tensor
@@ -12,11 +14,10 @@ from fastconv import functional
 from fastconv.testing import errors
 
 pytest.importorskip("expecttest", reason="torch's sample inputs need expecttest")
-invocations = pytest.importorskip("torch.testing._internal.common_methods_invocations")
-modules = pytest.importorskip("torch.testing._internal.common_modules")
-
-# Importing them freezes torch's flags for the whole process; other tests set some.
-setattr(torch.backends, "__allow_nonbracketed_mutation_flag", True)  # noqa: B010  no mangling
+# Importing them freezes torch's flags for the whole process, which other tests set.
+with mock.patch.object(torch.backends, "disable_global_flags"):
+    invocations = pytest.importorskip("torch.testing._internal.common_methods_invocations")
+    modules = pytest.importorskip("torch.testing._internal.common_modules")
 
 pytestmark = [pytest.mark.usefixtures("one_thread")]
 
