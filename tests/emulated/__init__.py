@@ -10,6 +10,7 @@ writeable only goes. A report raises KernelError. `load_cuda` offers the same ca
 
 import ctypes
 import dataclasses
+import fcntl
 import functools
 import importlib.util
 import json
@@ -174,7 +175,14 @@ def build_folder():
 
 @functools.cache
 def build():
-    """Compiles what has changed; all three builds at once."""
+    """Compiles what has changed; all three builds at once, one process after another."""
+    build_folder().mkdir(parents=True, exist_ok=True)
+    with open(build_folder() / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _build()
+
+
+def _build():
     import pybind11
 
     source = Path(__file__).parent
