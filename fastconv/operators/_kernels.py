@@ -72,12 +72,29 @@ def _fprop_plan(
     )
 
 
-def _plan_fprop(x, weight, bias, conv, pool, relu, save) -> tuple[Plan, tuple]:
+Fprop = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
+
+
+def _bound_fprop(
+    x: Tensor, weight: Tensor, bias: Tensor | None, conv: Ints, pool: Ints, relu: bool, save: bool
+) -> Fprop:
+    """fprop for tensors of these very forms, under these settings."""
     how = _how("fprop", x, lambda: _problem(x, weight.shape, relu, conv, pool))
     sizes = (x.shape, x.stride(), weight.shape, weight.stride())
     # whether there is a bias: the entry's call remembers that
     rest = (conv, pool, relu, save, bias is not None, x.get_device(), how)
-    return _fprop_plan(*sizes, x.dtype, *rest), how
+    plan, device = _fprop_plan(*sizes, x.dtype, *rest), x.device
+    as_it_is, geometry = bias is None or bias.is_contiguous(), (conv, pool[:8] or None, relu)
+
+    def bound(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        x, weight = plan.inputs(x, weight)
+        if not as_it_is:
+            bias = bias.contiguous()
+        y, code = plan.output(0, device), plan.output(1, device)
+        plan.run((x, weight, bias, y, code), geometry, how)
+        return y, code
+
+    return bound
 
 
 def fprop(
@@ -90,38 +107,17 @@ def fprop(
     save: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """The convolution, or with `relu` the fused block: its output and, if asked for, its code."""
-    plan, how = _plan_fprop(x, weight, bias, conv, pool, relu, save)
-    x, weight = plan.inputs(x, weight)
-    if bias is not None:
-        bias = bias.contiguous()
-    y, code = plan.output(0, x.device), plan.output(1, x.device)
-    plan.run((x, weight, bias, y, code), (conv, pool[:8] or None, relu), how)
-    return y, code
+    return _bound_fprop(x, weight, bias, conv, pool, relu, save)(x, weight, bias)
 
 
-def bind_fprop(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    conv: Ints,
-    pool: Ints = (),
-    relu: bool = False,
-    save: bool = False,
-) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """fprop for tensors of these very forms, on CPUs under these settings."""
-    plan, how = _plan_fprop(x, weight, bias, conv, pool, relu, save)
-    packed = bias is None or bias.is_contiguous()
-    if not x.is_cpu or plan.copies is not None or not packed:
-        # TF32 and variants may change from call to call.
-        return lambda x, weight, bias: fprop(x, weight, bias, conv, pool, relu, save)
-    run, output, geometry, device = plan.run, plan.output, (conv, pool[:8] or None, relu), x.device
+def bind_fprop(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: object) -> Fprop:
+    """`fprop` with the rest of its arguments, for tensors of these very forms.
 
-    def bound(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        y, code = output(0, device), output(1, device) if save else None
-        run((x, weight, bias, y, code), geometry, how)
-        return y, code
-
-    return bound
+    On CPUs under these settings; on GPUs TF32 and variants may change from call to call.
+    """
+    if not x.is_cpu:
+        return lambda x, weight, bias: fprop(x, weight, bias, *rest)
+    return _bound_fprop(x, weight, bias, *rest)
 
 
 @lru_cache(maxsize=4096)

@@ -18,6 +18,11 @@ from ._marshal import NO_WORKSPACE, Buffer, pack, workspace
 Form = tuple[Sequence[int], Sequence[int], torch.dtype]  # sizes, strides, dtype
 
 
+def threads(like: Tensor) -> tuple[int, ...]:
+    """The last argument of an entry that nothing else can be said to: on CPUs how many threads."""
+    return (torch.get_num_threads(),) if like.is_cpu else ()
+
+
 class Plan:
     """Made once per geometry, setting and device; the functions that make them remember them."""
 
@@ -29,7 +34,7 @@ class Plan:
         device: int,
         outputs: Sequence[Form | None] = (),
         copies: Sequence[torch.memory_format | None] = (),
-        workspace_bytes: int = 0,
+        workspace_bytes: int | None = None,
     ) -> None:
         """
         Args:
@@ -37,6 +42,7 @@ class Plan:
             device: Tensor.get_device()'s.
             outputs: None: not wanted.
             copies: the memory formats that inputs are copied into, None for one taken as it is.
+            workspace_bytes: None: the entry takes no workspace.
         """
         self.entry = entry
         self.on_gpu = device >= 0
@@ -85,7 +91,7 @@ class Plan:
                 self.again(*tensors, memory)
             return
         arguments = [*map(pack, tensors), *geometry]
-        if self.entry.startswith("conv2d"):
+        if self.workspace_bytes is not None:
             arguments.append(NO_WORKSPACE if memory is None else pack(memory))
         if self.on_gpu:
             device = like.get_device()

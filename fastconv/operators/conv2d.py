@@ -19,7 +19,7 @@ def _fprop(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Any) -> Tensor:
 
 
 def _bind(*args: Any) -> Callable[..., Tensor]:
-    both = _kernels.bind_fprop(*args)
+    both = _kernels.bind_fprop(*args, (), False, False)
     return lambda *tensors: both(*tensors)[0]
 
 

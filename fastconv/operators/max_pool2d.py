@@ -13,7 +13,7 @@ from . import _codes, _fallback
 from . import _geometry as geometry
 from ._define import define
 from ._marshal import copy_format
-from ._plan import Plan
+from ._plan import Plan, threads
 from .conv2d import _channels_last
 
 Ints = Sequence[int]
@@ -30,10 +30,6 @@ def _output(size: Ints, stride: Ints, pool: Ints) -> tuple[Ints, Ints]:
     return y_size, geometry.strides(y_size, geometry.is_channels_last(size, stride))
 
 
-def _how(like: Tensor) -> tuple:
-    return (torch.get_num_threads(),) if like.is_cpu else ()
-
-
 @lru_cache(maxsize=4096)
 def _fprop_plan(
     size: Ints, stride: Ints, dtype: torch.dtype, pool: Ints, save: bool, device: int, how: tuple
@@ -44,7 +40,7 @@ def _fprop_plan(
 
 
 def _bind(x: Tensor, pool: Any, save: bool) -> Callable[[Tensor], tuple[Tensor, Tensor | None]]:
-    pool, how = tuple(pool), _how(x)
+    pool, how = tuple(pool), threads(x)
     plan = _fprop_plan(x.shape, x.stride(), x.dtype, pool, save, x.get_device(), how)
     geometry = (pool[:8],)
 
@@ -92,7 +88,7 @@ def _bprop_plan(
 
 
 def _bprop(dy: Tensor, code: Tensor, x_hw: Any, channels_last: bool, pool: Any) -> Tensor:
-    pool, how = tuple(pool), _how(dy)
+    pool, how = tuple(pool), threads(dy)
     forms = dy.shape, dy.stride(), code.stride(), dy.dtype
     rest = tuple(x_hw), channels_last, pool, dy.get_device(), how
     plan = _bprop_plan(*forms, *rest)

@@ -13,7 +13,7 @@ from torch.autograd import Function
 from . import _eager, _fallback
 from ._define import define
 from ._marshal import flat
-from ._plan import Plan
+from ._plan import Plan, threads
 
 
 @lru_cache(maxsize=4096)
@@ -24,7 +24,7 @@ def _plan(entry: str, count: int, dtype: torch.dtype, save: bool, device: int, h
 def _run(entry: str, *tensors: Tensor | None) -> None:
     """Calls a kernel with dense tensors, seen as one dimension; the mask may be missing."""
     like = tensors[0]
-    how = (torch.get_num_threads(),) if like.is_cpu else ()
+    how = threads(like)
     save = tensors[-1] is not None
     plan = _plan(entry, like.numel(), like.dtype, save, like.get_device(), how)
     plan.run(tensors, (), how, flat)
