@@ -76,13 +76,13 @@ class OldMnist(nn.Module):
 class Fire(nn.Module):
     """SqueezeNet's."""
 
-    def __init__(self):
+    def __init__(self, inputs=3, squeezed=4, expanded=6):
         super().__init__()
-        self.squeeze = nn.Conv2d(3, 4, 1)
+        self.squeeze = nn.Conv2d(inputs, squeezed, 1)
         self.squeeze_activation = nn.ReLU(inplace=True)
-        self.expand1x1 = nn.Conv2d(4, 6, 1)
+        self.expand1x1 = nn.Conv2d(squeezed, expanded, 1)
         self.expand1x1_activation = nn.ReLU(inplace=True)
-        self.expand3x3 = nn.Conv2d(4, 6, 3, padding=1)
+        self.expand3x3 = nn.Conv2d(squeezed, expanded, 3, padding=1)
         self.expand3x3_activation = nn.ReLU(inplace=True)
 
     def forward(self, x):

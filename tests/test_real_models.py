@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import fastconv
 from fastconv.testing import errors
+from test_convert_code import Fire
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -18,26 +19,6 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 def squeezenet():
     """SqueezeNet 1.1, with torchvision's names."""
-
-    class Fire(nn.Module):
-        def __init__(self, inputs, squeezed, expanded):
-            super().__init__()
-            self.squeeze = nn.Conv2d(inputs, squeezed, 1)
-            self.squeeze_activation = nn.ReLU(inplace=True)
-            self.expand1x1 = nn.Conv2d(squeezed, expanded, 1)
-            self.expand1x1_activation = nn.ReLU(inplace=True)
-            self.expand3x3 = nn.Conv2d(squeezed, expanded, 3, padding=1)
-            self.expand3x3_activation = nn.ReLU(inplace=True)
-
-        def forward(self, x):
-            x = self.squeeze_activation(self.squeeze(x))
-            return torch.cat(
-                [
-                    self.expand1x1_activation(self.expand1x1(x)),
-                    self.expand3x3_activation(self.expand3x3(x)),
-                ],
-                1,
-            )
 
     class SqueezeNet(nn.Module):
         def __init__(self):
