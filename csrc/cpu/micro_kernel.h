@@ -30,7 +30,8 @@ struct Pixel {
     int32_t offset, place;
 };
 
-// out[pixel][v] = bias[v] (null: out[pixel][v] itself) + the sum over the parts.
+// out[pixel][v] = bias[v] (null: out[pixel][v] itself) + the sum over the parts. The latter is added as a whole: long
+// reductions that are cut into passes lose fewer digits.
 template <class T, int PIXELS, int VECTORS>
 void micro_kernel(const T* x, const Pixel* pixels, const Part* part, const Part* last_part, const T* w, const T* bias,
                   T* out) {
@@ -40,7 +41,7 @@ void micro_kernel(const T* x, const Pixel* pixels, const Part* part, const Part*
     for (int i = 0; i < PIXELS; ++i)
 #pragma GCC unroll 2
         for (int v = 0; v < VECTORS; ++v)
-            acc[i][v] = load(bias ? bias + v * W : out + int64_t(pixels[i].place) * VECTORS + v * W);
+            acc[i][v] = bias ? load(bias + v * W) : Vec<T>{};
     for (; part < last_part; ++part) {
         const T* x_at[PIXELS];
 #pragma GCC unroll 12
@@ -61,7 +62,10 @@ void micro_kernel(const T* x, const Pixel* pixels, const Part* part, const Part*
 #pragma GCC unroll 12
     for (int i = 0; i < PIXELS; ++i)
 #pragma GCC unroll 2
-        for (int v = 0; v < VECTORS; ++v) store(out + int64_t(pixels[i].place) * VECTORS + v * W, acc[i][v]);
+        for (int v = 0; v < VECTORS; ++v) {
+            T* at = out + int64_t(pixels[i].place) * VECTORS + v * W;
+            store(at, bias ? acc[i][v] : load(at) + acc[i][v]);
+        }
 }
 
 template <class T>

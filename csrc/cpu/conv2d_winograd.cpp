@@ -1,0 +1,355 @@
+// conv2d of stride 1 by Winograd's algorithm (conv2d_winograd.h), with bias and with whatever follows: forward for 5x5 and
+// 3x3 kernels, and the gradient of the input, which is a convolution of the output's gradient.
+//
+// A work item is some tiles, those of a few rows of one image's output or of a few small images, and a share of the
+// output channels:
+//   1. pack the rows of x as NHWC and transform all tiles, by vectors of channels, to [position][tile][C];
+//   2. for a few blocks of up to 2 vectors of output channels at a time, for each position of a tile: the products
+//      [tile][C] x [C][block] (micro_kernel.h); then per tile the transformation to outputs, and the epilogue.
+// An item has as many tiles as the second-level cache can hold, but no fewer than make it worth to read the transformed
+// filters, which may lie further out. Filters are transformed before; where all tiles are one item's, by the item that
+// needs them.
+#include "conv2d_winograd.h"
+
+#include "conv2d_epilogue.h"
+#include "dense_gradient.h"
+#include "dgrad_as_fprop.h"
+#include "isa_kernels.h"
+#include "micro_kernel.h"
+#include "parallel.h"
+
+namespace fastconv::cpu::FASTCONV_ISA {
+namespace {
+
+using T = float;
+constexpr int W = lanes<T>;
+constexpr int64_t block_size = max_vectors * W;
+constexpr int64_t tiles_bytes = 512 << 10, products_bytes = 512 << 10;  // of an item, transformed
+constexpr int64_t least_tiles = 48;   // of an item, if there are so many: reads of filters are spread over them
+constexpr int64_t fewest_tiles = 24;  // that an item is cut down to so that there are enough items
+constexpr int64_t least_items = 8;
+constexpr int64_t channels_at_once = 32;  // of a sum: products lose digits in proportion to what they are added to
+
+// From one position of a transformed tile or filter to the next. Not just the size of what lies between, often a multiple
+// of 4 KiB: all positions would compete for a few sets of the caches.
+constexpr int64_t position_step(int64_t elements) { return elements + 16; }
+
+template <class A>
+struct Plan {
+    int64_t blocks;
+    int64_t pitch;                   // of a transformed tile: C up to whole vectors
+    int64_t tile_columns, width;     // of an image, of its packed rows
+    int64_t rows, tile_rows;         // (pooled) rows of a unit; its rows of tiles, at most
+    int64_t chunks, units;           // units of an image, of all; at a time:
+    int64_t units_at_once;           // those of an item
+    int64_t block_shares, blocks_at_once;
+    bool own_filters;
+
+    explicit Plan(const Conv2dProblem& problem) {
+        const Conv2d& conv = problem.conv;
+        const Pool2d& pool = problem.pool;
+        blocks = ceil_div(conv.K, block_size), pitch = round_up(conv.C, W);
+        tile_columns = ceil_div(conv.Q, A::outputs), width = tile_columns * A::outputs + A::taps - 1;
+        const int64_t tile_bytes = A::positions * pitch * int64_t(sizeof(T));
+        const int64_t most_tiles = max(least_tiles, tiles_bytes / tile_bytes);
+        const int64_t reach = (pool.window_h - 1) * pool.dilation_h;
+        const int64_t all_rows = ceil_div(conv.P, A::outputs);
+        const int64_t least_rows = min(all_rows, ceil_div(reach + 1, A::outputs));  // those of one pooled row
+        for (tile_rows = max(least_rows, min(all_rows, most_tiles / tile_columns));; --tile_rows) {
+            rows = tile_rows == all_rows ? pool.P : (tile_rows * A::outputs - reach - 1) / pool.stride_h + 1;
+            chunks = ceil_div(pool.P, rows), rows = ceil_div(pool.P, chunks);
+            if (conv.N * chunks >= least_items || tile_rows == least_rows) break;
+            if ((tile_rows - 1) * tile_columns < fewest_tiles) break;
+        }
+        tile_rows = ceil_div(min(conv.P, (rows - 1) * pool.stride_h + reach + 1), A::outputs);
+        units = conv.N * chunks;
+        units_at_once = max(1, min(units, most_tiles / (tile_rows * tile_columns)));
+        block_shares = min(blocks, ceil_div(least_items, ceil_div(units, units_at_once)));
+        own_filters = units_at_once == units;
+        const int64_t product_bytes = products_size(tiles()) * int64_t(sizeof(T));
+        blocks_at_once = own_filters ? 1 : max(1, min(ceil_div(blocks, block_shares), products_bytes / product_bytes));
+    }
+    int64_t weights_size(const Conv2d& conv) const { return A::positions * position_step(conv.C * block_size); }
+    int64_t products_size(int64_t tiles) const { return A::positions * position_step(tiles * block_size); }
+    int64_t tiles() const { return units_at_once * tile_rows * tile_columns; }
+    int64_t items() const { return ceil_div(units, units_at_once) * block_shares; }
+    int vectors(const Conv2d& conv, int64_t block) const { return conv.K - block * block_size > W ? 2 : 1; }
+};
+
+template <class A>
+struct Workspace {
+    T *weights, *bias;  // [block][position][C][block_size], [block][block_size]
+    // Of thread 0:
+    T* own_weights;      // of one block
+    T *input, *scratch;  // rows of a unit: [row][width][C]; see Image
+    T* tiles;            // [position][tile][pitch]
+    T *products, *conv;  // [block][position][tile][block_size], rows of a unit: [row][Q][block_size]
+    T* row;
+    Pixel* pixels;  // the tiles
+    size_t per_thread, bytes;
+
+    Workspace(const Conv2dProblem& problem, const Plan<A>& plan, int64_t scratch_size, void* start) {
+        const Conv2d& shape = problem.conv;
+        Carver carver(start);
+        const int64_t block = plan.weights_size(shape);
+        weights = carver.take<T>(plan.own_filters ? 0 : plan.blocks * block);
+        bias = carver.take<T>(plan.blocks * block_size);
+        const size_t shared = carver.used();
+        own_weights = carver.take<T>(plan.own_filters ? block : 0);
+        // The last vector of the last pixel reads on.
+        input = carver.take<T>((plan.tile_rows * A::outputs + A::taps - 1) * plan.width * shape.C + W);
+        scratch = carver.take<T>(scratch_size);
+        tiles = carver.take<T>(A::positions * position_step(plan.tiles() * plan.pitch));
+        products = carver.take<T>(plan.blocks_at_once * plan.products_size(plan.tiles()));
+        conv = carver.take<T>(plan.tile_rows * A::outputs * shape.Q * block_size);
+        row = carver.take<T>(problem.pool.Q * block_size);
+        pixels = carver.take<Pixel>(plan.tiles());
+        per_thread = carver.used() - shared;
+        bytes = shared + per_thread * size_t(problem.threads);
+    }
+    // The same with the thread's own parts.
+    Workspace of(int thread) const {
+        Workspace mine = *this;
+        const auto move = [&](auto*& array) { array = of_thread(array, thread, per_thread); };
+        move(mine.own_weights), move(mine.input), move(mine.scratch), move(mine.tiles), move(mine.products);
+        move(mine.conv), move(mine.row), move(mine.pixels);
+        return mine;
+    }
+};
+
+// Filters first_k .. first_k + count, for channels first_c .. first_c + channels, to [c][r][s][W].
+void gather_filters(const Tensor& w, int64_t first_k, int64_t count, int64_t first_c, int64_t channels, T* out) {
+    const int64_t positions = w.size[2] * w.size[3], step = w.stride[3];
+    with_elements<T>(w, [&](const auto* data) {
+        data += first_k * w.stride[0] + first_c * w.stride[1];
+        if ((step == 1 || step == -1) && w.stride[2] == w.size[3] * step) {  // side by side, maybe backwards
+            const int64_t back = step == 1 ? 0 : positions - 1;
+            for (int64_t c = 0; c < channels; ++c)
+                copy2d(count, positions, data + c * w.stride[1] - back, w.stride[0], 1,
+                       out + (c * positions + back) * W, 1, step * W);
+        } else {
+            for (int64_t i = 0; i < positions; ++i)
+                copy2d(count, channels, data + i / w.size[3] * w.stride[2] + i % w.size[3] * step, w.stride[0],
+                       w.stride[1], out + i * W, 1, positions * W);
+        }
+    });
+}
+
+// Filters of one block to [position][C][vectors * W].
+template <class A>
+void transform_filters(const Conv2d& conv, const Plan<A>& plan, const Tensor& w, int64_t block, T* out) {
+    constexpr int64_t at_once = 16;
+    const int vectors = plan.vectors(conv, block);
+    for (int64_t v = 0; v < vectors; ++v) {
+        const int64_t first_k = block * block_size + v * W, count = min(W, conv.K - first_k);
+        for (int64_t first_c = 0; first_c < conv.C; first_c += at_once) {
+            T filters[at_once * A::taps * A::taps * W] = {};
+            const int64_t channels = min(at_once, conv.C - first_c);
+            gather_filters(w, first_k, count, first_c, channels, filters);
+            for (int64_t c = 0; c < channels; ++c) {
+                const T* filter = filters + c * A::taps * A::taps * W;
+                T* to = out + ((first_c + c) * vectors + v) * W;
+                transform2d<A::taps, A::tile>(
+                    FASTCONV_TRANSFORM(A::filter), [&](int i, int j) { return load(filter + (i * A::taps + j) * W); },
+                    [&](int i, int j, Vec<T> value) {
+                        store(to + (i * A::tile + j) * position_step(conv.C * block_size), value);
+                    });
+            }
+        }
+    }
+}
+
+// One tile of x for all channels: position i goes to out + i * step.
+template <class A>
+void transform_tile(const T* x, int64_t x_row, int64_t x_column, int64_t channels, T* out, int64_t step) {
+    for (int64_t c = 0; c < channels; c += W)
+        transform2d<A::tile, A::tile>(
+            FASTCONV_TRANSFORM(A::input), [&](int i, int j) { return load(x + i * x_row + j * x_column + c); },
+            [&](int i, int j, Vec<T> value) { store(out + (i * A::tile + j) * step + c, value); });
+}
+
+// The products of one tile, position i at in + i * step, to rows x columns outputs.
+template <class A>
+void finish_tile(const T* in, int64_t step, const T* bias, int vectors, int64_t rows, int64_t columns, T* out,
+                 int64_t out_row) {
+    for (int v = 0; v < vectors; ++v) {
+        const Vec<T> b = load(bias + v * W);
+        transform2d<A::tile, A::outputs>(
+            FASTCONV_TRANSFORM(A::output), [&](int i, int j) { return load(in + (i * A::tile + j) * step + v * W); },
+            [&](int i, int j, Vec<T> value) {
+                if (i < rows && j < columns) store(out + i * out_row + (j * vectors + v) * W, value + b);
+            });
+    }
+}
+
+// The products of all tiles and filters first .. last, blocks, position by position.
+template <class A>
+void multiply(const Conv2d& conv, const Plan<A>& plan, const Workspace<A>& space, int64_t count, int64_t first,
+              int64_t last) {
+    const T zeros[block_size] = {};
+    PixelGroups groups[2];
+    split_evenly(0, count, groups);
+    for (int64_t position = 0; position < A::positions; ++position)
+        for (int64_t block = first; block < last; ++block) {
+            const int vectors = plan.vectors(conv, block);
+            const T* x = space.tiles + position * position_step(count * plan.pitch);
+            const T* w = (plan.own_filters ? space.own_weights : space.weights + block * plan.weights_size(conv)) +
+                         position * position_step(conv.C * block_size);
+            T* out = space.products + (block - first) * plan.products_size(count) +
+                     position * position_step(count * block_size);
+            for (int64_t c = 0; c < conv.C; c += channels_at_once) {
+                const Part part = {int32_t(c), int32_t(min(channels_at_once, conv.C - c)), 0};
+                for (const PixelGroups& some : groups)
+                    (vectors == 1 ? run_groups<T, 1> : run_groups<T, 2>)(some, x, space.pixels, &part, &part + 1,
+                                                                         w + c * vectors * W, c ? nullptr : zeros,
+                                                                         out);
+            }
+        }
+}
+
+// A unit of an item.
+struct Unit {
+    int64_t n, first_row, last_row;   // of the epilogue's output
+    Range needed;                     // rows of the convolution
+    int64_t first_tile, tile_rows;
+};
+
+template <class A>
+Unit unit_of(const Conv2dProblem& problem, const Plan<A>& plan, int64_t number, int64_t first_tile) {
+    const int64_t n = number / plan.chunks, first_row = number % plan.chunks * plan.rows;
+    const int64_t last_row = min(problem.pool.P, first_row + plan.rows);
+    const Range needed = rows_needed(problem, first_row, last_row);
+    return {n, first_row, last_row, needed, first_tile, ceil_div(needed.last - needed.first, A::outputs)};
+}
+
+template <class A>
+void transform_unit(const Conv2d& conv, const Plan<A>& plan, const Image& image, const Workspace<A>& space,
+                    const Unit& unit, int64_t count) {
+    if (unit.tile_rows == 0) return;
+    image.pack(unit.n, unit.needed.first - conv.pad_h, unit.tile_rows * A::outputs + A::taps - 1, -conv.pad_w,
+               plan.width, space.input, space.scratch);
+    T* out = space.tiles + unit.first_tile * plan.pitch;
+    for (int64_t row = 0; row < unit.tile_rows; ++row)
+        for (int64_t column = 0; column < plan.tile_columns; ++column, out += plan.pitch)
+            transform_tile<A>(space.input + (row * plan.width + column) * A::outputs * conv.C, plan.width * conv.C,
+                              conv.C, conv.C, out, position_step(count * plan.pitch));
+}
+
+template <class A>
+void finish_unit(const Conv2dProblem& problem, const Plan<A>& plan, const FpropArgs& args, const Workspace<A>& space,
+                 const Unit& unit, int64_t count, int64_t block, const T* products) {
+    const Conv2d& conv = problem.conv;
+    const int vectors = plan.vectors(conv, block);
+    const int64_t width = vectors * W, first_k = block * block_size;
+    const T* in = products + unit.first_tile * width;
+    for (int64_t row = 0; row < unit.tile_rows * A::outputs; row += A::outputs)
+        for (int64_t column = 0; column < conv.Q; column += A::outputs, in += width)
+            finish_tile<A>(in, position_step(count * block_size), space.bias + block * block_size, vectors,
+                           unit.needed.last - unit.needed.first - row, conv.Q - column,
+                           space.conv + (row * conv.Q + column) * width, conv.Q * width);
+    run_epilogue(problem, args, unit.n, unit.first_row, unit.last_row, space.conv, unit.needed.first, vectors, first_k,
+                 min(width, conv.K - first_k), space.row);
+}
+
+template <class A>
+void compute_item(const Conv2dProblem& problem, const Plan<A>& plan, const Image& image, const FpropArgs& args,
+                  const Workspace<A>& space, int64_t item) {
+    const Conv2d& conv = problem.conv;
+    const int64_t share = item % plan.block_shares, first_unit = item / plan.block_shares * plan.units_at_once;
+    const int64_t last_unit = min(plan.units, first_unit + plan.units_at_once);
+    int64_t count = 0;
+    for (int64_t number = first_unit; number < last_unit; ++number)
+        count += unit_of<A>(problem, plan, number, 0).tile_rows * plan.tile_columns;
+    const auto for_units = [&](const auto& body) {
+        int64_t tile = 0;
+        for (int64_t number = first_unit; number < last_unit; ++number) {
+            const Unit unit = unit_of<A>(problem, plan, number, tile);
+            body(unit);
+            tile += unit.tile_rows * plan.tile_columns;
+        }
+    };
+    for_units([&](const Unit& unit) { transform_unit<A>(conv, plan, image, space, unit, count); });
+    for (int64_t tile = 0; tile < count; ++tile)
+        space.pixels[tile] = {int32_t(tile * plan.pitch), int32_t(tile * W)};
+    const int64_t end = plan.blocks * (share + 1) / plan.block_shares;
+    for (int64_t first = plan.blocks * share / plan.block_shares; first < end; first += plan.blocks_at_once) {
+        const int64_t last = min(end, first + plan.blocks_at_once);
+        if (plan.own_filters) transform_filters<A>(conv, plan, args.w, first, space.own_weights);
+        multiply<A>(conv, plan, space, count, first, last);
+        for (int64_t block = first; block < last; ++block)
+            for_units([&](const Unit& unit) {
+                finish_unit<A>(problem, plan, args, space, unit, count, block,
+                               space.products + (block - first) * plan.products_size(count));
+            });
+    }
+}
+
+template <class A>
+void convolve(const Conv2dProblem& problem, const Image& image, const FpropArgs& args, void* start) {
+    const Conv2d& conv = problem.conv;
+    const Plan<A> plan(problem);
+    const Workspace<A> space(problem, plan, image.scratch_size(), start);
+    for (int64_t k = 0; k < plan.blocks * block_size; ++k)
+        space.bias[k] = args.bias.data && k < conv.K ? value_at<T>(args.bias, k * args.bias.stride[0]) : T(0);
+    if (!plan.own_filters)
+        parallel_for(problem.threads, plan.blocks, [&](int64_t block, int) {
+            transform_filters<A>(conv, plan, args.w, block,
+                                 space.weights + block * plan.weights_size(conv));
+        });
+    parallel_for(problem.threads, plan.items(), [&](int64_t item, int thread) {
+        compute_item<A>(problem, plan, image, args, space.of(thread), item);
+    });
+}
+
+// use(the algorithm for this problem)
+template <class Use>
+auto with_algorithm(const Conv2dProblem& problem, const Use& use) {
+    return problem.conv.R == 5 ? use(Winograd<8, 5>()) : use(Winograd<6, 3>());
+}
+
+size_t workspace_bytes(const Conv2dProblem& problem, int64_t scratch_size) {
+    return with_algorithm(problem, [&](auto algorithm) {
+        using A = decltype(algorithm);
+        return Workspace<A>(problem, Plan<A>(problem), scratch_size, nullptr).bytes;
+    });
+}
+
+void run_algorithm(const Conv2dProblem& problem, const Image& image, const FpropArgs& args, void* space) {
+    with_algorithm(problem, [&](auto algorithm) { convolve<decltype(algorithm)>(problem, image, args, space); });
+}
+
+// Where tiles are mostly full and there are channels enough to fill vectors and to pay for the transformations.
+bool applies(const Conv2dProblem& problem) {
+    const Conv2d& conv = problem.conv;
+    const int64_t taps = conv.R;
+    return !in_double(problem.dtype) && (taps == 5 || taps == 3) && conv.S == taps && conv.groups == 1 &&
+           conv.stride_h == 1 && conv.stride_w == 1 && conv.dilation_h == 1 && conv.dilation_w == 1 && conv.N > 0 &&
+           conv.C >= 16 && conv.K >= 16 && conv.P >= 6 && conv.Q >= 6 &&
+           problem.pool.P > 0 && problem.pool.Q > 0 && problem.pool.window_h * problem.pool.dilation_h < 16 &&
+           double(conv.Q + 8) * double(conv.C) < (1 << 20) && double(conv.C) * double(conv.K) < (1 << 22);
+}
+
+size_t fprop_workspace(const Conv2dProblem& problem) { return workspace_bytes(problem, 0); }
+
+void run_fprop(const Conv2dProblem& problem, const FpropArgs& args, void* space) {
+    run_algorithm(problem, {args.x, {}, nullptr}, args, space);
+}
+
+bool dgrad_applies(const Conv2dProblem& problem) { return dgrad_as_fprop_applies(problem, applies); }
+
+size_t dgrad_workspace(const Conv2dProblem& problem) {
+    return workspace_bytes(dgrad_as_fprop(problem), Image{{}, {}, &problem}.scratch_size());
+}
+
+void run_dgrad(const Conv2dProblem& problem, const DgradArgs& args, void* space) {
+    run_algorithm(dgrad_as_fprop(problem), {args.dy, args.code, &problem}, dgrad_as_fprop(args), space);
+}
+
+}  // namespace
+
+extern const Implementation<FpropArgs> winograd_fprop;
+extern const Implementation<DgradArgs> winograd_dgrad;
+const Implementation<FpropArgs> winograd_fprop = {"winograd", applies, fprop_workspace, run_fprop, false};
+const Implementation<DgradArgs> winograd_dgrad = {"winograd", dgrad_applies, dgrad_workspace, run_dgrad, false};
+
+}  // namespace fastconv::cpu::FASTCONV_ISA
