@@ -1,5 +1,5 @@
-// conv2d of stride 1 by Winograd's algorithm (conv2d_winograd.h), with bias and with whatever follows: forward for 5x5 and
-// 3x3 kernels, and the gradient of the input, which is a convolution of the output's gradient.
+// conv2d of stride 1 by Winograd's algorithm (conv2d_winograd.h), with bias and with whatever follows: forward for 5x5
+// and 3x3 kernels, and the gradient of the input, which is a convolution of the output's gradient.
 //
 // A work item is some tiles, those of a few rows of one image's output or of a few small images, and a share of the
 // output channels:
@@ -10,38 +10,29 @@
 // filters, which may lie further out. Filters are transformed before; where all tiles are one item's, by the item that
 // needs them.
 #include "conv2d_winograd.h"
-
 #include "conv2d_epilogue.h"
 #include "dense_gradient.h"
 #include "dgrad_as_fprop.h"
 #include "isa_kernels.h"
-#include "micro_kernel.h"
 #include "parallel.h"
 
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-using T = float;
-constexpr int W = lanes<T>;
-constexpr int64_t block_size = max_vectors * W;
 constexpr int64_t tiles_bytes = 512 << 10, products_bytes = 512 << 10;  // of an item, transformed
 constexpr int64_t least_tiles = 48;   // of an item, if there are so many: reads of filters are spread over them
 constexpr int64_t fewest_tiles = 24;  // that an item is cut down to so that there are enough items
 constexpr int64_t least_items = 8;
 constexpr int64_t channels_at_once = 32;  // of a sum: products lose digits in proportion to what they are added to
 
-// From one position of a transformed tile or filter to the next. Not just the size of what lies between, often a multiple
-// of 4 KiB: all positions would compete for a few sets of the caches.
-constexpr int64_t position_step(int64_t elements) { return elements + 16; }
-
 template <class A>
 struct Plan {
     int64_t blocks;
-    int64_t pitch;                   // of a transformed tile: C up to whole vectors
-    int64_t tile_columns, width;     // of an image, of its packed rows
-    int64_t rows, tile_rows;         // (pooled) rows of a unit; its rows of tiles, at most
-    int64_t chunks, units;           // units of an image, of all; at a time:
-    int64_t units_at_once;           // those of an item
+    int64_t pitch;                // of a transformed tile: C up to whole vectors
+    int64_t tile_columns, width;  // of an image, of its packed rows
+    int64_t rows, tile_rows;      // (pooled) rows of a unit; its rows of tiles, at most
+    int64_t chunks, units;        // units of an image, of all; at a time:
+    int64_t units_at_once;        // those of an item
     int64_t block_shares, blocks_at_once;
     bool own_filters;
 
@@ -117,24 +108,6 @@ struct Workspace {
     }
 };
 
-// Filters first_k .. first_k + count, for channels first_c .. first_c + channels, to [c][r][s][W].
-void gather_filters(const Tensor& w, int64_t first_k, int64_t count, int64_t first_c, int64_t channels, T* out) {
-    const int64_t positions = w.size[2] * w.size[3], step = w.stride[3];
-    with_elements<T>(w, [&](const auto* data) {
-        data += first_k * w.stride[0] + first_c * w.stride[1];
-        if ((step == 1 || step == -1) && w.stride[2] == w.size[3] * step) {  // side by side, maybe backwards
-            const int64_t back = step == 1 ? 0 : positions - 1;
-            for (int64_t c = 0; c < channels; ++c)
-                copy2d(count, positions, data + c * w.stride[1] - back, w.stride[0], 1,
-                       out + (c * positions + back) * W, 1, step * W);
-        } else {
-            for (int64_t i = 0; i < positions; ++i)
-                copy2d(count, channels, data + i / w.size[3] * w.stride[2] + i % w.size[3] * step, w.stride[0],
-                       w.stride[1], out + i * W, 1, positions * W);
-        }
-    });
-}
-
 // Filters of one block to [position][C][vectors * W].
 template <class A>
 void transform_filters(const Conv2d& conv, const Plan<A>& plan, const Tensor& w, int64_t block, T* out) {
@@ -201,16 +174,15 @@ void multiply(const Conv2d& conv, const Plan<A>& plan, const Workspace<A>& space
                 const Part part = {int32_t(c), int32_t(min(channels_at_once, conv.C - c)), 0};
                 for (const PixelGroups& some : groups)
                     (vectors == 1 ? run_groups<T, 1> : run_groups<T, 2>)(some, x, space.pixels, &part, &part + 1,
-                                                                         w + c * vectors * W, c ? nullptr : zeros,
-                                                                         out);
+                                                                         w + c * vectors * W, c ? nullptr : zeros, out);
             }
         }
 }
 
 // A unit of an item.
 struct Unit {
-    int64_t n, first_row, last_row;   // of the epilogue's output
-    Range needed;                     // rows of the convolution
+    int64_t n, first_row, last_row;  // of the epilogue's output
+    Range needed;                    // rows of the convolution
     int64_t first_tile, tile_rows;
 };
 
@@ -269,8 +241,7 @@ void compute_item(const Conv2dProblem& problem, const Plan<A>& plan, const Image
         }
     };
     for_units([&](const Unit& unit) { transform_unit<A>(conv, plan, image, space, unit, count); });
-    for (int64_t tile = 0; tile < count; ++tile)
-        space.pixels[tile] = {int32_t(tile * plan.pitch), int32_t(tile * W)};
+    for (int64_t tile = 0; tile < count; ++tile) space.pixels[tile] = {int32_t(tile * plan.pitch), int32_t(tile * W)};
     const int64_t end = plan.blocks * (share + 1) / plan.block_shares;
     for (int64_t first = plan.blocks * share / plan.block_shares; first < end; first += plan.blocks_at_once) {
         const int64_t last = min(end, first + plan.blocks_at_once);
@@ -293,40 +264,28 @@ void convolve(const Conv2dProblem& problem, const Image& image, const FpropArgs&
         space.bias[k] = args.bias.data && k < conv.K ? value_at<T>(args.bias, k * args.bias.stride[0]) : T(0);
     if (!plan.own_filters)
         parallel_for(problem.threads, plan.blocks, [&](int64_t block, int) {
-            transform_filters<A>(conv, plan, args.w, block,
-                                 space.weights + block * plan.weights_size(conv));
+            transform_filters<A>(conv, plan, args.w, block, space.weights + block * plan.weights_size(conv));
         });
     parallel_for(problem.threads, plan.items(), [&](int64_t item, int thread) {
         compute_item<A>(problem, plan, image, args, space.of(thread), item);
     });
 }
 
-// use(the algorithm for this problem)
-template <class Use>
-auto with_algorithm(const Conv2dProblem& problem, const Use& use) {
-    return problem.conv.R == 5 ? use(Winograd<8, 5>()) : use(Winograd<6, 3>());
-}
-
 size_t workspace_bytes(const Conv2dProblem& problem, int64_t scratch_size) {
-    return with_algorithm(problem, [&](auto algorithm) {
+    return with_algorithm(problem.conv, [&](auto algorithm) {
         using A = decltype(algorithm);
         return Workspace<A>(problem, Plan<A>(problem), scratch_size, nullptr).bytes;
     });
 }
 
 void run_algorithm(const Conv2dProblem& problem, const Image& image, const FpropArgs& args, void* space) {
-    with_algorithm(problem, [&](auto algorithm) { convolve<decltype(algorithm)>(problem, image, args, space); });
+    with_algorithm(problem.conv, [&](auto algorithm) { convolve<decltype(algorithm)>(problem, image, args, space); });
 }
 
-// Where tiles are mostly full and there are channels enough to fill vectors and to pay for the transformations.
 bool applies(const Conv2dProblem& problem) {
-    const Conv2d& conv = problem.conv;
-    const int64_t taps = conv.R;
-    return !in_double(problem.dtype) && (taps == 5 || taps == 3) && conv.S == taps && conv.groups == 1 &&
-           conv.stride_h == 1 && conv.stride_w == 1 && conv.dilation_h == 1 && conv.dilation_w == 1 && conv.N > 0 &&
-           conv.C >= 16 && conv.K >= 16 && conv.P >= 6 && conv.Q >= 6 &&
-           problem.pool.P > 0 && problem.pool.Q > 0 && problem.pool.window_h * problem.pool.dilation_h < 16 &&
-           double(conv.Q + 8) * double(conv.C) < (1 << 20) && double(conv.C) * double(conv.K) < (1 << 22);
+    const Pool2d& pool = problem.pool;
+    return winograd_applies(problem.dtype, problem.conv) && pool.P > 0 && pool.Q > 0 &&
+           pool.window_h * pool.dilation_h < 16;
 }
 
 size_t fprop_workspace(const Conv2dProblem& problem) { return workspace_bytes(problem, 0); }

@@ -8,7 +8,8 @@
 // 0, 1, -1, 2, -2 do; and infinity.
 #pragma once
 
-#include "vec.h"
+#include "micro_kernel.h"
+#include "pack.h"
 
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
@@ -163,6 +164,63 @@ inline void transform2d(const Transform& transform, const In& in, const Out& out
 
 // Passes a static member function template as an argument.
 #define FASTCONV_TRANSFORM(function) [](const auto& in, const auto& out) { function(in, out); }
+
+// use(the algorithm for this problem's kernel)
+template <class Use>
+auto with_algorithm(const Conv2d& conv, const Use& use) {
+    return conv.R == 5 ? use(Winograd<8, 5>()) : use(Winograd<6, 3>());
+}
+
+// What there is an algorithm for, with channels enough to fill vectors and to pay for the transformations.
+inline bool winograd_applies(DType dtype, const Conv2d& conv) {
+    return !in_double(dtype) && (conv.R == 5 || conv.R == 3) && conv.S == conv.R && conv.groups == 1 &&
+           conv.stride_h == 1 && conv.stride_w == 1 && conv.dilation_h == 1 && conv.dilation_w == 1 && conv.N > 0 &&
+           conv.C >= 16 && conv.K >= 16 && conv.P >= 6 && conv.Q >= 6 &&
+           double(conv.Q + 8) * double(conv.C + conv.K) < (1 << 20) && double(conv.C) * double(conv.K) < (1 << 22);
+}
+
+using T = float;
+constexpr int W = lanes<T>;
+constexpr int64_t block_size = max_vectors * W;  // channels that are computed together
+
+// From one position of transformed tiles or filters to the next. Not just the size of what lies between, often a
+// multiple of 4 KiB: all positions would compete for a few sets of the caches.
+constexpr int64_t position_step(int64_t elements) { return elements + 16; }
+
+// Filters first_k .. first_k + count, for channels first_c .. first_c + channels, to [c][r][s][W].
+inline void gather_filters(const Tensor& w, int64_t first_k, int64_t count, int64_t first_c, int64_t channels, T* out) {
+    const int64_t positions = w.size[2] * w.size[3], step = w.stride[3];
+    with_elements<T>(w, [&](const auto* data) {
+        data += first_k * w.stride[0] + first_c * w.stride[1];
+        if ((step == 1 || step == -1) && w.stride[2] == w.size[3] * step) {  // side by side, maybe backwards
+            const int64_t back = step == 1 ? 0 : positions - 1;
+            for (int64_t c = 0; c < channels; ++c)
+                copy2d(count, positions, data + c * w.stride[1] - back, w.stride[0], 1,
+                       out + (c * positions + back) * W, 1, step * W);
+        } else {
+            for (int64_t i = 0; i < positions; ++i)
+                copy2d(count, channels, data + i / w.size[3] * w.stride[2] + i % w.size[3] * step, w.stride[0],
+                       w.stride[1], out + i * W, 1, positions * W);
+        }
+    });
+}
+
+// The opposite: [c][r][s][W] to these filters.
+inline void scatter_filters(const T* in, const Tensor& w, int64_t first_k, int64_t count, int64_t first_c,
+                            int64_t channels) {
+    const int64_t positions = w.size[2] * w.size[3];
+    with_elements<T>(w, [&](auto* data) {
+        data += first_k * w.stride[0] + first_c * w.stride[1];
+        if (w.stride[3] == 1 && w.stride[2] == w.size[3]) {
+            for (int64_t c = 0; c < channels; ++c)
+                copy2d(positions, count, in + c * positions * W, W, 1, data + c * w.stride[1], 1, w.stride[0]);
+        } else {
+            for (int64_t i = 0; i < positions; ++i)
+                copy2d(channels, count, in + i * W, positions * W, 1,
+                       data + i / w.size[3] * w.stride[2] + i % w.size[3] * w.stride[3], w.stride[1], w.stride[0]);
+        }
+    });
+}
 
 }  // namespace
 }  // namespace fastconv::cpu::FASTCONV_ISA

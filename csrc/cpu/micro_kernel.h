@@ -40,8 +40,7 @@ void micro_kernel(const T* x, const Pixel* pixels, const Part* part, const Part*
 #pragma GCC unroll 12
     for (int i = 0; i < PIXELS; ++i)
 #pragma GCC unroll 2
-        for (int v = 0; v < VECTORS; ++v)
-            acc[i][v] = bias ? load(bias + v * W) : Vec<T>{};
+        for (int v = 0; v < VECTORS; ++v) acc[i][v] = bias ? load(bias + v * W) : Vec<T>{};
     for (; part < last_part; ++part) {
         const T* x_at[PIXELS];
 #pragma GCC unroll 12
