@@ -1,14 +1,16 @@
 // conv2d of stride 1 by Winograd's algorithm (conv2d_winograd.h), with bias and with whatever follows: forward for 5x5
 // and 3x3 kernels, and the gradient of the input, which is a convolution of the output's gradient.
 //
-// A work item is some tiles, those of a few rows of one image's output or of a few small images, and a share of the
-// output channels:
-//   1. pack the rows of x as NHWC and transform all tiles, by vectors of channels, to [position][tile][C];
-//   2. for a few blocks of up to 2 vectors of output channels at a time, for each position of a tile: the products
-//      [tile][C] x [C][block] (micro_kernel.h); then per tile the transformation to outputs, and the epilogue.
-// An item has as many tiles as the second-level cache can hold, but no fewer than make it worth to read the transformed
-// filters, which may lie further out. Filters are transformed before; where all tiles are one item's, by the item that
-// needs them.
+// In three steps:
+//   1. transform the filters, by blocks of up to 2 vectors of output channels, to [block][position][C][block_size];
+//   2. pack rows of x as NHWC and transform all tiles, by vectors of channels, to [position][tile][C];
+//   3. for each block and position the products [tile][C] x [C][block] (micro_kernel.h); then per tile the
+//   transformation
+//      to outputs, and the epilogue.
+// Where there are more tiles than filters and transformed filters stay close, step 1 comes before, and a work item has
+// steps 2 and 3 for the tiles of a few rows of an image, or of a few small images, as many as the second-level cache
+// can hold. Else it is the tiles that all items share, as many at a time as the outer cache can hold, and an item has
+// steps 1 and 3 for one block.
 #include "conv2d_winograd.h"
 #include "conv2d_epilogue.h"
 #include "dense_gradient.h"
@@ -20,7 +22,9 @@ namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
 constexpr int64_t tiles_bytes = 512 << 10, products_bytes = 512 << 10;  // of an item, transformed
-constexpr int64_t least_tiles = 48;   // of an item, if there are so many: reads of filters are spread over them
+constexpr int64_t shared_bytes = 8 << 20;                               // of tiles that all items share
+constexpr int64_t filters_bytes = 4 << 20;                              // of filters that are close, transformed
+constexpr int64_t least_tiles = 48;   // at a time, if there are so many: reads of filters are spread over them
 constexpr int64_t fewest_tiles = 24;  // that an item is cut down to so that there are enough items
 constexpr int64_t least_items = 8;
 constexpr int64_t channels_at_once = 32;  // of a sum: products lose digits in proportion to what they are added to
@@ -32,9 +36,9 @@ struct Plan {
     int64_t tile_columns, width;  // of an image, of its packed rows
     int64_t rows, tile_rows;      // (pooled) rows of a unit; its rows of tiles, at most
     int64_t chunks, units;        // units of an image, of all; at a time:
-    int64_t units_at_once;        // those of an item
+    int64_t units_at_once;        // those of an item, or those that all items share
     int64_t block_shares, blocks_at_once;
-    bool own_filters;
+    bool shared_tiles;
 
     explicit Plan(const Conv2dProblem& problem) {
         const Conv2d& conv = problem.conv;
@@ -42,11 +46,15 @@ struct Plan {
         blocks = ceil_div(conv.K, block_size), pitch = round_up(conv.C, W);
         tile_columns = ceil_div(conv.Q, A::outputs), width = tile_columns * A::outputs + A::taps - 1;
         const int64_t tile_bytes = A::positions * pitch * int64_t(sizeof(T));
-        const int64_t most_tiles = max(least_tiles, tiles_bytes / tile_bytes);
+        const int64_t all_tiles_bytes = conv.N * ceil_div(conv.P, A::outputs) * tile_columns * tile_bytes;
+        const int64_t all_filters_bytes = blocks * weights_size(conv) * int64_t(sizeof(T));
+        shared_tiles = all_filters_bytes > min(filters_bytes, all_tiles_bytes);
+        const int64_t most_tiles = max(least_tiles, (shared_tiles ? shared_bytes : tiles_bytes) / tile_bytes);
         const int64_t reach = (pool.window_h - 1) * pool.dilation_h;
         const int64_t all_rows = ceil_div(conv.P, A::outputs);
         const int64_t least_rows = min(all_rows, ceil_div(reach + 1, A::outputs));  // those of one pooled row
-        for (tile_rows = max(least_rows, min(all_rows, most_tiles / tile_columns));; --tile_rows) {
+        tile_rows = shared_tiles ? least_rows : max(least_rows, min(all_rows, most_tiles / tile_columns));
+        for (;; --tile_rows) {
             rows = tile_rows == all_rows ? pool.P : (tile_rows * A::outputs - reach - 1) / pool.stride_h + 1;
             chunks = ceil_div(pool.P, rows), rows = ceil_div(pool.P, chunks);
             if (conv.N * chunks >= least_items || tile_rows == least_rows) break;
@@ -55,25 +63,25 @@ struct Plan {
         tile_rows = ceil_div(min(conv.P, (rows - 1) * pool.stride_h + reach + 1), A::outputs);
         units = conv.N * chunks;
         units_at_once = max(1, min(units, most_tiles / (tile_rows * tile_columns)));
-        block_shares = min(blocks, ceil_div(least_items, ceil_div(units, units_at_once)));
-        own_filters = units_at_once == units;
+        units_at_once = ceil_div(units, ceil_div(units, units_at_once));
+        block_shares = shared_tiles ? blocks : min(blocks, ceil_div(least_items, ceil_div(units, units_at_once)));
         const int64_t product_bytes = products_size(tiles()) * int64_t(sizeof(T));
-        blocks_at_once = own_filters ? 1 : max(1, min(ceil_div(blocks, block_shares), products_bytes / product_bytes));
+        blocks_at_once = max(1, min(ceil_div(blocks, block_shares), products_bytes / product_bytes));
     }
     int64_t weights_size(const Conv2d& conv) const { return A::positions * position_step(conv.C * block_size); }
     int64_t products_size(int64_t tiles) const { return A::positions * position_step(tiles * block_size); }
     int64_t tiles() const { return units_at_once * tile_rows * tile_columns; }
-    int64_t items() const { return ceil_div(units, units_at_once) * block_shares; }
     int vectors(const Conv2d& conv, int64_t block) const { return conv.K - block * block_size > W ? 2 : 1; }
 };
 
 template <class A>
 struct Workspace {
-    T *weights, *bias;  // [block][position][C][block_size], [block][block_size]
+    T* bias;  // [block][block_size]
+    // Shared, or of thread 0 (filters of one block, tiles of an item):
+    T* weights;  // [block][position][C][block_size]
+    T* tiles;    // [position][tile][pitch]
     // Of thread 0:
-    T* own_weights;      // of one block
     T *input, *scratch;  // rows of a unit: [row][width][C]; see Image
-    T* tiles;            // [position][tile][pitch]
     T *products, *conv;  // [block][position][tile][block_size], rows of a unit: [row][Q][block_size]
     T* row;
     Pixel* pixels;  // the tiles
@@ -82,15 +90,16 @@ struct Workspace {
     Workspace(const Conv2dProblem& problem, const Plan<A>& plan, int64_t scratch_size, void* start) {
         const Conv2d& shape = problem.conv;
         Carver carver(start);
-        const int64_t block = plan.weights_size(shape);
-        weights = carver.take<T>(plan.own_filters ? 0 : plan.blocks * block);
+        const int64_t tiles_size = A::positions * position_step(plan.tiles() * plan.pitch);
         bias = carver.take<T>(plan.blocks * block_size);
+        if (plan.shared_tiles) tiles = carver.take<T>(tiles_size);
+        else weights = carver.take<T>(plan.blocks * plan.weights_size(shape));
         const size_t shared = carver.used();
-        own_weights = carver.take<T>(plan.own_filters ? block : 0);
+        if (plan.shared_tiles) weights = carver.take<T>(plan.weights_size(shape));
+        else tiles = carver.take<T>(tiles_size);
         // The last vector of the last pixel reads on.
         input = carver.take<T>((plan.tile_rows * A::outputs + A::taps - 1) * plan.width * shape.C + W);
         scratch = carver.take<T>(scratch_size);
-        tiles = carver.take<T>(A::positions * position_step(plan.tiles() * plan.pitch));
         products = carver.take<T>(plan.blocks_at_once * plan.products_size(plan.tiles()));
         conv = carver.take<T>(plan.tile_rows * A::outputs * shape.Q * block_size);
         row = carver.take<T>(problem.pool.Q * block_size);
@@ -99,11 +108,11 @@ struct Workspace {
         bytes = shared + per_thread * size_t(problem.threads);
     }
     // The same with the thread's own parts.
-    Workspace of(int thread) const {
+    Workspace of(const Plan<A>& plan, int thread) const {
         Workspace mine = *this;
         const auto move = [&](auto*& array) { array = of_thread(array, thread, per_thread); };
-        move(mine.own_weights), move(mine.input), move(mine.scratch), move(mine.tiles), move(mine.products);
-        move(mine.conv), move(mine.row), move(mine.pixels);
+        move(plan.shared_tiles ? mine.weights : mine.tiles);
+        move(mine.input), move(mine.scratch), move(mine.products), move(mine.conv), move(mine.row), move(mine.pixels);
         return mine;
     }
 };
@@ -166,7 +175,7 @@ void multiply(const Conv2d& conv, const Plan<A>& plan, const Workspace<A>& space
         for (int64_t block = first; block < last; ++block) {
             const int vectors = plan.vectors(conv, block);
             const T* x = space.tiles + position * position_step(count * plan.pitch);
-            const T* w = (plan.own_filters ? space.own_weights : space.weights + block * plan.weights_size(conv)) +
+            const T* w = space.weights + (plan.shared_tiles ? 0 : block * plan.weights_size(conv)) +
                          position * position_step(conv.C * block_size);
             T* out = space.products + (block - first) * plan.products_size(count) +
                      position * position_step(count * block_size);
@@ -179,7 +188,7 @@ void multiply(const Conv2d& conv, const Plan<A>& plan, const Workspace<A>& space
         }
 }
 
-// A unit of an item.
+// Some rows of an image.
 struct Unit {
     int64_t n, first_row, last_row;  // of the epilogue's output
     Range needed;                    // rows of the convolution
@@ -223,32 +232,29 @@ void finish_unit(const Conv2dProblem& problem, const Plan<A>& plan, const FpropA
                  min(width, conv.K - first_k), space.row);
 }
 
+// body(unit) for the units from `first` on that are taken at a time; returns the number of their tiles.
+template <class A, class Body>
+int64_t for_units(const Conv2dProblem& problem, const Plan<A>& plan, int64_t first, const Body& body) {
+    int64_t tiles = 0;
+    for (int64_t number = first; number < min(plan.units, first + plan.units_at_once); ++number) {
+        const Unit unit = unit_of<A>(problem, plan, number, tiles);
+        body(unit);
+        tiles += unit.tile_rows * plan.tile_columns;
+    }
+    return tiles;
+}
+
+// Step 3 for one share of the blocks, of `count` tiles of the units from `first_unit` on.
 template <class A>
-void compute_item(const Conv2dProblem& problem, const Plan<A>& plan, const Image& image, const FpropArgs& args,
-                  const Workspace<A>& space, int64_t item) {
-    const Conv2d& conv = problem.conv;
-    const int64_t share = item % plan.block_shares, first_unit = item / plan.block_shares * plan.units_at_once;
-    const int64_t last_unit = min(plan.units, first_unit + plan.units_at_once);
-    int64_t count = 0;
-    for (int64_t number = first_unit; number < last_unit; ++number)
-        count += unit_of<A>(problem, plan, number, 0).tile_rows * plan.tile_columns;
-    const auto for_units = [&](const auto& body) {
-        int64_t tile = 0;
-        for (int64_t number = first_unit; number < last_unit; ++number) {
-            const Unit unit = unit_of<A>(problem, plan, number, tile);
-            body(unit);
-            tile += unit.tile_rows * plan.tile_columns;
-        }
-    };
-    for_units([&](const Unit& unit) { transform_unit<A>(conv, plan, image, space, unit, count); });
+void compute_share(const Conv2dProblem& problem, const Plan<A>& plan, const FpropArgs& args, const Workspace<A>& space,
+                   int64_t first_unit, int64_t count, int64_t share) {
     for (int64_t tile = 0; tile < count; ++tile) space.pixels[tile] = {int32_t(tile * plan.pitch), int32_t(tile * W)};
     const int64_t end = plan.blocks * (share + 1) / plan.block_shares;
     for (int64_t first = plan.blocks * share / plan.block_shares; first < end; first += plan.blocks_at_once) {
         const int64_t last = min(end, first + plan.blocks_at_once);
-        if (plan.own_filters) transform_filters<A>(conv, plan, args.w, first, space.own_weights);
-        multiply<A>(conv, plan, space, count, first, last);
+        multiply<A>(problem.conv, plan, space, count, first, last);
         for (int64_t block = first; block < last; ++block)
-            for_units([&](const Unit& unit) {
+            for_units(problem, plan, first_unit, [&](const Unit& unit) {
                 finish_unit<A>(problem, plan, args, space, unit, count, block,
                                space.products + (block - first) * plan.products_size(count));
             });
@@ -259,16 +265,41 @@ template <class A>
 void convolve(const Conv2dProblem& problem, const Image& image, const FpropArgs& args, void* start) {
     const Conv2d& conv = problem.conv;
     const Plan<A> plan(problem);
-    const Workspace<A> space(problem, plan, image.scratch_size(), start);
+    const Workspace<A> shared(problem, plan, image.scratch_size(), start);
+    const auto count_tiles = [&](int64_t first_unit) {
+        return for_units(problem, plan, first_unit, [](const Unit&) {});
+    };
     for (int64_t k = 0; k < plan.blocks * block_size; ++k)
-        space.bias[k] = args.bias.data && k < conv.K ? value_at<T>(args.bias, k * args.bias.stride[0]) : T(0);
-    if (!plan.own_filters)
+        shared.bias[k] = args.bias.data && k < conv.K ? value_at<T>(args.bias, k * args.bias.stride[0]) : T(0);
+    if (plan.shared_tiles) {
+        for (int64_t first = 0; first < plan.units; first += plan.units_at_once) {
+            const int64_t count = count_tiles(first);
+            parallel_for(problem.threads, min(plan.units_at_once, plan.units - first), [&](int64_t i, int thread) {
+                int64_t tiles_before = 0;
+                for (int64_t j = 0; j < i; ++j)
+                    tiles_before += unit_of(problem, plan, first + j, 0).tile_rows * plan.tile_columns;
+                transform_unit<A>(conv, plan, image, shared.of(plan, thread),
+                                  unit_of(problem, plan, first + i, tiles_before), count);
+            });
+            parallel_for(problem.threads, plan.blocks, [&](int64_t block, int thread) {
+                const Workspace<A> space = shared.of(plan, thread);
+                transform_filters<A>(conv, plan, args.w, block, space.weights);
+                compute_share<A>(problem, plan, args, space, first, count, block);
+            });
+        }
+    } else {
         parallel_for(problem.threads, plan.blocks, [&](int64_t block, int) {
-            transform_filters<A>(conv, plan, args.w, block, space.weights + block * plan.weights_size(conv));
+            transform_filters<A>(conv, plan, args.w, block, shared.weights + block * plan.weights_size(conv));
         });
-    parallel_for(problem.threads, plan.items(), [&](int64_t item, int thread) {
-        compute_item<A>(problem, plan, image, args, space.of(thread), item);
-    });
+        const int64_t items = ceil_div(plan.units, plan.units_at_once) * plan.block_shares;
+        parallel_for(problem.threads, items, [&](int64_t item, int thread) {
+            const Workspace<A> space = shared.of(plan, thread);
+            const int64_t first = item / plan.block_shares * plan.units_at_once, count = count_tiles(first);
+            for_units(problem, plan, first,
+                      [&](const Unit& unit) { transform_unit<A>(conv, plan, image, space, unit, count); });
+            compute_share<A>(problem, plan, args, space, first, count, item % plan.block_shares);
+        });
+    }
 }
 
 size_t workspace_bytes(const Conv2dProblem& problem, int64_t scratch_size) {
