@@ -313,10 +313,18 @@ void run_algorithm(const Conv2dProblem& problem, const Image& image, const Fprop
     with_algorithm(problem.conv, [&](auto algorithm) { convolve<decltype(algorithm)>(problem, image, args, space); });
 }
 
+// Where it needs far fewer multiplications: not where most of each tile lies beyond the edges.
 bool applies(const Conv2dProblem& problem) {
+    const Conv2d& conv = problem.conv;
     const Pool2d& pool = problem.pool;
-    return winograd_applies(problem.dtype, problem.conv) && pool.P > 0 && pool.Q > 0 &&
-           pool.window_h * pool.dilation_h < 16;
+    return winograd_applies(problem.dtype, conv) && pool.P > 0 && pool.Q > 0 && pool.window_h * pool.dilation_h < 16 &&
+           with_algorithm(
+               conv,
+               [&](auto algorithm) {
+                   using A = decltype(algorithm);
+                   const int64_t tiles = ceil_div(conv.P, A::outputs) * ceil_div(conv.Q, A::outputs);
+                   return conv.R * conv.S * conv.P * conv.Q * 5 >= 12 * A::positions * tiles;
+               });
 }
 
 size_t fprop_workspace(const Conv2dProblem& problem) { return workspace_bytes(problem, 0); }
