@@ -23,9 +23,9 @@ constexpr int64_t shared_chunk_bytes = 1 << 20;  // of packed x and dy, for all 
 constexpr int64_t own_chunk_bytes = 256 << 10;   // and for one
 constexpr int64_t ranges_bytes = 1 << 20;        // of all ranges' sums
 constexpr int64_t most_ranges = 64, least_range_pixels = 128;
-constexpr int64_t least_tiles = 32;            // fewer are too few for the threads
-constexpr int64_t tile_taps = 4 * max_pixels;  // at least: so many pay for bringing a block of dy close
-constexpr int64_t channels_packed = 16;        // at a time
+constexpr int64_t least_tiles = 32;                          // fewer are too few for the threads
+constexpr int64_t tile_taps = 4 * max_pixels;                // at least: so many pay for bringing a block of dy close
+constexpr int64_t channels_packed = 16, pixels_packed = 16;  // at a time
 
 template <class T>
 struct Plan {
@@ -39,6 +39,7 @@ struct Plan {
     int64_t chunks_per_image, chunks, ranges;
     int64_t halo, plane_rows, width;  // rows that a plane has beyond those of its chunk, all, and its columns
     int64_t image_size, pitch;        // of packed x: from image to image, from channel to channel
+    int64_t block_size;               // of packed dy
 
     explicit Plan(const Conv2dProblem& problem) {
         const Conv2d& conv = problem.conv;
@@ -70,6 +71,7 @@ struct Plan {
         plane_rows = rows + halo;
         image_size = phases_h * phases_w * plane_rows * width;
         pitch = (ceil_div(images * image_size, 16) | 1) * 16;  // odd, which spreads channels over the cache's sets
+        block_size = images * rows * conv.Q * block_filters;
     }
 
     // How many rests by the stride the kernel's positions, times the dilation, have: position i has rest number
@@ -89,6 +91,9 @@ struct Plan {
         return min(block_filters, filters - block % blocks_per_group * block_filters);
     }
     int vectors(int64_t block) const { return filters_of(block) > lanes<T> ? 2 : 1; }
+    int64_t width_of(int64_t block) const { return vectors(block) * lanes<T>; }
+    int64_t first_channel(int64_t share) const { return channels * share / shares; }
+    int64_t most_channels() const { return ceil_div(channels, shares); }  // of a tile
     // Of one image, of one block, of a chunk.
     int64_t most_parts(int64_t Q) const { return images * rows * ceil_div(Q, pass_pixels(max_vectors)); }
 };
@@ -113,30 +118,38 @@ struct Operands {
 
 template <class T>
 struct Workspace {
-    T* dw;         // [range][block][tap][vectors * lanes]
-    double* bias;  // [range][k]
-    Pixel* taps;   // of the first group
-    Operands<T> operands;
-    size_t per_thread = 0, bytes;
+    T* dw;                 // [range][block][tap][vectors * lanes]; where there is one chunk: one tile, of thread 0
+    double* bias;          // [range][k]
+    Pixel* taps;           // of the first group
+    Operands<T> operands;  // where there are ranges: of thread 0
+    size_t per_thread, bytes;
 
     Workspace(const Conv2dProblem& problem, const Plan<T>& plan, void* start) {
         const Conv2d& conv = problem.conv;
         Carver carver(start);
-        dw = carver.take<T>(plan.ranges * plan.dw_size());
         bias = carver.take<double>(plan.ranges * conv.K);
         taps = carver.take<Pixel>(plan.taps);
+        const auto take_operands = [&] {
+            operands.x = carver.take<T>(conv.C * plan.pitch);
+            operands.dy = carver.take<T>(plan.blocks * plan.block_size);
+            operands.parts = carver.take<Part>(plan.most_parts(conv.Q));
+        };
+        if (plan.chunks > 1) dw = carver.take<T>(plan.ranges * plan.dw_size());
+        if (plan.ranges == 1) take_operands();
         const size_t shared = carver.used();
-        operands.x = carver.take<T>(conv.C * plan.pitch);
-        operands.dy = carver.take<T>(plan.blocks * plan.images * plan.rows * conv.Q * plan.block_filters);
-        operands.parts = carver.take<Part>(plan.most_parts(conv.Q));
-        bytes = carver.used();
-        if (plan.ranges == 1) return;
-        per_thread = bytes - shared;
+        if (plan.chunks == 1) dw = carver.take<T>(plan.most_channels() * conv.R * conv.S * plan.block_filters);
+        if (plan.ranges > 1) take_operands();
+        per_thread = carver.used() - shared;
         bytes = shared + per_thread * size_t(problem.threads);
     }
     Operands<T> operands_of(int thread) const {
         const auto mine = [&](auto* of_thread_0) { return of_thread(of_thread_0, thread, per_thread); };
         return {mine(operands.x), mine(operands.dy), mine(operands.parts)};
+    }
+    // The sums of a block's taps from first_tap on.
+    T* sums_of(const Plan<T>& plan, int64_t range, int64_t block, int64_t first_tap, int thread) const {
+        if (plan.chunks == 1) return of_thread(dw, thread, per_thread);
+        return dw + range * plan.dw_size() + block * plan.taps * plan.block_filters + first_tap * plan.width_of(block);
     }
 };
 
@@ -207,21 +220,30 @@ void pack_planes(const Conv2d& conv, const Plan<T>& plan, const Chunk& chunk, co
     });
 }
 
-// One block of dy; returns the number of its pixels.
+// Some blocks of dy. From channels_last a few pixels at a time, so that dy is read from one end to the other.
 template <class T>
-int64_t pack_gradients(const Conv2d& conv, const Chunk& chunk, const Tensor& dy, int64_t first_k, int64_t count,
-                       int64_t vectors, T* out) {
-    const int64_t width = vectors * lanes<T>, pixels = chunk.rows * conv.Q;
-    if (count < width) std::memset(out, 0, size_t(chunk.images * pixels * width) * sizeof(T));
-    const int64_t rows = dy.stride[2] == conv.Q * dy.stride[3] ? 1 : chunk.rows, columns = pixels / rows;
+void pack_gradients(const Conv2d& conv, const Plan<T>& plan, const Chunk& chunk, const Tensor& dy, int64_t first_block,
+                    int64_t last_block, T* out) {
+    const int64_t rows = dy.stride[2] == conv.Q * dy.stride[3] ? 1 : chunk.rows;
+    const int64_t columns = chunk.rows * conv.Q / rows, together = dy.stride[1] == 1 ? pixels_packed : columns;
+    for (int64_t block = first_block; block < last_block; ++block)
+        if (plan.filters_of(block) < plan.width_of(block))
+            std::memset(out + block * plan.block_size, 0, size_t(plan.block_size) * sizeof(T));
     with_elements<T>(dy, [&](const auto* data) {
-        data += first_k * dy.stride[1] + chunk.first_row * dy.stride[2];
+        int64_t pixel = 0;
         for (int64_t n = chunk.first_image; n < chunk.first_image + chunk.images; ++n)
-            for (int64_t row = 0; row < rows; ++row, out += columns * width)
-                copy2d(columns, count, data + n * dy.stride[0] + row * dy.stride[2], dy.stride[3], dy.stride[1], out,
-                       width, 1);
+            for (int64_t row = 0; row < rows; ++row) {
+                const auto* from = data + n * dy.stride[0] + (chunk.first_row + row) * dy.stride[2];
+                for (int64_t q = 0, count; q < columns; q += count, pixel += count) {
+                    count = min(together, columns - q);
+                    for (int64_t block = first_block; block < last_block; ++block)
+                        copy2d(count, plan.filters_of(block),
+                               from + q * dy.stride[3] + plan.first_filter(block) * dy.stride[1], dy.stride[3],
+                               dy.stride[1], out + block * plan.block_size + pixel * plan.width_of(block),
+                               plan.width_of(block), 1);
+                }
+            }
     });
-    return chunk.images * pixels;
 }
 
 // Adds up a packed block of dy, for `count` filters.
@@ -270,7 +292,6 @@ void write_tile(const Conv2d& conv, const T* packed, int64_t width, int64_t firs
     // Evenly spaced taps are copied together, else the channels of a position.
     const bool even = dw.stride[2] == conv.S * dw.stride[3] && dw.stride[1] == positions * dw.stride[3];
     const int64_t copies = even ? 1 : positions, together = even ? channels * positions : channels;
-    packed += first_c * positions * width;
     with_elements<T>(dw, [&](auto* data) {
         data += first_k * dw.stride[0] + first_c * dw.stride[1];
         for (int64_t i = 0; i < copies; ++i)
@@ -285,45 +306,41 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
     const Conv2d& conv = problem.conv;
     const Plan<T> plan(problem);
     const Workspace<T> space(problem, plan, workspace);
-    const bool want_dw = args.dw.data;
-    const int64_t channel_groups = want_dw ? ceil_div(conv.C, channels_packed) : 0, tiles = plan.blocks * plan.shares;
+    const int64_t channel_groups = args.dw.data ? ceil_div(conv.C, channels_packed) : 0;
+    const int64_t tiles = args.dw.data ? plan.blocks * plan.shares : 0;
     for (int64_t i = 0; i < plan.ranges * conv.K; ++i) space.bias[i] = 0;
     list_taps(conv, plan, space.taps);
 
-    // An item packs one block of dy, or some channels of an image of x.
-    const auto pack_items = [&](const Chunk& chunk) { return plan.blocks + channel_groups * chunk.images; };
-    const auto pack = [&](const Chunk& chunk, int64_t range, int64_t item, const Operands<T>& to) {
-        if (item < plan.blocks) {
-            const int64_t first_k = plan.first_filter(item), count = plan.filters_of(item);
-            const int vectors = plan.vectors(item);
-            T* out = to.dy + item * plan.images * plan.rows * conv.Q * plan.block_filters;
-            const int64_t pixels = pack_gradients(conv, chunk, args.dy, first_k, count, vectors, out);
-            if (args.dbias.data) add_gradients(out, pixels, vectors, count, space.bias + range * conv.K + first_k);
-        } else {
-            const int64_t first_c = (item - plan.blocks) % channel_groups * channels_packed;
-            pack_planes(conv, plan, chunk, args.x, (item - plan.blocks) / channel_groups, first_c,
-                        min(channels_packed, conv.C - first_c), to.x);
-        }
+    const auto pack_dy = [&](const Chunk& chunk, int64_t range, int64_t first, int64_t last, const Operands<T>& to) {
+        pack_gradients(conv, plan, chunk, args.dy, first, last, to.dy);
+        for (int64_t block = first; args.dbias.data && block < last; ++block)
+            add_gradients(to.dy + block * plan.block_size, chunk.images * chunk.rows * conv.Q, plan.vectors(block),
+                          plan.filters_of(block), space.bias + range * conv.K + plan.first_filter(block));
     };
-    const auto multiply_tile = [&](int64_t range, int64_t tile, const Operands<T>& from, int64_t parts, bool first) {
+    const auto pack_x = [&](const Chunk& chunk, int64_t item, const Operands<T>& to) {
+        const int64_t first_c = item % channel_groups * channels_packed;
+        pack_planes(conv, plan, chunk, args.x, item / channel_groups, first_c, min(channels_packed, conv.C - first_c),
+                    to.x);
+    };
+    const auto multiply_tile = [&](int64_t range, int64_t tile, const Operands<T>& from, int64_t parts, bool first,
+                                   int thread) {
         const int64_t block = tile / plan.shares, share = tile % plan.shares, positions = conv.R * conv.S;
+        const int64_t first_tap = plan.first_channel(share) * positions;
         (plan.vectors(block) == 1
              ? multiply<T, 1>
-             : multiply<T, 2>)(space.taps, plan.channels * share / plan.shares * positions,
-                               plan.channels * (share + 1) / plan.shares * positions, from.parts, from.parts + parts,
-                               from.x + block / plan.blocks_per_group * plan.channels * plan.pitch,
-                               from.dy + block * plan.images * plan.rows * conv.Q * plan.block_filters, first,
-                               space.dw + range * plan.dw_size() + block * plan.taps * plan.block_filters);
+             : multiply<T, 2>)(space.taps, first_tap, plan.first_channel(share + 1) * positions, from.parts,
+                               from.parts + parts, from.x + block / plan.blocks_per_group * plan.channels * plan.pitch,
+                               from.dy + block * plan.block_size, first,
+                               space.sums_of(plan, range, block, first_tap, thread) - first_tap * plan.width_of(block));
     };
-    const auto finish_tile = [&](int64_t tile) {
+    const auto finish_tile = [&](int64_t tile, int thread) {
         const int64_t block = tile / plan.shares, share = tile % plan.shares, positions = conv.R * conv.S;
-        const int64_t first_c = plan.channels * share / plan.shares;
-        const int64_t channels = plan.channels * (share + 1) / plan.shares - first_c;
-        const int64_t width = plan.vectors(block) * lanes<T>;
-        T* sums = space.dw + block * plan.taps * plan.block_filters;
+        const int64_t first_c = plan.first_channel(share), channels = plan.first_channel(share + 1) - first_c;
+        const int64_t width = plan.width_of(block);
+        T* sums = space.sums_of(plan, 0, block, first_c * positions, thread);
         for (int64_t range = 1; range < plan.ranges; ++range) {
             const T* more = sums + range * plan.dw_size();
-            for (int64_t i = first_c * positions * width; i < (first_c + channels) * positions * width; i += lanes<T>)
+            for (int64_t i = 0; i < channels * positions * width; i += lanes<T>)
                 store(sums + i, load(sums + i) + load(more + i));
         }
         write_tile(conv, sums, width, first_c, channels, plan.first_filter(block), plan.filters_of(block), args.dw);
@@ -335,24 +352,26 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
             const int64_t first = plan.chunks * range / plan.ranges;
             for (int64_t number = first; number < plan.chunks * (range + 1) / plan.ranges; ++number) {
                 const Chunk chunk(plan, conv, number);
-                for (int64_t item = 0; item < pack_items(chunk); ++item) pack(chunk, range, item, operands);
+                pack_dy(chunk, range, 0, plan.blocks, operands);
+                for (int64_t item = 0; item < channel_groups * chunk.images; ++item) pack_x(chunk, item, operands);
                 const int64_t parts = list_parts(conv, plan, chunk, operands.parts);
-                for (int64_t tile = 0; want_dw && tile < tiles; ++tile)
-                    multiply_tile(range, tile, operands, parts, number == first);
+                for (int64_t tile = 0; tile < tiles; ++tile)
+                    multiply_tile(range, tile, operands, parts, number == first, thread);
             }
         });
-        if (want_dw) parallel_for(problem.threads, tiles, [&](int64_t tile, int) { finish_tile(tile); });
+        parallel_for(problem.threads, tiles, finish_tile);
     } else {
         for (int64_t number = 0; number < plan.chunks; ++number) {
             const Chunk chunk(plan, conv, number);
-            parallel_for(problem.threads, pack_items(chunk),
-                         [&](int64_t item, int) { pack(chunk, 0, item, space.operands); });
+            parallel_for(problem.threads, plan.blocks + channel_groups * chunk.images, [&](int64_t item, int) {
+                if (item < plan.blocks) pack_dy(chunk, 0, item, item + 1, space.operands);
+                else pack_x(chunk, item - plan.blocks, space.operands);
+            });
             const int64_t parts = list_parts(conv, plan, chunk, space.operands.parts);
-            if (want_dw)
-                parallel_for(problem.threads, tiles, [&](int64_t tile, int) {
-                    multiply_tile(0, tile, space.operands, parts, number == 0);
-                    if (number + 1 == plan.chunks) finish_tile(tile);
-                });
+            parallel_for(problem.threads, tiles, [&](int64_t tile, int thread) {
+                multiply_tile(0, tile, space.operands, parts, number == 0, thread);
+                if (number + 1 == plan.chunks) finish_tile(tile, thread);
+            });
         }
     }
     if (args.dbias.data)
