@@ -5,8 +5,11 @@
 // convolution (micro_kernel.h) into a buffer that stays in cache and writes what the epilogue makes of them.
 // Any pixels of the item may make up a group, so that small images fill the registers as well, and those at the edges
 // leave out the kernel positions that see only padding (pixel_groups.h).
-// The reduction is cut into passes whose weights stay in the first-level cache over all pixels.
-// Only the halo of rows between two items is packed (and, under an overlapping pool, computed) twice.
+// The reduction is cut into passes whose weights stay in the first-level cache over all pixels. Where one pass suffices
+// and nothing follows, sums go straight to y if it is channels_last.
+// Only the halo of rows between two items is packed (and, under an overlapping pool, computed) twice. A few small
+// images make too few items: there several share the rows, each with some of the blocks, and all rows are packed
+// before.
 #include "conv2d_epilogue.h"
 #include "isa_kernels.h"
 #include "micro_kernel.h"
@@ -19,6 +22,8 @@ namespace {
 constexpr int64_t cache_bytes = 384 << 10;  // of an item's data: what the second-level cache can hold
 constexpr int64_t pass_bytes = 20 << 10;    // of weights: what the first-level cache can hold
 constexpr int64_t least_items = 16;         // enough for a few threads to share evenly
+constexpr int64_t long_stretch = 128;       // of the reduction: so long that to go to the next one costs little
+constexpr int64_t shared_pieces = 4;        // in which the rows that items share are packed
 
 template <class T>
 struct Plan {
@@ -26,7 +31,7 @@ struct Plan {
     int64_t blocks_per_group, blocks;
     int64_t kernel_row, reduction;             // S * channels, channels * R * S
     int64_t stretch, stretches, piece, parts;  // the reduction is `stretches` of `stretch`, cut into pieces
-    int64_t width;                             // of the packed input
+    int64_t width, pixel;                      // of the packed input: pixels of a row, elements of a pixel
     int64_t rows, chunks;                      // (pooled) output rows of an item, items of an image
     int64_t block_shares;                      // items of a chunk: each has some of the blocks
     int64_t conv_rows, input_rows;             // at most, of an item
@@ -38,7 +43,9 @@ struct Plan {
         channels = conv.C / conv.groups, filters = conv.K / conv.groups;
         blocks_per_group = ceil_div(filters, block), blocks = blocks_per_group * conv.groups;
         kernel_row = conv.S * channels, reduction = conv.R * kernel_row;
-        const bool whole_rows = conv.groups == 1 && conv.dilation_w == 1;
+        const bool whole_rows = conv.groups == 1 && conv.dilation_w == 1 && conv.C < long_stretch;
+        // Where all pixels have the same few sets of the first-level cache, they are moved apart.
+        pixel = whole_rows || conv.C % 64 ? conv.C : conv.C + 16;
         stretch = whole_rows ? conv.S * channels : channels;
         stretches = whole_rows ? conv.R : conv.R * conv.S;
         piece = ceil_div(stretch, ceil_div(stretch, pass_elements(max_vectors)));
@@ -56,14 +63,23 @@ struct Plan {
         block_shares = min(blocks, ceil_div(least_items, max(1, conv.N * chunks)));
     }
 
+    int64_t input_size() const { return input_rows * width * pixel; }
     int64_t item_bytes(const Conv2d& conv) const {
-        return (input_rows * width * conv.C + conv_rows * conv.Q * max_vectors * lanes<T>)*int64_t(sizeof(T));
+        return (input_size() + conv_rows * conv.Q * max_vectors * lanes<T>)*int64_t(sizeof(T));
     }
     static int64_t pass_elements(int vectors) { return pass_bytes / (vectors * lanes<T> * int64_t(sizeof(T))); }
     int64_t first_filter(int64_t block) const {  // within the group
         return block % blocks_per_group * max_vectors * lanes<T>;
     }
     int vectors(int64_t block) const { return filters - first_filter(block) > lanes<T> ? 2 : 1; }
+    // Whether a block's sums can be made in their places in y: in one pass, by whole blocks of the same size.
+    bool straight_to(const Tensor& y, Epilogue epilogue) const {
+        const int of_all = vectors(0);
+        const double extent = double(y.size[2]) * double(y.stride[2]) + double(y.size[3]) * double(y.stride[3]);
+        return epilogue == Epilogue::none && reduction <= pass_elements(of_all) && filters % (of_all * lanes<T>) == 0 &&
+               element_bytes(y.dtype) == sizeof(T) && y.stride[1] == 1 && y.stride[2] % of_all == 0 &&
+               y.stride[3] % of_all == 0 && extent < double(INT32_MAX);
+    }
 };
 
 // What the threads share, and what each has to itself.
@@ -72,6 +88,7 @@ struct Workspace {
     T *weights, *bias;  // [block][R][S][channels][max_vectors * lanes], [block][max_vectors * lanes]
     Part* parts;
     Spans columns;                    // of the convolution's output
+    T* shared_input;                  // where items share it: of all chunks
     T *filters, *input, *conv, *row;  // of thread 0; `per_thread` bytes further, of the next
     Pixel* pixels;
     PixelClass* classes;
@@ -85,9 +102,11 @@ struct Workspace {
         weights = carver.take<T>(plan.blocks * plan.reduction * block);
         bias = carver.take<T>(plan.blocks * block);
         parts = carver.take<Part>(plan.parts);
+        const bool share = plan.block_shares > 1;
+        shared_input = carver.take<T>(share ? conv_.N * plan.chunks * plan.input_size() : 0);
         const size_t shared = carver.used();
         filters = carver.take<T>(plan.reduction * block);
-        input = carver.take<T>(plan.input_rows * plan.width * conv_.C);
+        input = carver.take<T>(share ? 0 : plan.input_size());
         conv = carver.take<T>(plan.conv_rows * conv_.Q * block);
         row = carver.take<T>(problem.pool.Q * block);
         pixels = carver.take<Pixel>(plan.conv_rows * conv_.Q);
@@ -154,10 +173,29 @@ void pack_weights(const Conv2dProblem& problem, const Plan<T>& plan, const Fprop
     const int64_t count = min(width, plan.filters - first);
     for (int64_t i = 0; i < width; ++i)
         bias[i] = args.bias.data && i < count ? value_at<T>(args.bias, (first_k + i) * args.bias.stride[0]) : T(0);
-    for (int64_t i = 0; i < count; ++i)
-        pack_filter(args.w, first_k + i, filters + i * plan.reduction, plan.channels * problem.conv.S, plan.channels);
     if (count < width) std::memset(out, 0, size_t(plan.reduction * width) * sizeof(T));
-    copy2d(count, plan.reduction, filters, plan.reduction, 1, out, 1, width);
+    const Tensor& w = args.w;
+    const int64_t positions = problem.conv.R * problem.conv.S;
+    if (positions == 1)
+        return with_elements<T>(w, [&](const auto* data) {
+            copy2d(count, plan.channels, data + first_k * w.stride[0], w.stride[0], w.stride[1], out, 1, width);
+        });
+    if (w.stride[1] == 1) {
+        for (int64_t i = 0; i < count; ++i)
+            pack_filter(w, first_k + i, filters + i * plan.reduction, plan.kernel_row, plan.channels);
+        return copy2d(count, plan.reduction, filters, plan.reduction, 1, out, 1, width);
+    }
+    const FilterPositions at = positions_of(w, problem.conv.S, 1);
+    // Turned around (dgrad), they are read from their end.
+    const bool turned = w.stride[3] < 0 && at.rows == 1;
+    const int64_t step = plan.channels * width, from = turned ? positions - 1 : 0, sign = turned ? -1 : 1;
+    with_elements<T>(w, [&](const auto* data) {
+        data += first_k * w.stride[0] + from * w.stride[3];
+        for (int64_t c = 0; c < plan.channels; ++c)
+            for (int64_t r = 0; r < at.rows; ++r)
+                copy2d(count, at.columns, data + c * w.stride[1] + r * w.stride[2], w.stride[0], sign * w.stride[3],
+                       out + c * width + (from + r * at.columns) * step, 1, sign * step);
+    });
 }
 
 template <class T>
@@ -165,31 +203,56 @@ void list_parts(const Conv2d& conv, const Plan<T>& plan, Part* part) {
     const bool whole_rows = plan.stretches == conv.R;
     for (int64_t i = 0; i < plan.stretches; ++i) {
         const int64_t r = whole_rows ? i : i / conv.S, s = whole_rows ? 0 : i % conv.S;
-        const int64_t start = (r * conv.dilation_h * plan.width + s * conv.dilation_w) * conv.C;
+        const int64_t start = (r * conv.dilation_h * plan.width + s * conv.dilation_w) * plan.pixel;
         for (int64_t at = 0; at < plan.stretch; at += plan.piece)
             *part++ = {int32_t(start + at), int32_t(min(plan.piece, plan.stretch - at)), 0};
     }
+}
+
+// The output's rows first .. last of a chunk, and the convolution's that they need.
+struct ChunkRows {
+    int64_t n, first, last;
+    Range needed;
+
+    template <class T>
+    ChunkRows(const Conv2dProblem& problem, const Plan<T>& plan, int64_t chunk)
+        : n(chunk / plan.chunks),
+          first(chunk % plan.chunks * plan.rows),
+          last(min(problem.pool.P, first + plan.rows)),
+          needed(rows_needed(problem, first, last)) {}
+};
+
+// Packs one of `pieces` of the input rows of a chunk.
+template <class T>
+void pack_input(const Conv2d& conv, const Plan<T>& plan, const Tensor& x, const ChunkRows& chunk, int64_t piece,
+                int64_t pieces, T* input) {
+    const int64_t conv_rows = chunk.needed.last - chunk.needed.first;
+    if (conv_rows <= 0) return;
+    const int64_t rows = (conv_rows - 1) * conv.stride_h + (conv.R - 1) * conv.dilation_h + 1;
+    const int64_t first = rows * piece / pieces, last = rows * (piece + 1) / pieces;
+    pack_rows(x, chunk.n, chunk.needed.first * conv.stride_h - conv.pad_h + first, last - first, -conv.pad_w,
+              plan.width, plan.pixel, input + first * plan.width * plan.pixel);
 }
 
 template <class T>
 void compute_item(const Conv2dProblem& problem, const Plan<T>& plan, const FpropArgs& args, const Workspace<T>& space,
                   int64_t item, int thread) {
     const Conv2d& conv = problem.conv;
-    T *input = space.of(thread, space.input), *buffer = space.of(thread, space.conv);
-
-    const int64_t share = item % plan.block_shares, chunk = item / plan.block_shares % plan.chunks;
-    const int64_t n = item / plan.block_shares / plan.chunks;
-    const int64_t first_row = chunk * plan.rows, last_row = min(problem.pool.P, first_row + plan.rows);
-    const Range needed = rows_needed(problem, first_row, last_row);
-    const int64_t conv_rows = needed.last - needed.first;
-    if (conv_rows > 0)
-        pack_rows(args.x, n, needed.first * conv.stride_h - conv.pad_h,
-                  (conv_rows - 1) * conv.stride_h + (conv.R - 1) * conv.dilation_h + 1, -conv.pad_w, plan.width, conv.C,
-                  input);
-    const Spans rows(needed, conv.stride_h, conv.pad_h, conv.dilation_h, conv.R, conv.H);
+    const Tensor& y = args.y;
+    const int64_t share = item % plan.block_shares, number = item / plan.block_shares;
+    const ChunkRows chunk(problem, plan, number);
+    T *input = space.shared_input + number * plan.input_size(), *buffer = space.of(thread, space.conv);
+    if (plan.block_shares == 1) {
+        input = space.of(thread, space.input);
+        pack_input(conv, plan, args.x, chunk, 0, 1, input);
+    }
+    const Spans rows(chunk.needed, conv.stride_h, conv.pad_h, conv.dilation_h, conv.R, conv.H);
+    PixelSteps steps = {conv.stride_h * plan.width * plan.pixel, conv.stride_w * plan.pixel, conv.Q * lanes<T>,
+                        lanes<T>};
+    const bool straight = plan.straight_to(y, problem.epilogue);
+    if (straight) steps.place_row = y.stride[2] / plan.vectors(0), steps.place_column = y.stride[3] / plan.vectors(0);
     const int64_t classes =
-        group_pixels<T>(rows, space.columns, conv.stride_h * plan.width * conv.C, conv.stride_w * conv.C,
-                        space.of(thread, space.pixels), space.of(thread, space.classes));
+        group_pixels(rows, space.columns, steps, space.of(thread, space.pixels), space.of(thread, space.classes));
 
     constexpr int64_t widest = max_vectors * lanes<T>;
     for (int64_t block = plan.blocks * share / plan.block_shares; block < plan.blocks * (share + 1) / plan.block_shares;
@@ -198,12 +261,15 @@ void compute_item(const Conv2dProblem& problem, const Plan<T>& plan, const Fprop
         const int64_t width = vectors * lanes<T>, group = block / plan.blocks_per_group;
         const int64_t first_k = group * plan.filters + plan.first_filter(block);
         const int64_t count = min(width, plan.filters - plan.first_filter(block));
+        T* out = buffer;
+        if (straight) out = static_cast<T*>(y.data) + chunk.n * y.stride[0] + chunk.first * y.stride[2] + first_k;
         (vectors == 1 ? compute_block<T, 1> : compute_block<T, 2>)(conv, plan, space, thread,
                                                                    input + group * plan.channels, classes,
                                                                    space.weights + block * plan.reduction * widest,
-                                                                   space.bias + block * widest, buffer);
-        run_epilogue(problem, args, n, first_row, last_row, buffer, needed.first, vectors, first_k, count,
-                     space.of(thread, space.row));
+                                                                   space.bias + block * widest, out);
+        if (!straight)
+            run_epilogue(problem, args, chunk.n, chunk.first, chunk.last, buffer, chunk.needed.first, vectors, first_k,
+                         count, space.of(thread, space.row));
     }
 }
 
@@ -215,7 +281,12 @@ void run_typed(const Conv2dProblem& problem, const FpropArgs& args, void* worksp
     space.columns = Spans({0, conv.Q}, conv.stride_w, conv.pad_w, conv.dilation_w, conv.S, conv.W);
     constexpr int64_t widest = max_vectors * lanes<T>;
     list_parts(conv, plan, space.parts);
-    parallel_for(problem.threads, plan.blocks, [&](int64_t block, int thread) {
+    const int64_t pieces = plan.block_shares > 1 ? conv.N * plan.chunks * shared_pieces : 0;
+    parallel_for(problem.threads, pieces + plan.blocks, [&](int64_t item, int thread) {
+        const int64_t chunk = item / shared_pieces, block = item - pieces;
+        if (item < pieces)
+            return pack_input(conv, plan, args.x, ChunkRows(problem, plan, chunk), item % shared_pieces, shared_pieces,
+                              space.shared_input + chunk * plan.input_size());
         pack_weights(problem, plan, args, block, space.of(thread, space.filters),
                      space.weights + block * plan.reduction * widest, space.bias + block * widest);
     });

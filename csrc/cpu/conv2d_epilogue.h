@@ -78,10 +78,13 @@ inline void run_epilogue(const Conv2dProblem& problem, const FpropArgs& args, in
     const Conv2d& shape = problem.conv;
     const Pool2d& pool = problem.pool;
     const int64_t width = vectors * lanes<T>;
+    // Rows of y that follow one another are written as one.
+    const bool pooled = problem.epilogue == Epilogue::relu_max_pool;
+    const int64_t together = !pooled && args.y.stride[2] == pool.Q * args.y.stride[3] ? last - first : 1;
     for (int64_t p = first; p < last; ++p) {
         T* result = conv + (p - first_p) * shape.Q * width;
         uint8_t* code = static_cast<uint8_t*>(args.code.data);
-        if (problem.epilogue == Epilogue::relu_max_pool) {
+        if (pooled) {
             result = row;
             if (code) code += (n * pool.P + p) * pool.Q * shape.K + first_k;
             pool_row(shape, pool, conv, first_p, p, vectors, row, code, count);
@@ -89,9 +92,12 @@ inline void run_epilogue(const Conv2dProblem& problem, const FpropArgs& args, in
             if (code) code += (n * shape.P + p) * ceil_div(shape.Q, 8) * shape.K + first_k;
             relu_row(result, shape.Q, vectors, code, shape.K, count);
         }
-        const int64_t place = n * args.y.stride[0] + first_k * args.y.stride[1] + p * args.y.stride[2];
+        if ((p + 1 - first) % together) continue;
+        const int64_t from = p + 1 - together;
+        const int64_t place = n * args.y.stride[0] + first_k * args.y.stride[1] + from * args.y.stride[2];
+        result -= (together - 1) * shape.Q * width;
         with_elements<T>(args.y, [&](auto* y) {
-            copy2d(pool.Q, count, result, width, 1, y + place, args.y.stride[3], args.y.stride[1]);
+            copy2d(together * pool.Q, count, result, width, 1, y + place, args.y.stride[3], args.y.stride[1]);
         });
     }
 }

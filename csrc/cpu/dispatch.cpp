@@ -45,7 +45,9 @@ std::vector<Implementation<FpropArgs>> fprop_implementations() {
 std::vector<Implementation<DgradArgs>> dgrad_implementations() {
     return {kernels().winograd_dgrad, kernels().direct_dgrad, kernels().live_dgrad, plain_dgrad};
 }
-std::vector<Implementation<WgradArgs>> wgrad_implementations() { return {kernels().winograd_wgrad, kernels().live_wgrad, plain_wgrad}; }
+std::vector<Implementation<WgradArgs>> wgrad_implementations() {
+    return {kernels().winograd_wgrad, kernels().dense_wgrad, kernels().live_wgrad, plain_wgrad};
+}
 
 template <class Args>
 Implementation<Args> choose(const std::vector<Implementation<Args>>& list, const Conv2dProblem& problem,

@@ -13,7 +13,6 @@ extern const Implementation<FpropArgs> winograd_fprop;
 extern const Implementation<FpropArgs> direct_fprop;
 extern const Implementation<DgradArgs> winograd_dgrad, direct_dgrad;
 extern const Implementation<DgradArgs> live_dgrad;
-extern const Implementation<WgradArgs> winograd_wgrad;
-extern const Implementation<WgradArgs> live_wgrad;
+extern const Implementation<WgradArgs> winograd_wgrad, dense_wgrad, live_wgrad;
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

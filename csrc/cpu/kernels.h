@@ -26,6 +26,7 @@ struct KernelSet {
     Implementation<DgradArgs> direct_dgrad;
     Implementation<DgradArgs> live_dgrad;
     Implementation<WgradArgs> winograd_wgrad;
+    Implementation<WgradArgs> dense_wgrad;
     Implementation<WgradArgs> live_wgrad;
     // Dense arrays of `count` elements. mask: bit i % 8 of byte i / 8 says "x[i] > 0 or NaN".
     void (*relu_fprop)(DType, const void* x, void* y, uint8_t* mask, int64_t count, int threads);

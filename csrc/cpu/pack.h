@@ -102,17 +102,25 @@ inline void copy2d(int64_t rows, int64_t columns, const From* src, int64_t src_r
         for (int64_t i = 0; i < rows; ++i) copy_row(columns, src + i * src_row, dst + i * dst_row);
         return;
     }
-    if (src_row == 1 && dst_column == 1) {  // the same transposition, seen from the other side
+    if (src_row == 1 && (dst_row == 1 || dst_column == 1)) {  // the same, seen from the other side
         copy2d(columns, rows, src, src_column, src_row, dst, dst_column, dst_row);
         return;
     }
     if constexpr (has_transpose8<From>) {
         if (src_column == 1 && dst_row == 1 && rows >= 8 && columns >= 8) {
-            // By 8 x 8 blocks; the last ones lie within the edges and over their neighbours.
-            for (int64_t i = 0; i < rows; i += 8)
-                for (int64_t j = 0; j < columns; j += 8) {
-                    const int64_t row = min(i, rows - 8), column = min(j, columns - 8);
-                    transpose8(src + row * src_row + column, src_row, dst + row + column * dst_column, dst_column);
+            // By 8 x 8 blocks; the last ones lie within the edges and over their neighbours. Four of them at a time,
+            // which fill lines of the cache: along the side that has its rows further apart, whose lines may be in each
+            // other's way.
+            const auto block = [&](int64_t i, int64_t j) {
+                if (i >= rows || j >= columns) return;
+                const int64_t row = min(i, rows - 8), column = min(j, columns - 8);
+                transpose8(src + row * src_row + column, src_row, dst + row + column * dst_column, dst_column);
+            };
+            const int64_t along_src = src_row > dst_column ? 8 : 0, along_dst = 8 - along_src;
+            for (int64_t i = 0; i < rows; i += 16)
+                for (int64_t j = 0; j < columns; j += 16) {
+                    block(i, j), block(i + along_dst, j + along_src);
+                    block(i + along_src, j + along_dst), block(i + 8, j + 8);
                 }
             return;
         }
@@ -130,15 +138,20 @@ inline void pack_rows(const Tensor& x, int64_t n, int64_t h0, int64_t rows, int6
     const int64_t C = x.size[1], H = x.size[2];
     const int64_t first = min(max(-w0, 0), width), last = max(first, min(x.size[3] - w0, width));
     with_elements<T>(x, [&](const auto* data) {
-        for (int64_t h = h0; h < h0 + rows; ++h, out += width * pixel) {
+        // Whole rows that follow one another are one.
+        const bool one =
+            w0 == 0 && width == x.size[3] && h0 >= 0 && h0 + rows <= H && x.stride[2] == width * x.stride[3];
+        const int64_t columns = one ? rows * width : width;
+        for (int64_t h = h0; h < h0 + rows; h += one ? rows : 1, out += columns * pixel) {
             const bool inside = h >= 0 && h < H;
-            const int64_t from = inside ? first : width, to = inside ? last : width;
-            const int64_t zeros = C == pixel ? from : width;
-            clear_row(zeros * pixel, out);
+            const int64_t from = one ? 0 : inside ? first : width, to = one ? columns : inside ? last : width;
+            clear_row(from * pixel, out);
             if (from < to)
                 copy2d(to - from, C, data + n * x.stride[0] + h * x.stride[2] + (w0 + from) * x.stride[3], x.stride[3],
                        x.stride[1], out + from * pixel, pixel, 1);
-            if (zeros < width) clear_row((width - to) * pixel, out + to * pixel);
+            if (C < pixel)
+                for (int64_t i = from; i < to; ++i) clear_row(pixel - C, out + i * pixel + C);
+            clear_row((columns - to) * pixel, out + to * pixel);
         }
     });
 }

@@ -58,11 +58,15 @@ inline void join(PixelClass& few, PixelClass* const* more, PixelClass* const* en
     few.count -= left, (*more)->count += left, few.joined = *more;
 }
 
+// From pixel to pixel of the output, in the packed input and between places for sums.
+struct PixelSteps {
+    int64_t row, column, place_row, place_column;
+};
+
 // Lists the pixels of some rows of the output, the packed input's and the buffer's first ones, and their classes;
-// returns the number of these. `row_step` and `column_step`: from pixel to pixel in the packed input.
-template <class T>
-inline int64_t group_pixels(const Spans& rows, const Spans& columns, int64_t row_step, int64_t column_step,
-                            Pixel* pixels, PixelClass* classes) {
+// returns the number of these.
+inline int64_t group_pixels(const Spans& rows, const Spans& columns, const PixelSteps& steps, Pixel* pixels,
+                            PixelClass* classes) {
     PixelClass* by_positions[max_classes];  // ascending
     const int count = rows.count * columns.count;
     for (int i = 0; i < count; ++i) {
@@ -80,7 +84,7 @@ inline int64_t group_pixels(const Spans& rows, const Spans& columns, int64_t row
         split_evenly(first, classes[i].count, classes[i].groups);
     }
     if (count == 0) return 0;
-    const int64_t first_row = rows.pixels[0].first, Q = columns.pixels[columns.count - 1].last;
+    const int64_t first_row = rows.pixels[0].first;
     for (int i = 0; i < count; ++i) {
         const Range &p = rows.pixels[i / columns.count], &q = columns.pixels[i % columns.count];
         for (int64_t row = p.first - first_row; row < p.last - first_row; ++row)
@@ -90,8 +94,8 @@ inline int64_t group_pixels(const Spans& rows, const Spans& columns, int64_t row
                 Pixel* pixel = pixels + to->first + to->filled - column;
                 end = min(q.last, column + to->count - to->filled), to->filled += end - column;
                 for (; column < end; ++column)
-                    pixel[column] = {int32_t(row * row_step + column * column_step),
-                                     int32_t((row * Q + column) * lanes<T>)};
+                    pixel[column] = {int32_t(row * steps.row + column * steps.column),
+                                     int32_t(row * steps.place_row + column * steps.place_column)};
             }
     }
     int64_t left = 0;
