@@ -14,5 +14,8 @@ extern const Implementation<FpropArgs> direct_fprop;
 extern const Implementation<DgradArgs> winograd_dgrad, direct_dgrad;
 extern const Implementation<DgradArgs> live_dgrad;
 extern const Implementation<WgradArgs> live_wgrad;
+extern const Implementation<FpropArgs> depthwise_fprop;
+extern const Implementation<DgradArgs> depthwise_dgrad;
+extern const Implementation<WgradArgs> depthwise_wgrad;
 
 }  // namespace fastconv::cpu::FASTCONV_ISA
