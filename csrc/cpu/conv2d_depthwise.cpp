@@ -222,8 +222,7 @@ void run_direction(const Conv2dProblem& problem, const Direction& direction, con
             bias[i] = args.bias.data && i < count ? value_at<T>(args.bias, (first + i) * args.bias.stride[0]) : T(0);
     });
     const Tensor& y = args.y;
-    const bool nhwc =
-        direction.output.epilogue == Epilogue::none && y.stride[1] == 1 && element_bytes(y.dtype) == sizeof(T);
+    const bool nhwc = direction.output.epilogue == Epilogue::none && is_nhwc<T>(y);
     parallel_for(problem.threads, conv.N * plan.chunks * plan.blocks.count, [&](int64_t item, int thread) {
         const int64_t block = item % plan.blocks.count, n = item / plan.blocks.count / plan.chunks;
         const int64_t first_row = item / plan.blocks.count % plan.chunks * plan.rows;

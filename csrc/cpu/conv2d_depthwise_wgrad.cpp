@@ -54,33 +54,31 @@ struct WgradWorkspace {
         Carver carver(start);
         sums = carver.take<T>(plan.chunks * plan.blocks.count * plan.sums * plan.blocks.width);
         const size_t shared = carver.used();
-        x = carver.take<T>(plan.x_rows * plan.x_columns * lanes<T>);
-        g = carver.take<T>(plan.rows * problem.conv.Q * lanes<T>);
-        pooled = carver.take<T>(problem.pool.Q * lanes<T>);
+        x = carver.take<T>(plan.x_rows * plan.x_columns * plan.blocks.width);
+        g = carver.take<T>(plan.rows * problem.conv.Q * plan.blocks.width);
+        pooled = carver.take<T>(problem.pool.Q * plan.blocks.width);
         per_thread = carver.used() - shared;
         bytes = shared + per_thread * size_t(problem.threads);
     }
 };
 
-// Packed pixels, one vector each: g's side by side, the one of x that belongs to the next pixel x_pixel elements
-// further and to the next row x_row.
+// Pixels of g, and those of x that belong to them: elements from one to the next, in a row and from row to row.
 struct Grid {
-    int64_t rows, columns, x_row, x_pixel;
+    int64_t rows, columns, g_row, g_pixel, x_row, x_pixel;
 };
 
 // sums[tap] += g * x[offset of the tap], over all pixels of a grid, for TAPS taps.
 template <class T, int TAPS>
 void add_taps(const Grid& grid, const T* g, const T* x, const int64_t* offsets, T* sums, int64_t sum_step) {
-    constexpr int W = lanes<T>;
     Vec<T> acc[TAPS] = {};
     int64_t offset[TAPS];
     for (int t = 0; t < TAPS; ++t) offset[t] = offsets[t];
-    for (int64_t p = 0; p < grid.rows; ++p, x += grid.x_row) {
-        const T* at = x;
-        for (int64_t q = 0; q < grid.columns; ++q, g += W, at += grid.x_pixel) {
-            const Vec<T> value = load(g);
+    for (int64_t p = 0; p < grid.rows; ++p) {
+        const T *g_at = g + p * grid.g_row, *x_at = x + p * grid.x_row;
+        for (int64_t q = 0; q < grid.columns; ++q, g_at += grid.g_pixel, x_at += grid.x_pixel) {
+            const Vec<T> value = load(g_at);
 #pragma GCC unroll 10
-            for (int t = 0; t < TAPS; ++t) acc[t] += value * load(at + offset[t]);
+            for (int t = 0; t < TAPS; ++t) acc[t] += value * load(x_at + offset[t]);
         }
     }
 #pragma GCC unroll 10
@@ -98,58 +96,72 @@ AddTaps<T> add_taps_for(int64_t taps) {
     return add_taps<T, TAPS>;
 }
 
-// Adds up rows first_p .. last_p of g, to which all of them the kernel rows `taps` belong.
+// Adds up a grid whose rows all see the kernel rows `taps`, the first of these at x.
 template <class T>
-void add_rows(const Conv2d& conv, const WgradPlan<T>& plan, const T* g, const T* x, int64_t rows, Range taps, T* sums) {
-    constexpr int W = lanes<T>;
-    const Grid grid = {rows, conv.Q, conv.stride_h * plan.x_columns * W, conv.stride_w * W};
-    const int64_t first = taps.first * conv.S, count = (taps.last - taps.first) * conv.S;
+void add_rows(const Conv2d& conv, const WgradPlan<T>& plan, const Grid& grid, const T* g, const T* x, Range taps,
+              T* sums) {
+    const int64_t width = plan.blocks.width, first = taps.first * conv.S, count = (taps.last - taps.first) * conv.S;
     const int64_t groups = ceil_div(count, max_taps);
     for (int64_t group = 0; group < groups; ++group) {
         const int64_t from = first + count * group / groups, to = first + count * (group + 1) / groups;
         int64_t offsets[max_taps];
         for (int64_t t = from; t < to; ++t)
             offsets[t - from] =
-                ((t / conv.S - taps.first) * conv.dilation_h * plan.x_columns + t % conv.S * conv.dilation_w) * W;
-        add_taps_for<T>(to - from)(grid, g, x, offsets, sums + from * plan.blocks.width, plan.blocks.width);
+                ((t / conv.S - taps.first) * conv.dilation_h * plan.x_columns + t % conv.S * conv.dilation_w) * width;
+        const auto add = add_taps_for<T>(to - from);
+        for (int64_t c = 0; c < width; c += lanes<T>) add(grid, g + c, x + c, offsets, sums + from * width + c, width);
     }
 }
 
-// Adds one piece's part to one vector of a block's sums, `count` channels from first_k on.
+// sums += g
+template <class T>
+void add_bias(const Grid& grid, const T* g, T* sums, int64_t width) {
+    for (int64_t c = 0; c < width; c += lanes<T>) {
+        Vec<T> sum = {};
+        for (int64_t p = 0; p < grid.rows; ++p)
+            for (int64_t q = 0; q < grid.columns; ++q) sum += load(g + p * grid.g_row + q * grid.g_pixel + c);
+        store(sums + c, load(sums + c) + sum);
+    }
+}
+
+// Adds one piece's part to the sums of a block.
 template <class T>
 void add_piece(const Conv2dProblem& problem, const WgradPlan<T>& plan, const WgradArgs& args,
-               const WgradWorkspace<T>& space, int thread, int64_t piece, int64_t first_k, int64_t count, T* sums) {
-    constexpr int W = lanes<T>;
+               const WgradWorkspace<T>& space, int thread, int64_t piece, int64_t block, T* sums) {
     const Conv2d& conv = problem.conv;
     const auto mine = [&](T* array) { return of_thread(array, thread, space.per_thread); };
-    T *const x = mine(space.x), *const g = mine(space.g);
+    const int64_t width = plan.blocks.width, first_k = block * width, count = plan.blocks.of(block);
     const int64_t n = piece / plan.pieces_per_image, first_p = piece % plan.pieces_per_image * plan.rows;
     const int64_t last_p = min(conv.P, first_p + plan.rows);
-    gradient_rows(problem, args.dy, args.code, n, first_p, last_p - first_p, {first_k, count, 0, conv.Q, W}, g,
-                  mine(space.pooled));
-    Vec<T> total = {};
-    for (int64_t i = 0; i < (last_p - first_p) * conv.Q; ++i) total += load(g + i * W);
-    T* const bias = sums + (plan.sums - 1) * plan.blocks.width;
-    store(bias, load(bias) + total);
+    Grid grid = {last_p - first_p,     conv.Q, conv.Q * width, width, conv.stride_h * plan.x_columns * width,
+                 conv.stride_w * width};
+    const T* g = mine(space.g);
+    if (problem.epilogue == Epilogue::none && count == width && is_nhwc<T>(args.dy)) {
+        g = static_cast<const T*>(args.dy.data) + n * args.dy.stride[0] + first_p * args.dy.stride[2] + first_k;
+        grid.g_row = args.dy.stride[2], grid.g_pixel = args.dy.stride[3];
+    } else {
+        gradient_rows(problem, args.dy, args.code, n, first_p, grid.rows, {first_k, count, 0, conv.Q, width},
+                      mine(space.g), mine(space.pooled));
+    }
+    if (args.dbias.data) add_bias(grid, g, sums + (plan.sums - 1) * width, width);
     if (!args.dw.data) return;
 
-    const int64_t first_h = max(0, first_p * conv.stride_h - conv.pad_h);
-    const int64_t last_h = min(conv.H, (last_p - 1) * conv.stride_h - conv.pad_h + (conv.R - 1) * conv.dilation_h + 1);
+    const auto row_of_x = [&](int64_t p, int64_t r) { return p * conv.stride_h - conv.pad_h + r * conv.dilation_h; };
+    const int64_t first_h = max(0, row_of_x(first_p, 0)), last_h = min(conv.H, row_of_x(last_p - 1, conv.R - 1) + 1);
     if (first_h >= last_h) return;
-    pack_rows(channels_of(args.x, first_k, count), n, first_h, last_h - first_h, -conv.pad_w, plan.x_columns, W, x);
-    const auto taps_of = [&](int64_t p) {
-        return valid_positions(p * conv.stride_h - conv.pad_h, conv.dilation_h, conv.R, conv.H);
-    };
+    T* const x = mine(space.x);
+    pack_rows(channels_of(args.x, first_k, count), n, first_h, last_h - first_h, -conv.pad_w, plan.x_columns, width, x);
+    const auto taps_of = [&](int64_t p) { return valid_positions(row_of_x(p, 0), conv.dilation_h, conv.R, conv.H); };
     for (int64_t p = first_p, next; p < last_p; p = next) {
         const Range taps = taps_of(p);
         for (next = p + 1; next < last_p; ++next) {
             const Range others = taps_of(next);
             if (others.first != taps.first || others.last != taps.last) break;
         }
-        const int64_t h = p * conv.stride_h - conv.pad_h + taps.first * conv.dilation_h;
-        if (taps.first < taps.last)
-            add_rows(conv, plan, g + (p - first_p) * conv.Q * W, x + (h - first_h) * plan.x_columns * W, next - p, taps,
-                     sums);
+        if (taps.first >= taps.last) continue;
+        grid.rows = next - p;
+        add_rows(conv, plan, grid, g + (p - first_p) * grid.g_row,
+                 x + (row_of_x(p, taps.first) - first_h) * plan.x_columns * width, taps, sums);
     }
 }
 
@@ -166,9 +178,7 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
         clear_row(size, sums);
         for (int64_t piece = plan.pieces * chunk / plan.chunks; piece < plan.pieces * (chunk + 1) / plan.chunks;
              ++piece)
-            for (int64_t c = 0; c < plan.blocks.of(block); c += W)
-                add_piece(problem, plan, args, space, thread, piece, block * width + c,
-                          min(W, plan.blocks.of(block) - c), sums + c);
+            add_piece(problem, plan, args, space, thread, piece, block, sums);
     });
     parallel_for(problem.threads, plan.blocks.count, [&](int64_t block, int) {
         T* const sums = space.sums + block * size;

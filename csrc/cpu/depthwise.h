@@ -32,6 +32,12 @@ inline Tensor as_one_filter(const Tensor& w) {
     return filter;
 }
 
+// Whether vectors of channels can be read from t, or written to it, as they are.
+template <class T>
+inline bool is_nhwc(const Tensor& t) {
+    return t.stride[1] == 1 && element_bytes(t.dtype) == sizeof(T);
+}
+
 // Whether one channel goes in and one comes out of each group, and a row of all channels has a sane size.
 inline bool is_depthwise(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
