@@ -142,20 +142,22 @@ struct Steps {
 // For PIXELS pixels and each vector of the channels:
 //   out[pixel] = bias + sum over rows x columns of w[row][column] * x[pixel + (row, column)]
 template <class T, int PIXELS>
-void compute_pixels(const Steps& step, const T* x, int64_t rows, int64_t columns, const T* w, const T* bias, T* out,
+void compute_pixels(const Steps& steps, const T* x, int64_t rows, int64_t columns, const T* w, const T* bias, T* out,
                     int64_t channels) {
-    constexpr int W = lanes<T>;
-    for (int64_t c = 0; c < channels; c += W) {
+    const Steps step = steps;  // else read again after every store
+    for (int64_t c = 0; c < channels; c += lanes<T>) {
         Vec<T> acc[PIXELS];
 #pragma GCC unroll 8
         for (int i = 0; i < PIXELS; ++i) acc[i] = load(bias + c);
-        for (int64_t r = 0; r < rows; ++r)
-            for (int64_t s = 0; s < columns; ++s) {
-                const Vec<T> weight = load(w + r * step.w_row + s * step.w_column + c);
-                const T* at = x + r * step.x_row + s * step.x_column + c;
+        const T *x_row = x + c, *w_row = w + c;
+        for (int64_t r = 0; r < rows; ++r, x_row += step.x_row, w_row += step.w_row) {
+            const T *at = x_row, *w_at = w_row;
+            for (int64_t s = 0; s < columns; ++s, at += step.x_column, w_at += step.w_column) {
+                const Vec<T> weight = load(w_at);
 #pragma GCC unroll 8
                 for (int i = 0; i < PIXELS; ++i) acc[i] += weight * load(at + i * step.x_pixel);
             }
+        }
 #pragma GCC unroll 8
         for (int i = 0; i < PIXELS; ++i) store(out + i * step.out_pixel + c, acc[i]);
     }
