@@ -54,32 +54,33 @@ inline void add_windows(const Conv2d& conv, const Pool2d& pool, const T* pooled,
         }
 }
 
-// Rows p0 .. p0 + rows of image n, zeros outside of the convolution's output. pooled: room for pool.Q pixels.
+// Some rows of image n, zeros outside of the convolution's output. pooled: room for pool.Q pixels.
 template <class T>
-void gradient_rows(const Conv2dProblem& problem, const Tensor& dy, const Tensor& code, int64_t n, int64_t p0,
-                   int64_t rows, const RowBlock& block, T* out, T* pooled) {
+void gradient_rows(const Conv2dProblem& problem, const Tensor& dy, const Tensor& code, int64_t n, Range rows,
+                   const RowBlock& block, T* out, T* pooled) {
     const Conv2d& conv = problem.conv;
     const Pool2d& pool = problem.pool;
     const Tensor channels = channels_of(dy, block.first_k, block.count);
     const auto* codes = static_cast<const uint8_t*>(code.data);
+    const int64_t first_p = max(rows.first, 0), last_p = min(rows.last, conv.P);
     if (problem.epilogue != Epilogue::relu_max_pool) {
-        pack_rows(channels, n, p0, rows, block.q0, block.width, block.pixel, out);
+        pack_rows(channels, n, rows.first, rows.last - rows.first, block.q0, block.width, block.pixel, out);
         if (problem.epilogue == Epilogue::relu)
-            for (int64_t p = max(p0, 0); p < min(p0 + rows, conv.P); ++p)
-                mask_row(conv, codes, n, p, block, out + (p - p0) * block.width * block.pixel);
+            for (int64_t p = first_p; p < last_p; ++p)
+                mask_row(conv, codes, n, p, block, out + (p - rows.first) * block.width * block.pixel);
         return;
     }
-    std::memset(out, 0, size_t(rows * block.width * block.pixel) * sizeof(T));
+    std::memset(out, 0, size_t((rows.last - rows.first) * block.width * block.pixel) * sizeof(T));
     const int64_t reach = (pool.window_h - 1) * pool.dilation_h;
-    const int64_t first = max(0, ceil_div(max(0, p0 + pool.pad_h - reach), pool.stride_h));
-    const int64_t last = min(pool.P, max(0, p0 + rows - 1 + pool.pad_h) / pool.stride_h + 1);
+    const int64_t first = max(0, ceil_div(max(0, first_p + pool.pad_h - reach), pool.stride_h));
+    const int64_t last = min(pool.P, max(0, last_p - 1 + pool.pad_h) / pool.stride_h + 1);
     for (int64_t pp = first; pp < last; ++pp) {
         pack_rows(channels, n, pp, 1, 0, pool.Q, block.pixel, pooled);
         for (int64_t i = 0; i < pool.window_h; ++i) {
             const int64_t p = pp * pool.stride_h - pool.pad_h + i * pool.dilation_h;
-            if (p < max(p0, 0) || p >= min(p0 + rows, conv.P)) continue;
+            if (p < first_p || p >= last_p) continue;
             add_windows(conv, pool, pooled, codes + (n * pool.P + pp) * pool.Q * conv.K + block.first_k, i, block,
-                        out + (p - p0) * block.width * block.pixel);
+                        out + (p - rows.first) * block.width * block.pixel);
         }
     }
 }
