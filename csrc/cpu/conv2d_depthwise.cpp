@@ -81,7 +81,7 @@ struct Plan {
     int64_t rows, chunks;             // of the epilogue's output in an item, items of an image
     int64_t input_rows, output_rows;  // at most, of an item
 
-    explicit Plan(const Direction& direction) : blocks(direction.output.conv.C) {
+    explicit Plan(const Direction& direction) : blocks(direction.output.conv) {
         const Pool2d& pool = direction.output.pool;
         const Axis& axis = direction.rows;
         columns = direction.columns.reach({0, direction.columns.outputs});

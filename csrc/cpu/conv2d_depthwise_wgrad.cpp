@@ -25,7 +25,7 @@ struct WgradPlan {
     int64_t x_rows, x_columns;               // packed, of a piece
     int64_t sums;                            // vectors of sums for a vector of channels: dw's and the bias's
 
-    explicit WgradPlan(const Conv2dProblem& problem) : blocks(problem.conv.K) {
+    explicit WgradPlan(const Conv2dProblem& problem) : blocks(problem.conv) {
         const Conv2d& conv = problem.conv;
         x_columns = (conv.Q - 1) * conv.stride_w + (conv.S - 1) * conv.dilation_w + 1;
         // Of one vector of channels, so that a piece of all of the block's is in the second-level cache.

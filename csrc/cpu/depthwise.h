@@ -8,15 +8,19 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-constexpr int64_t depthwise_bytes = 256 << 10;  // packed, of an item: what the second-level cache can hold
+constexpr int64_t depthwise_bytes = 384 << 10;  // packed, of an item: what the second-level cache can hold
+
+constexpr int64_t filters_bytes = 13 << 10;  // of a block: the first-level cache has to hold some input beside them
+constexpr int64_t block_bytes = 512;         // of a pixel in a block: more serves nothing
 
 // The channels cut into blocks of whole vectors, as even as can be.
 template <class T>
 struct ChannelBlocks {
     int64_t channels, width, count;  // width: channels of a block, but for what the last one lacks
 
-    explicit ChannelBlocks(int64_t channels_) : channels(channels_) {
-        constexpr int64_t most_vectors = 256 / FASTCONV_VECTOR_BYTES;
+    explicit ChannelBlocks(const Conv2d& conv) : channels(conv.C) {
+        const int64_t most_vectors =
+            max(1, min(block_bytes, filters_bytes / (conv.R * conv.S)) / FASTCONV_VECTOR_BYTES);
         const int64_t vectors = ceil_div(channels, lanes<T>);
         width = ceil_div(vectors, ceil_div(vectors, most_vectors)) * lanes<T>;
         count = ceil_div(channels, width);
