@@ -19,6 +19,14 @@ namespace {
 constexpr int max_pixels = 8;
 constexpr int64_t least_items = 16;
 
+// Outputs along one dimension: output first + i * step, i < count, is the sum over t < taps of the kernel's position
+// first_tap + t * tap_step times input start + i * stride + t * dilation.
+struct Line {
+    int64_t first, step, count;
+    int64_t start, stride, dilation, taps;
+    int64_t first_tap, tap_step;
+};
+
 // One dimension of a convolution or, backward, of its gradient of the input.
 struct Axis {
     bool backward;
@@ -27,7 +35,7 @@ struct Axis {
     int64_t phases() const { return backward ? min(stride, outputs) : 1; }
 
     Line line(int64_t phase) const {
-        if (!backward) return fprop_line(outputs, window, stride, pad, dilation);
+        if (!backward) return {0, 1, outputs, -pad, stride, dilation, window, 0, 1};
         Line line = {phase, stride, ceil_div(outputs - phase, stride), 0, 1, 1, 0, 0, 0};
         // From the last of the kernel's positions that reach this phase to the first.
         for (int64_t r = window - 1, before = 0; r >= 0; --r) {
@@ -166,38 +174,41 @@ ComputePixels<T> compute_pixels_for(int64_t pixels) {
     return compute_pixels<T, PIXELS>;
 }
 
+// Input rows as an item has them packed: the first row and column, and how many columns.
+template <class T>
+struct Packed {
+    const T* data;
+    int64_t first_row, first_column, columns;
+};
+
 // Row `output` of a block's outputs; pixel q goes to out + q * out_pixel.
 template <class T>
-void compute_row(const Direction& direction, const View<T>& x, int64_t output, const T* w, const T* bias, T* out,
+void compute_row(const Direction& direction, const Packed<T>& x, int64_t output, const T* w, const T* bias, T* out,
                  int64_t out_pixel, int64_t width) {
+    const int64_t S = direction.columns.window;
     const Line row = direction.rows.line(output % direction.rows.phases());
-    const int64_t i = output / row.step, w_row = direction.columns.window * width;
-    const Range rows = row.taps_in({0, direction.rows.inputs}, i);
-    const int64_t h = row.start + i * row.stride + rows.first * row.dilation;
-    w += (row.first_tap + rows.first * row.tap_step) * w_row;
+    const int64_t h = row.start + output / row.step * row.stride;
+    const Range taps = valid_positions(h, row.dilation, row.taps, direction.rows.inputs);
     for (int64_t phase = 0; phase < direction.columns.phases(); ++phase) {
         const Line line = direction.columns.line(phase);
-        const Steps step = {line.stride * x.pixel,   line.step * out_pixel, row.dilation * x.row,
-                            line.dilation * x.pixel, row.tap_step * w_row,  line.tap_step * width};
-        line.for_each_run(x.columns, [&](Range outputs, Range taps) {
-            const T* from = x.at(h, line.start + outputs.first * line.stride + taps.first * line.dilation);
-            const T* weights = w + (line.first_tap + taps.first * line.tap_step) * width;
-            T* to = out + (line.first + outputs.first * line.step) * out_pixel;
-            const int64_t count = outputs.last - outputs.first, groups = ceil_div(count, max_pixels);
-            for (int64_t group = 0, pixels; group < groups; ++group) {
-                pixels = count * (group + 1) / groups - count * group / groups;
-                compute_pixels_for<T>(pixels)(step, from, rows.last - rows.first, taps.last - taps.first, weights, bias,
-                                              to, width);
-                from += pixels * step.x_pixel, to += pixels * step.out_pixel;
-            }
-        });
+        const Steps step = {line.stride * width,   line.step * out_pixel,    row.dilation * x.columns * width,
+                            line.dilation * width, row.tap_step * S * width, line.tap_step * width};
+        const int64_t input_row = h + taps.first * row.dilation - x.first_row;
+        const T* from = x.data + (input_row * x.columns + line.start - x.first_column) * width;
+        const T* weights = w + ((row.first_tap + taps.first * row.tap_step) * S + line.first_tap) * width;
+        T* to = out + line.first * out_pixel;
+        const int64_t groups = ceil_div(line.count, max_pixels);
+        for (int64_t group = 0, pixels; group < groups; ++group) {
+            pixels = line.count * (group + 1) / groups - line.count * group / groups;
+            compute_pixels_for<T>(pixels)(step, from, taps.last - taps.first, line.taps, weights, bias, to, width);
+            from += pixels * step.x_pixel, to += pixels * step.out_pixel;
+        }
     }
 }
 
-// view(n, rows, block, packed, pooled) is a view of some rows of the input, for which there is room; args: w, and what
-// the epilogue needs.
-template <class T, class ViewOf>
-void run_direction(const Conv2dProblem& problem, const Direction& direction, const FpropArgs& args, const ViewOf& view,
+// pack(n, rows, block, out, room): rows of the input of image n for a block of channels; args: what the epilogue needs.
+template <class T, class Pack>
+void run_direction(const Conv2dProblem& problem, const Direction& direction, const FpropArgs& args, const Pack& pack,
                    void* workspace) {
     const Conv2d& conv = problem.conv;
     const Plan<T> plan(direction);
@@ -214,22 +225,25 @@ void run_direction(const Conv2dProblem& problem, const Direction& direction, con
     });
     const Tensor& y = args.y;
     const bool nhwc = direction.output.epilogue == Epilogue::none && is_nhwc<T>(y);
-    const int64_t columns = plan.columns.last - plan.columns.first;
     parallel_for(problem.threads, conv.N * plan.chunks * plan.blocks.count, [&](int64_t item, int thread) {
         const int64_t block = item % plan.blocks.count, n = item / plan.blocks.count / plan.chunks;
         const int64_t first_row = item / plan.blocks.count % plan.chunks * plan.rows;
         const int64_t last_row = min(direction.output.pool.P, first_row + plan.rows);
         const int64_t first = block * width, count = plan.blocks.of(block);
         const Range outputs = rows_needed(direction.output, first_row, last_row);
-        Range rows = direction.rows.reach(outputs);
-        rows.first = max(0, rows.first), rows.last = max(rows.first, min(direction.rows.inputs, rows.last));
-        const View<T> x = view(n, rows, RowBlock{first, count, plan.columns.first, columns, width},
-                               space.of(thread, space.input), space.of(thread, space.pooled));
+        Range inputs = direction.rows.reach(outputs);
+        inputs = {max(0, inputs.first), min(direction.rows.inputs, inputs.last)};
+        const int64_t columns = plan.columns.last - plan.columns.first;
+        T *input = space.of(thread, space.input), *buffer = space.of(thread, space.output);
+        if (inputs.first < inputs.last)
+            pack(n, inputs, RowBlock{first, count, plan.columns.first, columns, width}, input,
+                 space.of(thread, space.pooled));
+        const Packed<T> packed = {input, inputs.first, plan.columns.first, columns};
         const bool direct = nhwc && count == width;
-        T *const y_block = static_cast<T*>(y.data) + n * y.stride[0] + first, *buffer = space.of(thread, space.output);
+        T* const y_block = static_cast<T*>(y.data) + n * y.stride[0] + first;
         for (int64_t p = outputs.first; p < outputs.last; ++p)
             compute_row(
-                direction, x, p, space.weights + block * filter_size, space.bias + block * width,
+                direction, packed, p, space.weights + block * filter_size, space.bias + block * width,
                 direct ? y_block + p * y.stride[2] : buffer + (p - outputs.first) * direction.columns.outputs * width,
                 direct ? y.stride[3] : width, width);
         if (!direct)
@@ -240,21 +254,19 @@ void run_direction(const Conv2dProblem& problem, const Direction& direction, con
 
 template <class T>
 void run_fprop(const Conv2dProblem& problem, const FpropArgs& args, void* space) {
-    const bool in_place = read_in_place<T>(problem.conv, args.x);
-    const auto view = [&](int64_t n, Range rows, const RowBlock& block, T* packed, T*) {
-        if (in_place && block.count == block.pixel) return as_it_is<T>(args.x, n, block.first_k);
-        return pack_view(channels_of(args.x, block.first_k, block.count), n, rows, block, packed);
+    const auto pack = [&](int64_t n, Range rows, const RowBlock& block, T* out, T*) {
+        pack_rows(channels_of(args.x, block.first_k, block.count), n, rows.first, rows.last - rows.first, block.q0,
+                  block.width, block.pixel, out);
     };
-    run_direction<T>(problem, Direction(problem, false), args, view, space);
+    run_direction<T>(problem, Direction(problem, false), args, pack, space);
 }
 
 template <class T>
 void run_dgrad(const Conv2dProblem& problem, const DgradArgs& args, void* space) {
-    const auto view = [&](int64_t n, Range rows, const RowBlock& block, T* packed, T* pooled) {
-        gradient_rows(problem, args.dy, args.code, n, rows, block, packed, pooled);
-        return view_of(packed, rows, block);
+    const auto pack = [&](int64_t n, Range rows, const RowBlock& block, T* out, T* pooled) {
+        gradient_rows(problem, args.dy, args.code, n, rows, block, out, pooled);
     };
-    run_direction<T>(problem, Direction(problem, true), {args.dy, args.w, {}, args.dx, {}}, view, space);
+    run_direction<T>(problem, Direction(problem, true), {args.dy, args.w, {}, args.dx, {}}, pack, space);
 }
 
 template <bool backward>

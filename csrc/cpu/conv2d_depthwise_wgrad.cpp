@@ -69,7 +69,7 @@ struct Grid {
 
 // sums[tap] += g * x[offset of the tap], over all pixels of a grid, for TAPS taps.
 template <class T, int TAPS>
-void add_taps(const Grid& grid, const T* g, const T* x, const int64_t* offsets, T* sums, const int64_t* sum_offsets) {
+void add_taps(const Grid& grid, const T* g, const T* x, const int64_t* offsets, T* sums, int64_t sum_step) {
     Vec<T> acc[TAPS] = {};
     int64_t offset[TAPS];
     for (int t = 0; t < TAPS; ++t) offset[t] = offsets[t];
@@ -82,11 +82,11 @@ void add_taps(const Grid& grid, const T* g, const T* x, const int64_t* offsets, 
         }
     }
 #pragma GCC unroll 10
-    for (int t = 0; t < TAPS; ++t) store(sums + sum_offsets[t], load(sums + sum_offsets[t]) + acc[t]);
+    for (int t = 0; t < TAPS; ++t) store(sums + t * sum_step, load(sums + t * sum_step) + acc[t]);
 }
 
 template <class T>
-using AddTaps = void (*)(const Grid&, const T*, const T*, const int64_t*, T*, const int64_t*);
+using AddTaps = void (*)(const Grid&, const T*, const T*, const int64_t*, T*, int64_t);
 
 // add_taps<T, taps> for a number known at run time.
 template <class T, int TAPS = 1>
@@ -96,33 +96,30 @@ AddTaps<T> add_taps_for(int64_t taps) {
     return add_taps<T, TAPS>;
 }
 
-// Adds up a grid whose pixels all see the kernel positions rows x columns, the first of these at x, where an element
-// of the next row or column of the kernel lies x_row or x_column further.
+// Adds up a grid whose rows all see the kernel rows `taps`, the first of these at x.
 template <class T>
-void add_grid(const Conv2d& conv, const Grid& grid, const T* g, const T* x, Range rows, Range columns, int64_t x_row,
-              int64_t x_column, T* sums, int64_t width) {
-    const int64_t across = columns.last - columns.first, count = (rows.last - rows.first) * across;
+void add_rows(const Conv2d& conv, const WgradPlan<T>& plan, const Grid& grid, const T* g, const T* x, Range taps,
+              T* sums) {
+    const int64_t width = plan.blocks.width, first = taps.first * conv.S, count = (taps.last - taps.first) * conv.S;
     const int64_t groups = ceil_div(count, max_taps);
-    for (int64_t group = 0, t = 0, last; group < groups; ++group, t = last) {
-        last = count * (group + 1) / groups;
-        int64_t x_offsets[max_taps], sum_offsets[max_taps];
-        for (int64_t i = t; i < last; ++i) {
-            const int64_t r = i / across, s = i % across;
-            x_offsets[i - t] = r * x_row + s * x_column;
-            sum_offsets[i - t] = ((rows.first + r) * conv.S + columns.first + s) * width;
-        }
-        const auto add = add_taps_for<T>(last - t);
-        for (int64_t c = 0; c < width; c += lanes<T>) add(grid, g + c, x + c, x_offsets, sums + c, sum_offsets);
+    for (int64_t group = 0; group < groups; ++group) {
+        const int64_t from = first + count * group / groups, to = first + count * (group + 1) / groups;
+        int64_t offsets[max_taps];
+        for (int64_t t = from; t < to; ++t)
+            offsets[t - from] =
+                ((t / conv.S - taps.first) * conv.dilation_h * plan.x_columns + t % conv.S * conv.dilation_w) * width;
+        const auto add = add_taps_for<T>(to - from);
+        for (int64_t c = 0; c < width; c += lanes<T>) add(grid, g + c, x + c, offsets, sums + from * width + c, width);
     }
 }
 
 // sums += g
 template <class T>
-void add_bias(const T* g, int64_t rows, int64_t columns, int64_t row, int64_t pixel, T* sums, int64_t width) {
+void add_bias(const Grid& grid, const T* g, T* sums, int64_t width) {
     for (int64_t c = 0; c < width; c += lanes<T>) {
         Vec<T> sum = {};
-        for (int64_t p = 0; p < rows; ++p)
-            for (int64_t q = 0; q < columns; ++q) sum += load(g + p * row + q * pixel + c);
+        for (int64_t p = 0; p < grid.rows; ++p)
+            for (int64_t q = 0; q < grid.columns; ++q) sum += load(g + p * grid.g_row + q * grid.g_pixel + c);
         store(sums + c, load(sums + c) + sum);
     }
 }
@@ -136,36 +133,36 @@ void add_piece(const Conv2dProblem& problem, const WgradPlan<T>& plan, const Wgr
     const int64_t width = plan.blocks.width, first_k = block * width, count = plan.blocks.of(block);
     const int64_t n = piece / plan.pieces_per_image, first_p = piece % plan.pieces_per_image * plan.rows;
     const int64_t last_p = min(conv.P, first_p + plan.rows);
-    const Range rows_of_g = {first_p, last_p};
-    const RowBlock block_of_g = {first_k, count, 0, conv.Q, width};
-    View<T> g = view_of(mine(space.g), rows_of_g, block_of_g);
-    if (problem.epilogue == Epilogue::none && count == width && is_nhwc<T>(args.dy))
-        g = as_it_is<T>(args.dy, n, first_k);
-    else gradient_rows(problem, args.dy, args.code, n, rows_of_g, block_of_g, mine(space.g), mine(space.pooled));
-    if (args.dbias.data)
-        add_bias(g.at(first_p, 0), last_p - first_p, conv.Q, g.row, g.pixel, sums + (plan.sums - 1) * width, width);
+    Grid grid = {last_p - first_p,     conv.Q, conv.Q * width, width, conv.stride_h * plan.x_columns * width,
+                 conv.stride_w * width};
+    const T* g = mine(space.g);
+    if (problem.epilogue == Epilogue::none && count == width && is_nhwc<T>(args.dy)) {
+        g = static_cast<const T*>(args.dy.data) + n * args.dy.stride[0] + first_p * args.dy.stride[2] + first_k;
+        grid.g_row = args.dy.stride[2], grid.g_pixel = args.dy.stride[3];
+    } else {
+        gradient_rows(problem, args.dy, args.code, n, {first_p, last_p}, {first_k, count, 0, conv.Q, width},
+                      mine(space.g), mine(space.pooled));
+    }
+    if (args.dbias.data) add_bias(grid, g, sums + (plan.sums - 1) * width, width);
     if (!args.dw.data) return;
 
-    const Line columns = fprop_line(conv.Q, conv.S, conv.stride_w, conv.pad_w, conv.dilation_w);
-    Line rows = fprop_line(conv.P, conv.R, conv.stride_h, conv.pad_h, conv.dilation_h);
-    rows.start += first_p * conv.stride_h, rows.count = last_p - first_p;
-    const Range all_rows = {0, conv.H};
-    const Range rows_of_x = {max(0, rows.start), min(conv.H, rows.end())};
-    if (rows_of_x.first >= rows_of_x.last) return;
-    const View<T> x = count == width && read_in_place<T>(conv, args.x)
-                          ? as_it_is<T>(args.x, n, first_k)
-                          : pack_view(channels_of(args.x, first_k, count), n, rows_of_x,
-                                      {first_k, count, -conv.pad_w, plan.x_columns, width}, mine(space.x));
-    rows.for_each_run(all_rows, [&](Range some_p, Range taps_h) {
-        columns.for_each_run(x.columns, [&](Range some_q, Range taps_w) {
-            const Grid grid = {some_p.last - some_p.first, some_q.last - some_q.first, g.row, g.pixel,
-                               conv.stride_h * x.row,      conv.stride_w * x.pixel};
-            add_grid(conv, grid, g.at(first_p + some_p.first, some_q.first),
-                     x.at(rows.start + some_p.first * rows.stride + taps_h.first * rows.dilation,
-                          columns.start + some_q.first * columns.stride + taps_w.first * columns.dilation),
-                     taps_h, taps_w, conv.dilation_h * x.row, conv.dilation_w * x.pixel, sums, width);
-        });
-    });
+    const auto row_of_x = [&](int64_t p, int64_t r) { return p * conv.stride_h - conv.pad_h + r * conv.dilation_h; };
+    const int64_t first_h = max(0, row_of_x(first_p, 0)), last_h = min(conv.H, row_of_x(last_p - 1, conv.R - 1) + 1);
+    if (first_h >= last_h) return;
+    T* const x = mine(space.x);
+    pack_rows(channels_of(args.x, first_k, count), n, first_h, last_h - first_h, -conv.pad_w, plan.x_columns, width, x);
+    const auto taps_of = [&](int64_t p) { return valid_positions(row_of_x(p, 0), conv.dilation_h, conv.R, conv.H); };
+    for (int64_t p = first_p, next; p < last_p; p = next) {
+        const Range taps = taps_of(p);
+        for (next = p + 1; next < last_p; ++next) {
+            const Range others = taps_of(next);
+            if (others.first != taps.first || others.last != taps.last) break;
+        }
+        if (taps.first >= taps.last) continue;
+        grid.rows = next - p;
+        add_rows(conv, plan, grid, g + (p - first_p) * grid.g_row,
+                 x + (row_of_x(p, taps.first) - first_h) * plan.x_columns * width, taps, sums);
+    }
 }
 
 template <class T>
