@@ -28,6 +28,9 @@ struct KernelSet {
     Implementation<WgradArgs> winograd_wgrad;
     Implementation<WgradArgs> dense_wgrad;
     Implementation<WgradArgs> live_wgrad;
+    Implementation<FpropArgs> depthwise_fprop;
+    Implementation<DgradArgs> depthwise_dgrad;
+    Implementation<WgradArgs> depthwise_wgrad;
     // Dense arrays of `count` elements. mask: bit i % 8 of byte i / 8 says "x[i] > 0 or NaN".
     void (*relu_fprop)(DType, const void* x, void* y, uint8_t* mask, int64_t count, int threads);
     void (*relu_bprop)(DType, const void* dy, const uint8_t* mask, void* dx, int64_t count, int threads);

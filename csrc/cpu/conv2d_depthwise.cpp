@@ -1,0 +1,294 @@
+// Depthwise conv2d, forward with what follows (geometry.h, Epilogue), and its gradient of the input.
+//
+// A work item is a few rows of one image's output for a block of channels. It packs the input rows that it needs as
+// NHWC, with the padding on the left and right in place, and computes several pixels of a row at a time, vector by
+// vector of the channels: each weight is loaded once for all of them, and every multiply-add reads one input vector.
+// Kernel rows that see only padding are left out. Where y is NHWC the sums go there, else to a buffer and from there
+// to the epilogue.
+//
+// The gradient of the input is computed the same way. With stride u, the rows of dx fall into u phases (h % u), and
+// those of one phase are a convolution of dy with stride 1 and every so many rows of the kernel (Line); columns too.
+#include "conv2d_epilogue.h"
+#include "depthwise.h"
+#include "isa_kernels.h"
+#include "parallel.h"
+
+namespace fastconv::cpu::FASTCONV_ISA {
+namespace {
+
+constexpr int max_pixels = 8;
+constexpr int64_t least_items = 16;
+
+// Outputs along one dimension: output first + i * step, i < count, is the sum over t < taps of the kernel's position
+// first_tap + t * tap_step times input start + i * stride + t * dilation.
+struct Line {
+    int64_t first, step, count;
+    int64_t start, stride, dilation, taps;
+    int64_t first_tap, tap_step;
+};
+
+// One dimension of a convolution or, backward, of its gradient of the input.
+struct Axis {
+    bool backward;
+    int64_t inputs, outputs, window, stride, pad, dilation;
+
+    int64_t phases() const { return backward ? min(stride, outputs) : 1; }
+
+    Line line(int64_t phase) const {
+        if (!backward) return {0, 1, outputs, -pad, stride, dilation, window, 0, 1};
+        Line line = {phase, stride, ceil_div(outputs - phase, stride), 0, 1, 1, 0, 0, 0};
+        // From the last of the kernel's positions that reach this phase to the first.
+        for (int64_t r = window - 1, before = 0; r >= 0; --r) {
+            const int64_t place = phase + pad - r * dilation;
+            if (place % stride) continue;
+            if (line.taps == 0) line.first_tap = r, line.start = place / stride;
+            if (line.taps == 1) line.tap_step = r - line.first_tap, line.dilation = place / stride - before;
+            before = place / stride, ++line.taps;
+        }
+        return line;
+    }
+
+    // The inputs, also those that are padding, from the first to the last that these outputs see.
+    Range reach(Range some) const {
+        int64_t first = 0, last = 0;
+        for (int64_t phase = 0; phase < phases(); ++phase) {
+            const Line line = this->line(phase);
+            const int64_t from = ceil_div(max(0, some.first - line.first), line.step);
+            const int64_t to = min(line.count, ceil_div(max(0, some.last - line.first), line.step));
+            if (from >= to || line.taps == 0) continue;
+            const int64_t begin = line.start + from * line.stride;
+            const int64_t end = line.start + (to - 1) * line.stride + (line.taps - 1) * line.dilation + 1;
+            first = first < last ? min(first, begin) : begin, last = max(last, end);
+        }
+        return {first, last};
+    }
+};
+
+// A direction: its two dimensions, and the shape of its output and of what follows, as of a forward pass.
+struct Direction {
+    Axis rows, columns;
+    Conv2dProblem output;
+
+    Direction(const Conv2dProblem& problem, bool backward) : output(problem) {
+        const Conv2d& conv = problem.conv;
+        rows = {backward, conv.H, conv.P, conv.R, conv.stride_h, conv.pad_h, conv.dilation_h};
+        columns = {backward, conv.W, conv.Q, conv.S, conv.stride_w, conv.pad_w, conv.dilation_w};
+        if (!backward) return;
+        rows.inputs = conv.P, rows.outputs = conv.H, columns.inputs = conv.Q, columns.outputs = conv.W;
+        output.conv.P = conv.H, output.conv.Q = conv.W;
+        output.epilogue = Epilogue::none;
+        output.pool = {};
+        output.pool.P = conv.H, output.pool.Q = conv.W;
+    }
+};
+
+template <class T>
+struct Plan {
+    ChannelBlocks<T> blocks;
+    Range columns;                    // of the packed input
+    int64_t rows, chunks;             // of the epilogue's output in an item, items of an image
+    int64_t input_rows, output_rows;  // at most, of an item
+
+    explicit Plan(const Direction& direction) : blocks(direction.output.conv) {
+        const Pool2d& pool = direction.output.pool;
+        const Axis& axis = direction.rows;
+        columns = direction.columns.reach({0, direction.columns.outputs});
+        for (chunks = 1;; ++chunks) {
+            rows = ceil_div(pool.P, chunks);
+            output_rows = min(axis.outputs, (rows - 1) * pool.stride_h + (pool.window_h - 1) * pool.dilation_h + 1);
+            const int64_t extent = (axis.window - 1) * axis.dilation;
+            input_rows = min(axis.inputs, axis.backward ? (output_rows + extent) / axis.stride + 1
+                                                        : (output_rows - 1) * axis.stride + extent + 1);
+            const int64_t pixels =
+                input_rows * (columns.last - columns.first) + output_rows * direction.columns.outputs;
+            const int64_t items = direction.output.conv.N * chunks * blocks.count;
+            if (rows == 1) break;
+            if (pixels * blocks.width * int64_t(sizeof(T)) <= depthwise_bytes && items >= least_items) break;
+        }
+        chunks = ceil_div(pool.P, rows);
+    }
+};
+
+template <class T>
+struct Workspace {
+    T *weights, *bias;                 // [block][R][S][width], [block][width]
+    T *input, *output, *row, *pooled;  // of thread 0
+    size_t per_thread, bytes;
+
+    Workspace(const Conv2dProblem& problem, const Direction& direction, const Plan<T>& plan, void* start) {
+        const int64_t width = plan.blocks.width;
+        Carver carver(start);
+        weights = carver.take<T>(plan.blocks.count * problem.conv.R * problem.conv.S * width);
+        bias = carver.take<T>(plan.blocks.count * width);
+        const size_t shared = carver.used();
+        input = carver.take<T>(plan.input_rows * (plan.columns.last - plan.columns.first) * width);
+        output = carver.take<T>(plan.output_rows * direction.columns.outputs * width);
+        row = carver.take<T>(direction.output.pool.Q * width);
+        pooled = carver.take<T>(problem.pool.Q * width);
+        per_thread = carver.used() - shared;
+        bytes = shared + per_thread * size_t(problem.threads);
+    }
+    template <class U>
+    U* of(int thread, U* of_thread_0) const {
+        return of_thread(of_thread_0, thread, per_thread);
+    }
+};
+
+// Elements between neighbours: pixels that are computed together, and the kernel's positions.
+struct Steps {
+    int64_t x_pixel, out_pixel, x_row, x_column, w_row, w_column;
+};
+
+// For PIXELS pixels and each vector of the channels:
+//   out[pixel] = bias + sum over rows x columns of w[row][column] * x[pixel + (row, column)]
+template <class T, int PIXELS>
+void compute_pixels(const Steps& steps, const T* x, int64_t rows, int64_t columns, const T* w, const T* bias, T* out,
+                    int64_t channels) {
+    const Steps step = steps;  // else read again after every store
+    for (int64_t c = 0; c < channels; c += lanes<T>) {
+        Vec<T> acc[PIXELS];
+#pragma GCC unroll 8
+        for (int i = 0; i < PIXELS; ++i) acc[i] = load(bias + c);
+        const T *x_row = x + c, *w_row = w + c;
+        for (int64_t r = 0; r < rows; ++r, x_row += step.x_row, w_row += step.w_row) {
+            const T *at = x_row, *w_at = w_row;
+            for (int64_t s = 0; s < columns; ++s, at += step.x_column, w_at += step.w_column) {
+                const Vec<T> weight = load(w_at);
+#pragma GCC unroll 8
+                for (int i = 0; i < PIXELS; ++i) acc[i] += weight * load(at + i * step.x_pixel);
+            }
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < PIXELS; ++i) store(out + i * step.out_pixel + c, acc[i]);
+    }
+}
+
+template <class T>
+using ComputePixels = void (*)(const Steps&, const T*, int64_t, int64_t, const T*, const T*, T*, int64_t);
+
+// compute_pixels<T, pixels> for a number known at run time.
+template <class T, int PIXELS = 1>
+ComputePixels<T> compute_pixels_for(int64_t pixels) {
+    if constexpr (PIXELS < max_pixels)
+        if (pixels > PIXELS) return compute_pixels_for<T, PIXELS + 1>(pixels);
+    return compute_pixels<T, PIXELS>;
+}
+
+// Input rows as an item has them packed: the first row and column, and how many columns.
+template <class T>
+struct Packed {
+    const T* data;
+    int64_t first_row, first_column, columns;
+};
+
+// Row `output` of a block's outputs; pixel q goes to out + q * out_pixel.
+template <class T>
+void compute_row(const Direction& direction, const Packed<T>& x, int64_t output, const T* w, const T* bias, T* out,
+                 int64_t out_pixel, int64_t width) {
+    const int64_t S = direction.columns.window;
+    const Line row = direction.rows.line(output % direction.rows.phases());
+    const int64_t h = row.start + output / row.step * row.stride;
+    const Range taps = valid_positions(h, row.dilation, row.taps, direction.rows.inputs);
+    for (int64_t phase = 0; phase < direction.columns.phases(); ++phase) {
+        const Line line = direction.columns.line(phase);
+        const Steps step = {line.stride * width,   line.step * out_pixel,    row.dilation * x.columns * width,
+                            line.dilation * width, row.tap_step * S * width, line.tap_step * width};
+        const int64_t input_row = h + taps.first * row.dilation - x.first_row;
+        const T* from = x.data + (input_row * x.columns + line.start - x.first_column) * width;
+        const T* weights = w + ((row.first_tap + taps.first * row.tap_step) * S + line.first_tap) * width;
+        T* to = out + line.first * out_pixel;
+        const int64_t groups = ceil_div(line.count, max_pixels);
+        for (int64_t group = 0, pixels; group < groups; ++group) {
+            pixels = line.count * (group + 1) / groups - line.count * group / groups;
+            compute_pixels_for<T>(pixels)(step, from, taps.last - taps.first, line.taps, weights, bias, to, width);
+            from += pixels * step.x_pixel, to += pixels * step.out_pixel;
+        }
+    }
+}
+
+// pack(n, rows, block, out, room): rows of the input of image n for a block of channels; args: what the epilogue needs.
+template <class T, class Pack>
+void run_direction(const Conv2dProblem& problem, const Direction& direction, const FpropArgs& args, const Pack& pack,
+                   void* workspace) {
+    const Conv2d& conv = problem.conv;
+    const Plan<T> plan(direction);
+    const Workspace<T> space(problem, direction, plan, workspace);
+    const int64_t width = plan.blocks.width, filter_size = conv.R * conv.S * width;
+    const Tensor filter = as_one_filter(args.w);
+    parallel_for(problem.threads, plan.blocks.count, [&](int64_t block, int) {
+        const int64_t first = block * width, count = plan.blocks.of(block);
+        T *weights = space.weights + block * filter_size, *bias = space.bias + block * width;
+        if (count < width) clear_row(filter_size, weights);
+        pack_filter(channels_of(filter, first, count), 0, weights, conv.S * width, width);
+        for (int64_t i = 0; i < width; ++i)
+            bias[i] = args.bias.data && i < count ? value_at<T>(args.bias, (first + i) * args.bias.stride[0]) : T(0);
+    });
+    const Tensor& y = args.y;
+    const bool nhwc = direction.output.epilogue == Epilogue::none && is_nhwc<T>(y);
+    parallel_for(problem.threads, conv.N * plan.chunks * plan.blocks.count, [&](int64_t item, int thread) {
+        const int64_t block = item % plan.blocks.count, n = item / plan.blocks.count / plan.chunks;
+        const int64_t first_row = item / plan.blocks.count % plan.chunks * plan.rows;
+        const int64_t last_row = min(direction.output.pool.P, first_row + plan.rows);
+        const int64_t first = block * width, count = plan.blocks.of(block);
+        const Range outputs = rows_needed(direction.output, first_row, last_row);
+        Range inputs = direction.rows.reach(outputs);
+        inputs = {max(0, inputs.first), min(direction.rows.inputs, inputs.last)};
+        const int64_t columns = plan.columns.last - plan.columns.first;
+        T *input = space.of(thread, space.input), *buffer = space.of(thread, space.output);
+        if (inputs.first < inputs.last)
+            pack(n, inputs, RowBlock{first, count, plan.columns.first, columns, width}, input,
+                 space.of(thread, space.pooled));
+        const Packed<T> packed = {input, inputs.first, plan.columns.first, columns};
+        const bool direct = nhwc && count == width;
+        T* const y_block = static_cast<T*>(y.data) + n * y.stride[0] + first;
+        for (int64_t p = outputs.first; p < outputs.last; ++p)
+            compute_row(
+                direction, packed, p, space.weights + block * filter_size, space.bias + block * width,
+                direct ? y_block + p * y.stride[2] : buffer + (p - outputs.first) * direction.columns.outputs * width,
+                direct ? y.stride[3] : width, width);
+        if (!direct)
+            run_epilogue(direction.output, args, n, first_row, last_row, buffer, outputs.first, int(width / lanes<T>),
+                         first, count, space.of(thread, space.row));
+    });
+}
+
+template <class T>
+void run_fprop(const Conv2dProblem& problem, const FpropArgs& args, void* space) {
+    const auto pack = [&](int64_t n, Range rows, const RowBlock& block, T* out, T*) {
+        pack_rows(channels_of(args.x, block.first_k, block.count), n, rows.first, rows.last - rows.first, block.q0,
+                  block.width, block.pixel, out);
+    };
+    run_direction<T>(problem, Direction(problem, false), args, pack, space);
+}
+
+template <class T>
+void run_dgrad(const Conv2dProblem& problem, const DgradArgs& args, void* space) {
+    const auto pack = [&](int64_t n, Range rows, const RowBlock& block, T* out, T* pooled) {
+        gradient_rows(problem, args.dy, args.code, n, rows, block, out, pooled);
+    };
+    run_direction<T>(problem, Direction(problem, true), {args.dy, args.w, {}, args.dx, {}}, pack, space);
+}
+
+template <bool backward>
+size_t workspace(const Conv2dProblem& problem) {
+    const Direction direction(problem, backward);
+    return in_double(problem.dtype) ? Workspace<double>(problem, direction, Plan<double>(direction), nullptr).bytes
+                                    : Workspace<float>(problem, direction, Plan<float>(direction), nullptr).bytes;
+}
+
+void fprop(const Conv2dProblem& problem, const FpropArgs& args, void* space) {
+    (in_double(problem.dtype) ? run_fprop<double> : run_fprop<float>)(problem, args, space);
+}
+
+void dgrad(const Conv2dProblem& problem, const DgradArgs& args, void* space) {
+    (in_double(problem.dtype) ? run_dgrad<double> : run_dgrad<float>)(problem, args, space);
+}
+
+}  // namespace
+
+extern const Implementation<FpropArgs> depthwise_fprop;
+extern const Implementation<DgradArgs> depthwise_dgrad;
+const Implementation<FpropArgs> depthwise_fprop = {"depthwise", is_depthwise, workspace<false>, fprop};
+const Implementation<DgradArgs> depthwise_dgrad = {"depthwise", is_depthwise, workspace<true>, dgrad};
+
+}  // namespace fastconv::cpu::FASTCONV_ISA
