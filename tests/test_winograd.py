@@ -10,16 +10,16 @@ pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("one_thread")]
 
 POOL = "_pool2x2s2x2p0x0d1x1c0"
 PROBLEMS = {
-    "3x3": "mb1ic16ih9iw10oc16kh3kw3_f32_nhwc",
-    "5x5": "mb1ic16ih10iw11oc16kh5kw5_f32_nchw",
+    "3x3": "mb1ic16ih14iw10oc16kh3kw3_f32_nhwc",
+    "5x5": "mb1ic16ih15iw11oc16kh5kw5_f32_nchw",
     "channels in part": "mb2ic19ih13iw15oc41kh3kw3ph1pw1_f32_nhwc",
     "channels in part 5x5": "mb2ic37ih13iw9oc18kh5kw5ph2pw2_f32_nchw",
-    "a vector more than a block": "mb1ic24ih8iw8oc56kh3kw3ph1pw1_f32_nhwc",
-    "more padding than 'same'": "mb1ic16ih7iw8oc16kh3kw3ph2pw3pb4pr3_f32_nhwc",
+    "a vector more than a block": "mb1ic24ih12iw8oc56kh3kw3ph1pw1_f32_nhwc",
+    "more padding than 'same'": "mb2ic16ih7iw8oc16kh3kw3ph2pw3pb4pr3_f32_nhwc",
     "one side padded": "mb1ic16ih9iw12oc24kh5kw5pb4pr3_f32_nhwc",
     "small images together": "mb9ic16ih7iw7oc16kh3kw3ph1pw1_f32_nhwc",
     "rows in chunks": "mb1ic128ih40iw43oc16kh3kw3ph1pw1_f32_nhwc",
-    "tiles shared": "mb1ic64ih8iw8oc200kh3kw3ph1pw1_f32_nhwc",
+    "tiles shared": "mb1ic64ih12iw12oc200kh3kw3ph1pw1_f32_nhwc",
     "tiles shared, in turns": "mb2ic512ih30iw34oc64kh3kw3ph1pw1_f32_nhwc",
     "relu": "mb2ic16ih9iw13oc40kh3kw3ph1pw1_relu_f32_nhwc",
     "pool": f"mb2ic32ih21iw23oc24kh3kw3ph1pw1{POOL}_f32_nhwc",
@@ -69,7 +69,7 @@ def test_any_number_of_threads(name, direction):
 
 @pytest.mark.parametrize("w_layout", ["nchw", "nhwc"])
 def test_filters_of_any_strides(w_layout):
-    problem = Problem.parse("mb1ic24ih10iw10oc40kh3kw3ph1pw1_f32_nhwc")
+    problem = Problem.parse("mb1ic24ih12iw12oc40kh3kw3ph1pw1_f32_nhwc")
     data = inputs.make(problem)
     w = inputs.place(data.w, w_layout)
     for run in (
@@ -85,7 +85,7 @@ def test_filters_of_any_strides(w_layout):
 @pytest.mark.parametrize("kernel, pad", [(3, 1), (5, 2)])
 def test_many_channels_lose_no_more_digits(kernel, pad):
     # Sums over channels are added up in pieces.
-    text = f"mb1ic1024ih8iw8oc32kh{kernel}kw{kernel}ph{pad}pw{pad}_nobias_f32_nhwc"
+    text = f"mb1ic1024ih12iw12oc32kh{kernel}kw{kernel}ph{pad}pw{pad}_nobias_f32_nhwc"
     problem = Problem.parse(text)
     data = inputs.make(problem)
     y, _ = kernels.fprop(problem, *data[:3], "winograd")

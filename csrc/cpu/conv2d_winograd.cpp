@@ -13,8 +13,8 @@
 // steps 1 and 3 for one block.
 #include "conv2d_winograd.h"
 #include "conv2d_epilogue.h"
-#include "dense_gradient.h"
 #include "dgrad_as_fprop.h"
+#include "gradient_rows.h"
 #include "isa_kernels.h"
 #include "parallel.h"
 
@@ -25,14 +25,28 @@ constexpr int64_t tiles_bytes = 512 << 10, products_bytes = 512 << 10;  // of an
 constexpr int64_t shared_bytes = 8 << 20;                               // of tiles that all items share
 constexpr int64_t filters_bytes = 4 << 20;                              // of filters that are close, transformed
 constexpr int64_t least_tiles = 48;   // at a time, if there are so many: reads of filters are spread over them
+constexpr int64_t few_tiles = 6;      // so many fill the registers
 constexpr int64_t fewest_tiles = 24;  // that an item is cut down to so that there are enough items
 constexpr int64_t least_items = 8;
 constexpr int64_t channels_at_once = 32;  // of a sum: products lose digits in proportion to what they are added to
 
+// What is convolved: x or, where it is the gradient of a problem's output, dy and code.
+struct Image {
+    Tensor x, code;
+    const Conv2dProblem* gradient_of;
+
+    // Rows h0 .. h0 + rows and columns w0 .. w0 + width of image n as [rows][width][pixel], zeros outside. pooled: see
+    // gradient_rows.
+    void pack(int64_t n, int64_t h0, int64_t rows, int64_t w0, int64_t width, int64_t pixel, T* out, T* pooled) const {
+        if (!gradient_of) return pack_rows(x, n, h0, rows, w0, width, pixel, out);
+        gradient_rows(*gradient_of, x, code, n, {h0, h0 + rows}, {0, x.size[1], w0, width, pixel}, out, pooled);
+    }
+};
+
 template <class A>
 struct Plan {
     int64_t blocks;
-    int64_t pitch;                // of a transformed tile: C up to whole vectors
+    int64_t pitch;                // of a pixel, and of a transformed tile: C up to whole vectors
     int64_t tile_columns, width;  // of an image, of its packed rows
     int64_t rows, tile_rows;      // (pooled) rows of a unit; its rows of tiles, at most
     int64_t chunks, units;        // units of an image, of all; at a time:
@@ -81,13 +95,14 @@ struct Workspace {
     T* weights;  // [block][position][C][block_size]
     T* tiles;    // [position][tile][pitch]
     // Of thread 0:
-    T *input, *scratch;  // rows of a unit: [row][width][C]; see Image
+    T *input, *pooled;   // rows of a unit: [row][width][pitch]; see Image
     T *products, *conv;  // [block][position][tile][block_size], rows of a unit: [row][Q][block_size]
     T* row;
     Pixel* pixels;  // the tiles
     size_t per_thread, bytes;
 
-    Workspace(const Conv2dProblem& problem, const Plan<A>& plan, int64_t scratch_size, void* start) {
+    // gradient_of: see Image
+    Workspace(const Conv2dProblem& problem, const Plan<A>& plan, const Conv2dProblem* gradient_of, void* start) {
         const Conv2d& shape = problem.conv;
         Carver carver(start);
         const int64_t tiles_size = A::positions * position_step(plan.tiles() * plan.pitch);
@@ -97,9 +112,8 @@ struct Workspace {
         const size_t shared = carver.used();
         if (plan.shared_tiles) weights = carver.take<T>(plan.weights_size(shape));
         else tiles = carver.take<T>(tiles_size);
-        // The last vector of the last pixel reads on.
-        input = carver.take<T>((plan.tile_rows * A::outputs + A::taps - 1) * plan.width * shape.C + W);
-        scratch = carver.take<T>(scratch_size);
+        input = carver.take<T>((plan.tile_rows * A::outputs + A::taps - 1) * plan.width * plan.pitch);
+        pooled = carver.take<T>(gradient_of ? gradient_of->pool.Q * plan.pitch : 0);
         products = carver.take<T>(plan.blocks_at_once * plan.products_size(plan.tiles()));
         conv = carver.take<T>(plan.tile_rows * A::outputs * shape.Q * block_size);
         row = carver.take<T>(problem.pool.Q * block_size);
@@ -112,7 +126,7 @@ struct Workspace {
         Workspace mine = *this;
         const auto move = [&](auto*& array) { array = of_thread(array, thread, per_thread); };
         move(plan.shared_tiles ? mine.weights : mine.tiles);
-        move(mine.input), move(mine.scratch), move(mine.products), move(mine.conv), move(mine.row), move(mine.pixels);
+        move(mine.input), move(mine.pooled), move(mine.products), move(mine.conv), move(mine.row), move(mine.pixels);
         return mine;
     }
 };
@@ -141,12 +155,12 @@ void transform_filters(const Conv2d& conv, const Plan<A>& plan, const Tensor& w,
     }
 }
 
-// One tile of x for all channels: position i goes to out + i * step.
+// One tile of packed rows, `width` pixels each: position i goes to out + i * step.
 template <class A>
-void transform_tile(const T* x, int64_t x_row, int64_t x_column, int64_t channels, T* out, int64_t step) {
-    for (int64_t c = 0; c < channels; c += W)
+void transform_tile(const T* x, int64_t width, int64_t pitch, T* out, int64_t step) {
+    for (int64_t c = 0; c < pitch; c += W)
         transform2d<A::tile, A::tile>(
-            FASTCONV_TRANSFORM(A::input), [&](int i, int j) { return load(x + i * x_row + j * x_column + c); },
+            FASTCONV_TRANSFORM(A::input), [&](int i, int j) { return load(x + (i * width + j) * pitch + c); },
             [&](int i, int j, Vec<T> value) { store(out + (i * A::tile + j) * step + c, value); });
 }
 
@@ -208,12 +222,12 @@ void transform_unit(const Conv2d& conv, const Plan<A>& plan, const Image& image,
                     const Unit& unit, int64_t count) {
     if (unit.tile_rows == 0) return;
     image.pack(unit.n, unit.needed.first - conv.pad_h, unit.tile_rows * A::outputs + A::taps - 1, -conv.pad_w,
-               plan.width, space.input, space.scratch);
+               plan.width, plan.pitch, space.input, space.pooled);
     T* out = space.tiles + unit.first_tile * plan.pitch;
     for (int64_t row = 0; row < unit.tile_rows; ++row)
         for (int64_t column = 0; column < plan.tile_columns; ++column, out += plan.pitch)
-            transform_tile<A>(space.input + (row * plan.width + column) * A::outputs * conv.C, plan.width * conv.C,
-                              conv.C, conv.C, out, position_step(count * plan.pitch));
+            transform_tile<A>(space.input + (row * plan.width + column) * A::outputs * plan.pitch, plan.width,
+                              plan.pitch, out, position_step(count * plan.pitch));
 }
 
 template <class A>
@@ -265,7 +279,7 @@ template <class A>
 void convolve(const Conv2dProblem& problem, const Image& image, const FpropArgs& args, void* start) {
     const Conv2d& conv = problem.conv;
     const Plan<A> plan(problem);
-    const Workspace<A> shared(problem, plan, image.scratch_size(), start);
+    const Workspace<A> shared(problem, plan, image.gradient_of, start);
     const auto count_tiles = [&](int64_t first_unit) {
         return for_units(problem, plan, first_unit, [](const Unit&) {});
     };
@@ -302,10 +316,10 @@ void convolve(const Conv2dProblem& problem, const Image& image, const FpropArgs&
     }
 }
 
-size_t workspace_bytes(const Conv2dProblem& problem, int64_t scratch_size) {
+size_t workspace_bytes(const Conv2dProblem& problem, const Conv2dProblem* gradient_of) {
     return with_algorithm(problem.conv, [&](auto algorithm) {
         using A = decltype(algorithm);
-        return Workspace<A>(problem, Plan<A>(problem), scratch_size, nullptr).bytes;
+        return Workspace<A>(problem, Plan<A>(problem), gradient_of, nullptr).bytes;
     });
 }
 
@@ -313,7 +327,8 @@ void run_algorithm(const Conv2dProblem& problem, const Image& image, const Fprop
     with_algorithm(problem.conv, [&](auto algorithm) { convolve<decltype(algorithm)>(problem, image, args, space); });
 }
 
-// Where it needs far fewer multiplications: not where most of each tile lies beyond the edges.
+// Where tiles fill the registers, and it needs far fewer multiplications: not where most of each tile lies beyond the
+// edges.
 bool applies(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
     const Pool2d& pool = problem.pool;
@@ -323,11 +338,12 @@ bool applies(const Conv2dProblem& problem) {
                [&](auto algorithm) {
                    using A = decltype(algorithm);
                    const int64_t tiles = ceil_div(conv.P, A::outputs) * ceil_div(conv.Q, A::outputs);
-                   return conv.R * conv.S * conv.P * conv.Q * 5 >= 12 * A::positions * tiles;
+                   return conv.N * tiles >= few_tiles &&
+                          conv.R * conv.S * conv.P * conv.Q * 5 >= 12 * A::positions * tiles;
                });
 }
 
-size_t fprop_workspace(const Conv2dProblem& problem) { return workspace_bytes(problem, 0); }
+size_t fprop_workspace(const Conv2dProblem& problem) { return workspace_bytes(problem, nullptr); }
 
 void run_fprop(const Conv2dProblem& problem, const FpropArgs& args, void* space) {
     run_algorithm(problem, {args.x, {}, nullptr}, args, space);
@@ -335,9 +351,7 @@ void run_fprop(const Conv2dProblem& problem, const FpropArgs& args, void* space)
 
 bool dgrad_applies(const Conv2dProblem& problem) { return dgrad_as_fprop_applies(problem, applies); }
 
-size_t dgrad_workspace(const Conv2dProblem& problem) {
-    return workspace_bytes(dgrad_as_fprop(problem), Image{{}, {}, &problem}.scratch_size());
-}
+size_t dgrad_workspace(const Conv2dProblem& problem) { return workspace_bytes(dgrad_as_fprop(problem), &problem); }
 
 void run_dgrad(const Conv2dProblem& problem, const DgradArgs& args, void* space) {
     run_algorithm(dgrad_as_fprop(problem), {args.dy, args.code, &problem}, dgrad_as_fprop(args), space);

@@ -9,7 +9,7 @@
 //      last rows it transforms that to its part of dw. Where all rows are taken at once no products are kept.
 // Every element of dw has one owner, which sees the tiles in order.
 #include "conv2d_winograd.h"
-#include "dense_gradient.h"
+#include "gradient_rows.h"
 #include "isa_kernels.h"
 #include "parallel.h"
 
@@ -50,8 +50,9 @@ struct Workspace {
     T* products;              // of all pairs of blocks
     double *row_bias, *bias;  // [row of tiles][K], [K]
     // Of thread 0:
-    T* own_products;      // of one pair
-    T *x, *dy, *scratch;  // rows of tiles before they are transformed; see Image
+    T* own_products;  // of one pair
+    T *x, *dy;        // rows of tiles before they are transformed: [row][column][C or K up to whole vectors]
+    T* pooled;        // see gradient_rows
     size_t per_thread, bytes;
 
     Workspace(const Conv2dProblem& problem, const Plan<A>& plan, void* start) {
@@ -64,23 +65,23 @@ struct Workspace {
         bias = carver.take<double>(conv.K);
         const size_t shared = carver.used();
         own_products = carver.take<T>(plan.passes > 1 ? 0 : plan.product_size);
-        x = carver.take<T>(A::tile * plan.x_width() * conv.C + W);  // the last vector of the last pixel reads on
-        dy = carver.take<T>(A::outputs * plan.dy_width() * conv.K + W);
-        scratch = carver.take<T>(Image{{}, {}, &problem}.scratch_size());
+        x = carver.take<T>(A::tile * plan.x_width() * round_up(conv.C, W));
+        dy = carver.take<T>(A::outputs * plan.dy_width() * round_up(conv.K, W));
+        pooled = carver.take<T>(problem.pool.Q * round_up(conv.K, W));
         per_thread = carver.used() - shared;
         bytes = shared + per_thread * size_t(problem.threads);
     }
 };
 
-// A row of tiles to panels: `transform` takes FROM x FROM elements of a channel of a tile.
+// A row of tiles, of FROM rows of `width` pixels, to panels.
 template <class A, int FROM, class Transform>
-void transform_row(const Transform& transform, const T* in, int64_t width, int64_t channels, int64_t tiles,
+void transform_row(const Transform& transform, const T* in, int64_t width, int64_t pixel, int64_t tiles,
                    int64_t panel_size, int64_t step, T* panels) {
-    for (int64_t tile = 0; tile < tiles; ++tile, in += A::outputs * channels, panels += block_size)
-        for (int64_t c = 0; c < channels; c += W) {
+    for (int64_t tile = 0; tile < tiles; ++tile, in += A::outputs * pixel, panels += block_size)
+        for (int64_t c = 0; c < pixel; c += W) {
             T* out = panels + c / block_size * panel_size + c % block_size;
             transform2d<FROM, A::tile>(
-                transform, [&](int i, int j) { return load(in + (i * width + j) * channels + c); },
+                transform, [&](int i, int j) { return load(in + (i * width + j) * pixel + c); },
                 [&](int i, int j, Vec<T> value) { store(out + (i * A::tile + j) * step, value); });
         }
 }
@@ -91,22 +92,23 @@ void prepare_row(const Conv2dProblem& problem, const Plan<A>& plan, const WgradA
                  int thread, int64_t row, int64_t place) {
     const Conv2d& conv = problem.conv;
     const auto mine = [&](auto* of_thread_0) { return of_thread(of_thread_0, thread, space.per_thread); };
-    T *x = mine(space.x), *dy = mine(space.dy), *scratch = mine(space.scratch);
+    T *x = mine(space.x), *dy = mine(space.dy);
     const int64_t n = row / plan.tile_rows, p = row % plan.tile_rows * A::outputs;
+    const int64_t x_pixel = round_up(conv.C, W), dy_pixel = round_up(conv.K, W);
 
-    const Image gradient = {args.dy, args.code, &problem};
-    gradient.pack(n, p, A::outputs, 0, plan.dy_width(), dy, scratch);
+    gradient_rows(problem, args.dy, args.code, n, {p, p + A::outputs}, {0, conv.K, 0, plan.dy_width(), dy_pixel}, dy,
+                  mine(space.pooled));
     double* bias = space.row_bias + place * conv.K;
     for (int64_t k = 0; k < conv.K; ++k) bias[k] = 0;
     for (int64_t pixel = 0; pixel < A::outputs * plan.dy_width(); ++pixel)
-        for (int64_t k = 0; k < conv.K; ++k) bias[k] += double(dy[pixel * conv.K + k]);
+        for (int64_t k = 0; k < conv.K; ++k) bias[k] += double(dy[pixel * dy_pixel + k]);
     if (!args.dw.data) return;
 
     const int64_t first = place * plan.tile_columns * block_size, step = position_step(plan.tiles() * block_size);
-    transform_row<A, A::outputs>(FASTCONV_TRANSFORM(A::output_gradient), dy, plan.dy_width(), conv.K, plan.tile_columns,
-                                 plan.panel_size(), step, space.dy_panels + first);
-    pack_rows(args.x, n, p - conv.pad_h, A::tile, -conv.pad_w, plan.x_width(), conv.C, x);
-    transform_row<A, A::tile>(FASTCONV_TRANSFORM(A::input), x, plan.x_width(), conv.C, plan.tile_columns,
+    transform_row<A, A::outputs>(FASTCONV_TRANSFORM(A::output_gradient), dy, plan.dy_width(), dy_pixel,
+                                 plan.tile_columns, plan.panel_size(), step, space.dy_panels + first);
+    pack_rows(args.x, n, p - conv.pad_h, A::tile, -conv.pad_w, plan.x_width(), x_pixel, x);
+    transform_row<A, A::tile>(FASTCONV_TRANSFORM(A::input), x, plan.x_width(), x_pixel, plan.tile_columns,
                               plan.panel_size(), step, space.x_panels + first);
 }
 
