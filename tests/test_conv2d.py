@@ -30,6 +30,13 @@ PROBLEMS = {
     "dilation": "mb1ic7ih15iw13oc9kh3kw3ph2pw3dh2dw3",
     "groups": "mb2ic12ih9iw7oc18kh3kw3ph1pw1g3",
     "depthwise": "mb1ic16ih9iw9oc16kh5kw5ph2pw2g16_f32_nhwc",
+    "depthwise in strides": "mb2ic19ih13iw12oc19kh3kw3sh2sw2ph1pw1g19_f32_nhwc",
+    "depthwise, positions that no stride meets": "mb1ic9ih11iw14oc9kh2kw1sh3sw2g9",
+    "depthwise, dilation and strides": "mb1ic40ih15iw16oc40kh3kw4sh2sw3ph2pw3dh3dw2g40",
+    "depthwise, blocks of channels": "mb1ic300ih7iw5oc300kh7kw7ph3pw3g300_f32_nhwc",
+    "depthwise, pieces of images": "mb3ic16ih70iw71oc16kh3kw3g16_f32_nchw",
+    "depthwise, padding alone": "mb1ic9ih2iw3oc9kh3kw3ph4pw5g9_f32_nhwc",
+    "depthwise, two filters a channel": "mb1ic9ih7iw8oc18kh3kw3ph1pw1g9_f32_nhwc",
     "stride larger than kernel": "mb1ic3ih20iw23oc16kh2kw2sh3sw5",
     "rows of the input unused": "mb1ic8ih12iw12oc8kh3kw3sh4sw4_f32_nhwc",
     "sliced": "mb2ic8ih9iw10oc16kh3kw3ph1pw1_f32_sliced",
@@ -175,6 +182,14 @@ def test_gradcheck(text):
 @pytest.mark.parametrize("name", "ABCDEF")
 def test_common_layers_have_a_fast_kernel(name, direction):
     assert kernels.applicable(direction, Problem.parse(PROBLEMS[name]))[0] != "plain"
+
+
+@pytest.mark.parametrize("direction", ["fprop", "dgrad", "wgrad"])
+@pytest.mark.parametrize("name", [name for name in PROBLEMS if name.startswith("depthwise")])
+def test_depthwise_has_a_kernel_of_its_own(name, direction):
+    problem = Problem.parse(PROBLEMS[name])
+    found = kernels.applicable(direction, problem)
+    assert (found[0] == "depthwise") == (problem.k == problem.c), found
 
 
 def test_plain_takes_everything():

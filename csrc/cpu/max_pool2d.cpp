@@ -14,6 +14,11 @@ namespace {
 template <class Code>
 constexpr int no_winner = sizeof(Code) == 1 ? 255 : -1;
 
+template <int N>
+struct Constant {
+    constexpr int operator()() const { return N; }
+};
+
 template <class T>
 void store_codes(uint8_t* p, Mask<T> codes) {
     store_bytes<T>(p, codes);
@@ -33,49 +38,111 @@ Mask<T> load_codes(const int32_t* p) {
     return codes;
 }
 
+// Every STRIDE-th element from p on; reads nothing behind the last.
+template <int STRIDE, class E>
+inline Vec<Computed<E>> load_strided(const E* p) {
+    using T = Computed<E>;
+    constexpr int W = lanes<T>;
+    if constexpr (STRIDE == 1) return load(p);
+    Mask<T> pick;
+    for (int i = 0; i < W; ++i) pick[i] = 2 * i < W ? 2 * i : 2 * i + 1;
+    return __builtin_shuffle(load(p), load(p + W - 1), pick);
+}
+
+// The values of W windows side by side in a row, STRIDE columns from one to the next.
+template <int STRIDE, class E>
+struct WindowRow {
+    const E* start;
+    int64_t row_step, column_step;
+
+    Vec<Computed<E>> operator()(int64_t i, int64_t j) const {
+        return load_strided<STRIDE>(start + i * row_step + j * column_step);
+    }
+};
+
+// Where windows' values are read from, and their winners go.
+template <class E, class Code>
+struct Row {
+    const E* source;
+    int64_t row_step, column_step;
+    E* target;
+    Code* codes;  // may be null
+
+    // The winners of the windows whose values these are.
+    template <class V, class M, class Values>
+    void find(const Values& values, const Pool2d& pool, Range rows, Range columns, int64_t target_at,
+              int64_t code_at) const {
+        V best = V{} - Computed<E>(__builtin_inf());
+        M winner = M{} + no_winner<Code>;
+        find_winner(pool.window_w, rows, columns, values, best, winner);
+        if constexpr (sizeof(V) == sizeof(Computed<E>)) {
+            target[target_at] = E(best);
+            if (codes) codes[code_at] = Code(winner);
+        } else {
+            store(target + target_at, best);
+            if (codes) store_codes<Computed<E>>(codes + code_at, winner);
+        }
+    }
+};
+
+// An item is a row of windows over a block of channels: vectors are over channels where those lie side by side, else
+// over windows.
 template <class E, class Code>
 void fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& pool, int threads) {
     using T = Computed<E>;
     constexpr int W = lanes<T>;
     const int64_t N = x.size[0], C = x.size[1];
-    // An item is a row of windows over a block of channels: vectors over channels where those lie side by side.
-    const bool channels_last = x.stride[1] == 1 && y.stride[1] == 1 && (!code.data || code.stride[1] == 1);
+    const auto side_by_side = [&](int dimension) {
+        return x.stride[dimension] == 1 && y.stride[dimension] == 1 && (!code.data || code.stride[dimension] == 1);
+    };
+    const bool channels_last = side_by_side(1), rows_dense = !channels_last && side_by_side(3);
     const int64_t channels = channels_last ? C : 1;
     const int64_t blocks = channels ? C / channels : 0;
     parallel_for(threads, N * blocks * pool.P, [&, channels, channels_last](int64_t item, int) {
         const int64_t p = item % pool.P, first_c = item / pool.P % blocks * channels, n = item / pool.P / blocks;
         const int64_t h = p * pool.stride_h - pool.pad_h;
         const Range rows = valid_positions(h, pool.dilation_h, pool.window_h, x.size[2]);
+        const Row<E, Code> row = {
+            static_cast<const E*>(x.data) + n * x.stride[0] + first_c * x.stride[1] + h * x.stride[2],
+            pool.dilation_h * x.stride[2], pool.dilation_w * x.stride[3],
+            static_cast<E*>(y.data) + n * y.stride[0] + first_c * y.stride[1] + p * y.stride[2],
+            code.data
+                ? static_cast<Code*>(code.data) + n * code.stride[0] + first_c * code.stride[1] + p * code.stride[2]
+                : nullptr};
+        const auto columns_of = [&](int64_t q) {
+            return valid_positions(q * pool.stride_w - pool.pad_w, pool.dilation_w, pool.window_w, x.size[3]);
+        };
+        // Windows that lie inside of the row, W at a time; the last ones over their neighbours.
+        int64_t first = 0, last = 0;
+        if (rows_dense && pool.stride_w <= 2) {
+            const int64_t end = x.size[3] + pool.pad_w - (pool.window_w - 1) * pool.dilation_w;
+            first = ceil_div(pool.pad_w, pool.stride_w), last = min(pool.Q, ceil_div(max(0, end), pool.stride_w));
+            if (last - first < W) last = first = 0;
+        }
+        for (int64_t q = first; q < last; q += W) {
+            const int64_t at = min(q, last - W);
+            const E* start = row.source + at * pool.stride_w - pool.pad_w;
+            const Range all = {0, pool.window_w};
+            if (pool.stride_w == 1)
+                row.template find<Vec<T>, Mask<T>>(WindowRow<1, E>{start, row.row_step, row.column_step}, pool, rows,
+                                                   all, at, at);
+            else
+                row.template find<Vec<T>, Mask<T>>(WindowRow<2, E>{start, row.row_step, row.column_step}, pool, rows,
+                                                   all, at, at);
+        }
         for (int64_t q = 0; q < pool.Q; ++q) {
-            const int64_t w = q * pool.stride_w - pool.pad_w;
-            const Range columns = valid_positions(w, pool.dilation_w, pool.window_w, x.size[3]);
-            const E* source = static_cast<const E*>(x.data) + n * x.stride[0] + first_c * x.stride[1] +
-                              h * x.stride[2] + w * x.stride[3];
-            const int64_t row_step = pool.dilation_h * x.stride[2], column_step = pool.dilation_w * x.stride[3];
-            E* target =
-                static_cast<E*>(y.data) + n * y.stride[0] + first_c * y.stride[1] + p * y.stride[2] + q * y.stride[3];
-            Code* codes = code.data ? static_cast<Code*>(code.data) + n * code.stride[0] + first_c * code.stride[1] +
-                                          p * code.stride[2] + q * code.stride[3]
-                                    : nullptr;
+            if (q >= first && q < last) continue;
+            const Range columns = columns_of(q);
+            const E* start = row.source + (q * pool.stride_w - pool.pad_w) * x.stride[3];
+            const int64_t target_at = q * y.stride[3], code_at = q * code.stride[3];
             int64_t c = 0;
-            if (channels_last) {
-                for (; c + W <= channels; c += W) {
-                    Vec<T> best = splat(-T(__builtin_inf()));
-                    Mask<T> winner = Mask<T>{} + no_winner<Code>;
-                    find_winner(pool.window_w, rows, columns, Window<Vec<T>, E>{source + c, row_step, column_step},
-                                best, winner);
-                    store(target + c, best);
-                    if (codes) store_codes<T>(codes + c, winner);
-                }
-            }
-            for (; c < channels; ++c) {
-                T best = -T(__builtin_inf());
-                int winner = no_winner<Code>;
-                find_winner(pool.window_w, rows, columns, Window<T, E>{source + c, row_step, column_step}, best,
-                            winner);
-                target[c] = E(best);
-                if (codes) codes[c] = Code(winner);
-            }
+            if (channels_last)
+                for (; c + W <= channels; c += W)
+                    row.template find<Vec<T>, Mask<T>>(Window<Vec<T>, E>{start + c, row.row_step, row.column_step},
+                                                       pool, rows, columns, target_at + c, code_at + c);
+            for (; c < channels; ++c)
+                row.template find<T, int>(Window<T, E>{start + c, row.row_step, row.column_step}, pool, rows, columns,
+                                          target_at + c, code_at + c);
         }
     });
 }
@@ -110,37 +177,47 @@ template <class E, class Code>
 void bprop_channels_last(const Tensor& dy, const Tensor& code, const Tensor& dx, const Pool2d& pool, int threads) {
     using T = Computed<E>;
     constexpr int W = lanes<T>;
-    constexpr int64_t most = 16 * W;  // channels at a time
     const int64_t N = dx.size[0], C = dx.size[1], H = dx.size[2];
     parallel_for(threads, N * H, [&](int64_t item, int) {
         const int64_t n = item / H, h = item % H;
         const Covers rows(h, pool.stride_h, pool.pad_h, pool.dilation_h, pool.window_h, pool.P);
         Covers columns(0, pool.stride_w, pool.pad_w, pool.dilation_w, pool.window_w, pool.Q);
         E* target = static_cast<E*>(dx.data) + n * dx.stride[0] + h * dx.stride[2];
-        for (int64_t w = 0; w < dx.size[3]; ++w, target += dx.stride[3], columns.step()) {
-            for (int64_t first_c = 0; first_c < C; first_c += most) {
-                const int64_t channels = min(most, C - first_c);
-                T sums[most];
-                clear_row(channels, sums);
-                for (int64_t p = rows.first; p < rows.last; ++p) {
-                    const int64_t i = rows.position(p);
-                    if (i < 0) continue;
-                    for (int64_t q = columns.first; q < columns.last; ++q) {
-                        const int64_t j = columns.position(q);
-                        if (j < 0) continue;
-                        const int position = int(i * pool.window_w + j);
-                        const E* g = static_cast<const E*>(dy.data) + n * dy.stride[0] + p * dy.stride[2] +
-                                     q * dy.stride[3] + first_c;
-                        const Code* codes = static_cast<const Code*>(code.data) + n * code.stride[0] +
-                                            p * code.stride[2] + q * code.stride[3] + first_c;
-                        int64_t c = 0;
-                        for (; c + W <= channels; c += W)
-                            store(sums + c,
-                                  load(sums + c) + select(load_codes<T>(codes + c) == position, load(g + c), Vec<T>{}));
-                        for (; c < channels; ++c) sums[c] += select(codes[c] == Code(position), T(g[c]), T(0));
-                    }
+        const E* g = static_cast<const E*>(dy.data) + n * dy.stride[0];
+        const Code* codes = static_cast<const Code*>(code.data) + n * code.stride[0];
+        // add(offset of a window in dy, in code, position) for every window that reaches over (h, w)
+        const auto for_each_window = [&](const auto& add) {
+            for (int64_t p = rows.first; p < rows.last; ++p) {
+                const int64_t i = rows.position(p);
+                for (int64_t q = columns.first; i >= 0 && q < columns.last; ++q) {
+                    const int64_t j = columns.position(q);
+                    if (j >= 0)
+                        add(p * dy.stride[2] + q * dy.stride[3], p * code.stride[2] + q * code.stride[3],
+                            int(i * pool.window_w + j));
                 }
-                copy_row(channels, sums, target + first_c);
+            }
+        };
+        const auto sum_vectors = [&](int64_t c, auto vectors) {
+            Vec<T> sums[vectors()] = {};
+            for_each_window([&](int64_t at, int64_t code_at, int position) {
+#pragma GCC unroll 4
+                for (int v = 0; v < vectors(); ++v)
+                    sums[v] += select(load_codes<T>(codes + code_at + c + v * W) == position, load(g + at + c + v * W),
+                                      Vec<T>{});
+            });
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors(); ++v) store(target + c + v * W, sums[v]);
+        };
+        for (int64_t w = 0; w < dx.size[3]; ++w, target += dx.stride[3], columns.step()) {
+            int64_t c = 0;
+            for (; c + 4 * W <= C; c += 4 * W) sum_vectors(c, Constant<4>{});
+            for (; c + W <= C; c += W) sum_vectors(c, Constant<1>{});
+            for (; c < C; ++c) {
+                T sum = 0;
+                for_each_window([&](int64_t at, int64_t code_at, int position) {
+                    sum += select(codes[code_at + c] == Code(position), T(g[at + c]), T(0));
+                });
+                target[c] = E(sum);
             }
         }
     });

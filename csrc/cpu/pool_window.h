@@ -42,8 +42,8 @@ inline void compare(V v, int position, V& best, M& winner) {
 }
 
 // All of a window of a size that is known here: no loops.
-template <int ROWS, int COLUMNS, class V, class M, class E>
-inline void find_winner(const Window<V, E>& window, V& best, M& winner) {
+template <int ROWS, int COLUMNS, class Values, class V, class M>
+inline void find_winner(const Values& window, V& best, M& winner) {
     best = window(0, 0);
     winner = winner * 0;
 #pragma GCC unroll 9
@@ -53,8 +53,8 @@ inline void find_winner(const Window<V, E>& window, V& best, M& winner) {
 
 // The winner among rows x columns of a window that has window_w columns. Where these are none, `best` and `winner` stay
 // as they came.
-template <class V, class M, class E>
-inline void find_winner(int64_t window_w, Range rows, Range columns, const Window<V, E>& window, V& best, M& winner) {
+template <class Values, class V, class M>
+inline void find_winner(int64_t window_w, Range rows, Range columns, const Values& window, V& best, M& winner) {
     const int64_t height = rows.last - rows.first, width = columns.last - columns.first;
     if (height <= 0 || width <= 0) return;
     const bool from_start = rows.first == 0 && columns.first == 0 && width == window_w;

@@ -43,15 +43,14 @@ void bprop(const E* dy, const uint8_t* mask, E* dx, int64_t count, int threads) 
     parallel_for(threads, ceil_div(count, block), [=](int64_t item, int) {
         const int64_t end = min(count, (item + 1) * block);
         int64_t i = item * block;
+        constexpr int step = W < 8 ? 8 : W;
         Mask<T> bit;
-        for (int j = 0; j < W; ++j) bit[j] = 1 << (j % 8);
-        for (; i + 8 <= end && i + W <= end; i += W < 8 ? 8 : W) {
-            for (int j = 0; j < (W < 8 ? 8 : W); j += W) {
-                Mask<T> live;
-                for (int l = 0; l < W; ++l) live[l] = mask[(i + j + l) / 8];
-                if constexpr (W < 8) live >>= j;
-                store(dx + i + j, select((live & bit) != 0, load(dy + i + j), Vec<T>{}));
-            }
+        for (int j = 0; j < W; ++j) bit[j] = 1 << j;
+        for (; i + step <= end; i += step) {
+            unsigned live = 0;
+            std::memcpy(&live, mask + i / 8, step / 8);  // little-endian
+            for (int j = 0; j < step; j += W)
+                store(dx + i + j, select(((Mask<T>{} + int(live >> j)) & bit) != 0, load(dy + i + j), Vec<T>{}));
         }
         for (; i < end; ++i) dx[i] = mask[i / 8] >> (i % 8) & 1 ? dy[i] : E(T(0));
     });

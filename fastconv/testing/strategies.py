@@ -78,7 +78,7 @@ def conv_problems(
         if draw(st.booleans()):
             dilation = draw(_pair(st.integers(1, 3)))
         if draw(st.booleans()) and draw(st.booleans()):
-            c, k, groups = groups, k, groups  # depthwise
+            k, groups = c * draw(st.sampled_from([1, 1, 1, 2])), c  # depthwise
     padding = draw(st.sampled_from(["none", "even", "same", "any"]))
     extents = (dilation[0] * (r - 1) + 1, dilation[1] * (s - 1) + 1)
     if padding == "none":
