@@ -20,10 +20,10 @@ namespace {
 
 constexpr int64_t pass_bytes = 16 << 10;         // of a block of dy: what the first-level cache can hold over all taps
 constexpr int64_t shared_chunk_bytes = 1 << 20;  // of packed x and dy, for all threads
-constexpr int64_t own_chunk_bytes = 256 << 10;   // and for one
+constexpr int64_t own_chunk_bytes = 256 << 10;   // the same for one
 constexpr int64_t ranges_bytes = 1 << 20;        // of all ranges' sums
 constexpr int64_t most_ranges = 64, least_range_pixels = 128;
-constexpr int64_t least_tiles = 32;                          // fewer are too few for the threads
+constexpr int64_t least_tiles = 32;                          // for threads to share
 constexpr int64_t tile_taps = 4 * max_pixels;                // at least: so many pay for bringing a block of dy close
 constexpr int64_t channels_packed = 16, pixels_packed = 16;  // at a time
 
@@ -52,6 +52,8 @@ struct Plan {
         halo = (conv.R - 1) * conv.dilation_h / conv.stride_h;
         width = conv.Q + (conv.S - 1) * conv.dilation_w / conv.stride_w;
 
+        // A chunk: as many pixels as the cache holds, but not so few that each has to add to all of dw, unless these
+        // would take several times as much. Ranges: where there are too few tiles, and each has enough pixels.
         const int64_t image = conv.P * conv.Q, total = conv.N * image;
         const int64_t x_image = conv.C * phases_h * phases_w * (conv.P + halo) * width;
         const int64_t pixel_bytes = (ceil_div(x_image, image) + blocks * block_filters) * int64_t(sizeof(T));
@@ -74,8 +76,7 @@ struct Plan {
         block_size = images * rows * conv.Q * block_filters;
     }
 
-    // How many rests by the stride the kernel's positions, times the dilation, have: position i has rest number
-    // i % phases.
+    // The kernel's positions fall on so many different phases of the stride: position i on phase i % phases.
     static int64_t phases_of(int64_t positions, int64_t stride, int64_t dilation) {
         int64_t phases = 1;
         while (phases < positions && phases * dilation % stride) ++phases;
@@ -94,7 +95,6 @@ struct Plan {
     int64_t width_of(int64_t block) const { return vectors(block) * lanes<T>; }
     int64_t first_channel(int64_t share) const { return channels * share / shares; }
     int64_t most_channels() const { return ceil_div(channels, shares); }  // of a tile
-    // Of one image, of one block, of a chunk.
     int64_t most_parts(int64_t Q) const { return images * rows * ceil_div(Q, pass_pixels(max_vectors)); }
 };
 
@@ -326,12 +326,10 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
                                    int thread) {
         const int64_t block = tile / plan.shares, share = tile % plan.shares, positions = conv.R * conv.S;
         const int64_t first_tap = plan.first_channel(share) * positions;
-        (plan.vectors(block) == 1
-             ? multiply<T, 1>
-             : multiply<T, 2>)(space.taps, first_tap, plan.first_channel(share + 1) * positions, from.parts,
-                               from.parts + parts, from.x + block / plan.blocks_per_group * plan.channels * plan.pitch,
-                               from.dy + block * plan.block_size, first,
-                               space.sums_of(plan, range, block, first_tap, thread) - first_tap * plan.width_of(block));
+        const auto add = plan.vectors(block) == 1 ? multiply<T, 1> : multiply<T, 2>;
+        add(space.taps, first_tap, plan.first_channel(share + 1) * positions, from.parts, from.parts + parts,
+            from.x + block / plan.blocks_per_group * plan.channels * plan.pitch, from.dy + block * plan.block_size,
+            first, space.sums_of(plan, range, block, first_tap, thread) - first_tap * plan.width_of(block));
     };
     const auto finish_tile = [&](int64_t tile, int thread) {
         const int64_t block = tile / plan.shares, share = tile % plan.shares, positions = conv.R * conv.S;
@@ -382,12 +380,14 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
         }
 }
 
-// Not for gradients that are mostly dead (live_wgrad.cpp), nor for filters too few to fill a vector.
+// Not for gradients that may be dead, nor for filters too few to fill a vector, or so few that a group's sums wait for
+// each other, where live_wgrad fills vectors with channels.
 template <class T>
 bool applies_typed(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
     if (problem.epilogue != Epilogue::none || conv.N == 0 || conv.C == 0 || conv.P == 0 || conv.Q == 0) return false;
-    if (conv.K / conv.groups * 2 < lanes<T>) return false;
+    const int64_t channels = conv.C / conv.groups, filters = conv.K / conv.groups;
+    if (filters * 2 < lanes<T> || (filters <= lanes<T> && max_pixels < 8 && channels >= lanes<T>)) return false;
     constexpr double limit = 1 << 28;
     const double width = double(conv.Q) * double(conv.stride_w) + double(conv.S) * double(conv.dilation_w);
     const double height = double(conv.P) * double(conv.stride_h) + double(conv.R) * double(conv.dilation_h);
