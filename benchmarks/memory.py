@@ -99,8 +99,8 @@ def summary(result: dict) -> str:
     lines += [
         "",
         "Peak of a step beyond weights, momentum and images (activations, gradients, workspaces), "
-        "by the kernel's count of resident memory. Each in the better of NCHW and channels_last. "
-        f"{table.machine(result['environment'])}.",
+        "by the kernel's count of resident memory. Eager in the better of NCHW and channels_last, "
+        f"compiled channels_last. {table.machine(result['environment'])}.",
     ]
     return "\n".join(lines)
 

@@ -78,7 +78,9 @@ def _ratio_axis(axes: Any) -> None:
 
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}x" if x >= 1 else f"1/{1 / x:g}"))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda x, _: f"{x:g}x" if x >= 1 else f"1/{1 / x:g}")
+    )
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)

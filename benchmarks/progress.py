@@ -28,13 +28,17 @@ def each(items: Sequence[T], name: Callable[[T], str]) -> Iterator[T]:
 
 
 def matching(names: Iterable[str], wanted: Sequence[str] | None) -> list[str]:
-    """The names that contain one of the texts wanted, in any case; all by default.
+    """The names that are one of the texts wanted or, where none is, contain it; all by default.
 
     Raises:
         NoSuchName: a text is in none of them.
     """
     names = list(names)
+    chosen: set[str] = set()
     for text in wanted or ():
-        if not any(text.lower() in name.lower() for name in names):
+        found = [name for name in names if name.lower() == text.lower()]
+        found = found or [name for name in names if text.lower() in name.lower()]
+        if not found:
             raise NoSuchName(f"{text!r} is in none of {', '.join(names)}")
-    return [n for n in names if not wanted or any(w.lower() in n.lower() for w in wanted)]
+        chosen.update(found)
+    return [name for name in names if name in chosen or not wanted]
