@@ -86,7 +86,7 @@ PARTS = {
     ),
     "memory": Part(
         "the memory that a training step takes",
-        3,
+        2,
         _networks(memory),
         memory.text,
         list(memory.NETWORKS),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 # A sample is as many calls as take this long, so that a clock's tick or an interrupt is nothing.
 SAMPLE_SECONDS = 0.03
 LEAST = 5  # samples, where time is short
+SLOW = 0.5  # seconds of a call that one call is enough to warm up for
 
 
 def _seconds(
@@ -38,8 +39,11 @@ def alternate(
     """
     calls = {}
     for name, function in functions.items():
-        _seconds(function, 2, finish)
-        calls[name] = max(1, round(SAMPLE_SECONDS / max(_seconds(function, 1, finish), 1e-9)))
+        taken = _seconds(function, 1, finish)
+        if taken < SLOW:
+            _seconds(function, 1, finish)
+            taken = _seconds(function, 1, finish)
+        calls[name] = max(1, round(SAMPLE_SECONDS / max(taken, 1e-9)))
     samples: dict[str, list[float]] = {name: [] for name in functions}
     names = list(functions)
     end = time.perf_counter() + seconds
