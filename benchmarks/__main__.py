@@ -1,14 +1,105 @@
-"""Measurements: `python benchmarks PART` from the repository's root."""
+"""fastconv against torch.nn on this machine: `python benchmarks PART`, from anywhere.
+
+docs/benchmarks.md says what each part measures, how long it takes and how to read it.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
 
 import blocks
+import compare
+import layers
+import memory
+import networks
 import overhead
+import plot
+import progress
 import table
+import torch
+
+
+class Part(NamedTuple):
+    """A part of the suite: what it measures, the samples it takes, and its options if any."""
+
+    help: str
+    repeat: int
+    run: Callable[[Namespace], dict]
+    text: Callable[[dict], str]
+    names: Sequence[str] = ()  # that --only chooses from
+    batch: str = ""  # what is the default of --batch
+    compiles: bool = False
+
+
+def _blocks(arguments: Namespace) -> dict:
+    chosen = blocks.choose(arguments.only)
+    batch = arguments.batch or blocks.BATCH
+    return blocks.run(chosen, batch, arguments.repeat, not arguments.no_compile)
+
+
+def _layers(arguments: Namespace) -> dict:
+    batches = [arguments.batch] if arguments.batch else layers.BATCHES
+    return layers.run(layers.choose(arguments.only), batches, arguments.repeat)
+
+
+def _networks(module: ModuleType) -> Callable[[Namespace], dict]:
+    def run(arguments: Namespace) -> dict:
+        names = progress.matching(module.NETWORKS, arguments.only)
+        return module.run(names, arguments.repeat, not arguments.no_compile, arguments.batch)
+
+    return run
+
+
+PARTS = {
+    "blocks": Part(
+        "conv + bias + ReLU + max-pool of the package's networks, as one",
+        9,
+        _blocks,
+        lambda result: f"{table.details(result)}\n\n{table.summary(result)}",
+        [name for block in blocks.BLOCKS for name in (block.letter, block.name)],
+        str(blocks.BATCH),
+        compiles=True,
+    ),
+    "layers": Part(
+        "lone Conv2d, MaxPool2d and ReLU of known networks",
+        9,
+        _layers,
+        layers.text,
+        list(layers.NETWORKS),
+        " and ".join(map(str, layers.BATCHES)),
+    ),
+    "networks": Part(
+        "whole networks: a training step, and one image's latency",
+        7,
+        _networks(networks),
+        networks.text,
+        list(networks.NETWORKS),
+        "each network's own",
+        compiles=True,
+    ),
+    "memory": Part(
+        "the memory that a training step takes",
+        2,
+        _networks(memory),
+        memory.text,
+        list(memory.NETWORKS),
+        "each network's own",
+        compiles=True,
+    ),
+    "overhead": Part(
+        "what a call costs on a tiny tensor, imports, the first call, room on disk",
+        15,
+        lambda arguments: overhead.run(arguments.repeat),
+        overhead.text,
+    ),
+}
 
 
 def _at_least_one(text: str) -> int:
@@ -18,75 +109,91 @@ def _at_least_one(text: str) -> int:
     return value
 
 
-def _add_blocks(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser(
-        "blocks",
-        help="conv + bias + ReLU + max-pool against torch eager and torch.compile",
-        description="Times the seven blocks of the networks, forward and forward + backward, in "
-        "one process, the variants in turn. Results are checked against float64 before.",
-    )
-    names = [f"{block.letter} ({block.name})" for block in blocks.BLOCKS]
-    command.add_argument("--batch", type=_at_least_one, default=8, help="images a call (8)")
-    command.add_argument(
-        "--block",
-        action="append",
-        metavar="BLOCK",
-        help=f"only this one, by letter or name; may be repeated: {', '.join(names)}",
-    )
-    command.add_argument("--threads", type=_at_least_one, help="threads (torch's default)")
-    command.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-
-
-def _run_blocks(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> tuple[dict, str]:
-    try:
-        chosen = blocks.choose(arguments.block)
-    except ValueError as error:
-        parser.error(str(error))
-    result = blocks.run(
-        chosen,
-        batch=arguments.batch,
-        repeat=arguments.repeat,
-        threads=arguments.threads,
-        compiled=not arguments.no_compile,
-    )
-    return result, f"{table.details(result)}\n\n{table.summary(result)}"
-
-
-def _add_overhead(commands: argparse._SubParsersAction) -> None:
-    commands.add_parser(
-        "overhead",
-        help="what a call costs, on a tiny tensor, against torch's",
-        description="Times each operation on a tensor so small that hardly anything is computed.",
-    )
-
-
-def _run_overhead(
-    parser: argparse.ArgumentParser, arguments: argparse.Namespace
-) -> tuple[dict, str]:
-    result = overhead.run(arguments.repeat)
-    return result, table.overhead(result)
-
-
-PARTS = {"blocks": (_add_blocks, _run_blocks), "overhead": (_add_overhead, _run_overhead)}
-
-
-def main() -> None:
-    """Reads the command line and runs what it names."""
-    parser = argparse.ArgumentParser(prog="python benchmarks", description=__doc__)
-    commands = parser.add_subparsers(dest="part", required=True)
-    for name, (add, _) in PARTS.items():
-        add(commands)
-        command = commands.choices[name]
-        command.add_argument("--repeat", type=_at_least_one, default=15, help="samples (15)")
+def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
+    """The command line, and each part's."""
+    parser = ArgumentParser(prog="python benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="part", required=True, metavar="PART")
+    for name, part in PARTS.items():
+        command = commands.add_parser(name, help=part.help, description=part.help)
         command.add_argument(
-            "--json", type=Path, metavar="FILE", help="also write the results here"
+            "--repeat", type=_at_least_one, default=part.repeat, help=f"samples ({part.repeat})"
         )
-    arguments = parser.parse_args()
-    result, text = PARTS[arguments.part][1](parser, arguments)
+        if part.names:
+            names = ", ".join(part.names)
+            command.add_argument(
+                "--only", action="append", metavar="NAME", help=f"may be repeated: {names}"
+            )
+        if part.batch:
+            command.add_argument("--batch", type=_at_least_one, help=f"images ({part.batch})")
+        _add_common(command, "FILE", part.compiles, name == "layers")
+    everything = "all parts, one after another"
+    _add_common(commands.add_parser("all", help=everything), "FOLDER", True, True)
+    return parser, commands.choices  # type: ignore[return-value]
+
+
+def _add_common(command: ArgumentParser, where: str, compiles: bool, plots: bool) -> None:
+    files = " (PART.json)" if where == "FOLDER" else ""
+    command.add_argument("--threads", type=_at_least_one, help="threads (torch's default)")
+    command.add_argument("--json", type=Path, metavar=where, help=f"write the results here{files}")
+    command.add_argument(
+        "--compare",
+        type=Path,
+        metavar=where,
+        help=f"earlier results{files}; exit status 1 if something is slower now",
+    )
+    if compiles:
+        command.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    if plots:
+        command.add_argument("--plot", type=Path, metavar="PNG", help="draw the layers' ratios")
+
+
+def _measure(name: str, arguments: Namespace) -> bool:
+    """Runs a part, writes and prints what it found; whether that is worse than it was."""
+    old = json.loads(arguments.compare.read_text()) if arguments.compare else None
+    result = PARTS[name].run(arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
-    print(text)
+    if name == "layers" and arguments.plot:
+        plot.draw(arguments.plot, result)
+    print(PARTS[name].text(result), flush=True)
+    if old is None:
+        return False
+    report, worse = compare.report(old, result)
+    print(f"\n{report}", flush=True)
+    return worse
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Reads the command line and runs what it names; without a part, all of them."""
+    parser, commands = _parser()
+    words = sys.argv[1:] if words is None else words
+    arguments = parser.parse_args(words or ["all"])
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    if arguments.part != "all":
+        try:
+            return int(_measure(arguments.part, arguments))
+        except progress.NoSuchName as error:
+            parser.error(str(error))
+    if arguments.json:
+        arguments.json.mkdir(parents=True, exist_ok=True)
+    worse = []
+    for name in PARTS:
+        print(f"\n## {name}\n", flush=True)
+        own = vars(commands[name].parse_args([])) | {"plot": arguments.plot}
+        own["no_compile"] = arguments.no_compile
+        for option in ("json", "compare"):
+            folder = getattr(arguments, option)
+            own[option] = folder and folder / f"{name}.json"
+        if own["compare"] and not own["compare"].exists():
+            progress.say(f"{name}: nothing to compare with in {arguments.compare}")
+            own["compare"] = None
+        if _measure(name, Namespace(**own)):
+            worse.append(name)
+    if worse:
+        print(f"\nSomething is slower than it was: {', '.join(worse)}.")
+    return int(bool(worse))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,15 +7,16 @@ of fastconv's: either side in its own best memory format.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import gpu_timing
 import timing
 import torch
+from calls import FORMATS, call
 from environment import environment
-from torch import Tensor, nn
+from progress import NoSuchName, say
+from torch import nn
 from truth import Truth
 
 import fastconv
@@ -44,37 +45,29 @@ BLOCKS = [
     _block("G", "Simple-3", "ic128ih13iw13oc256kh3kw3sh2sw2ph1pw1", "3x3s2x2"),
 ]
 
+BATCH = 8
+
 # What is timed: with gradients or not, and whether the input's is among them.
 MODES = {"forward": None, "forward+backward": True, "forward+backward, no dX": False}
-
-Layer = Callable[[Tensor], Tensor]
 
 
 def choose(wanted: Sequence[str] | None) -> list[Block]:
     """Blocks by letter or name, all by default.
 
     Raises:
-        ValueError: there is no such block.
+        NoSuchName: there is no such block.
     """
     if not wanted:
         return BLOCKS
     found = {key.lower(): b for b in BLOCKS for key in (b.letter, b.name)}
     for name in wanted:
         if name.lower() not in found:
-            raise ValueError(f"no block {name!r}; there are {', '.join(found)}")
+            raise NoSuchName(f"no block {name!r}; there are {', '.join(found)}")
     return [b for b in BLOCKS if any(found[name.lower()] is b for name in wanted)]
 
 
-def _log(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def run(
-    blocks: Sequence[Block], batch: int, repeat: int, threads: int | None, compiled: bool
-) -> dict[str, object]:
+def run(blocks: Sequence[Block], batch: int, repeat: int, compiled: bool) -> dict[str, object]:
     """Checks and times the blocks; what it returns can be written as JSON."""
-    if threads:
-        torch.set_num_threads(threads)
     results = [run_block(block, batch, repeat, compiled) for block in blocks]
     return {"environment": environment(), "batch": batch, "repeat": repeat, "blocks": results}
 
@@ -89,17 +82,17 @@ def run_block(
     """
     problem = block.problem.replace(n=batch)
     data = _plain(inputs.make(problem), device)
-    _log(f"{block.letter} {block.name}: float64 reference")
+    say(f"{block.letter} {block.name}: float64 reference")
     truth = Truth(problem, data, device)
     modes: dict[str, dict] = {}
     wall: dict[str, dict] = {}
     wrong: list[str] = []
     for mode, want_dx in MODES.items():
-        _log(f"{block.letter} {block.name}, {mode}: compiling and checking")
+        say(f"{block.letter} {block.name}, {mode}: compiling and checking")
         torch.compiler.reset()
         functions = {}
         for name, (layer, channels_last) in _variants(problem, data, compiled).items():
-            function = _call(layer, data, want_dx, channels_last)
+            function = call(layer, data.x, data.dy, want_dx, channels_last)
             try:
                 truth.check(name, *(t.detach() for t in function()))
             except AssertionError as error:
@@ -108,7 +101,7 @@ def run_block(
                 wrong.append(f"{mode}, {name}: {error}")
             else:
                 functions[name] = function
-        _log(f"{block.letter} {block.name}, {mode}: timing")
+        say(f"{block.letter} {block.name}, {mode}: timing")
         if device == "cpu":
             modes[mode] = timing.milliseconds(timing.alternate(functions, repeat))
         elif functions:
@@ -133,16 +126,15 @@ def _plain(data: inputs.Inputs, device: str) -> inputs.Inputs:
 
 def _variants(
     problem: Problem, data: inputs.Inputs, compiled: bool
-) -> dict[str, tuple[Layer, bool]]:
+) -> dict[str, tuple[nn.Module, bool]]:
     """The layers that compete, and whether each gets its input as channels_last."""
-    formats = {"NCHW": False, "channels_last": True}
-    found: dict[str, tuple[Layer, bool]] = {}
-    for name, channels_last in formats.items():
+    found: dict[str, tuple[nn.Module, bool]] = {}
+    for name, channels_last in FORMATS.items():
         found[f"torch eager {name}"] = _torch_layer(problem, data, channels_last), channels_last
-    for name, channels_last in formats.items() if compiled else ():
+    for name, channels_last in FORMATS.items() if compiled else ():
         layer = torch.compile(_torch_layer(problem, data, channels_last), dynamic=False)
         found[f"torch.compile {name}"] = layer, channels_last
-    for name, channels_last in formats.items():
+    for name, channels_last in FORMATS.items():
         found[f"fastconv {name}"] = _fastconv_layer(problem, data), channels_last
     return found
 
@@ -175,29 +167,3 @@ def _fastconv_layer(problem: Problem, data: inputs.Inputs) -> nn.Module:
         *_conv_arguments(problem), pool_kernel_size=window, pool_stride=stride
     )
     return _filled(layer, data).to(data.x.device)
-
-
-def _call(
-    layer: Layer, data: inputs.Inputs, want_dx: bool | None, channels_last: bool
-) -> Callable[[], tuple[Tensor, ...]]:
-    """What is timed: gives the output and, unless want_dx is None, the gradients (dX last)."""
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    x = data.x.clone(memory_format=memory_format)
-    if want_dx is None:
-
-        def forward() -> tuple[Tensor, ...]:
-            with torch.no_grad():
-                return (layer(x),)
-
-        return forward
-    wanted = list(layer.parameters())  # type: ignore[attr-defined]
-    if want_dx:
-        wanted.append(x.requires_grad_())
-    # The gradient comes as the next layer would hand it over: in the output's own format.
-    dy = torch.empty_like(layer(x)).copy_(data.dy)
-
-    def both() -> tuple[Tensor, ...]:
-        y = layer(x)
-        return y, *torch.autograd.grad(y, wanted, dy)
-
-    return both

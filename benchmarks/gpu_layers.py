@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import convolutions
 import layer_times
 import steps
 from budget import Budget
@@ -30,49 +31,13 @@ class Layer(NamedTuple):
         return self.uses * self.problem.macs
 
 
-def _conv(c: int, size: int, k: int, kernel: int, stride: int = 1, rest: str = "") -> str:
-    """The problem of a layer: [1, c, size, size] to k channels of size/stride each way."""
-    return (
-        f"mb1ic{c}ih{size}iw{size}oc{k}kh{kernel}kw{kernel}sh{stride}sw{stride}"
-        f"ph{kernel // 2}pw{kernel // 2}{rest}_f32_nhwc"
-    )
-
-
-def _resnet50() -> Iterator[str]:
-    """Version 1.5, which strides in the 3x3 layers. Batch norm behind each: no bias, no ReLU."""
-    rest = "_nobias"
-    yield _conv(3, 224, 64, 7, 2, rest)
-    c, size = 64, 56  # behind the max-pool
-    for stage, blocks in enumerate((3, 4, 6, 3)):
-        width = 64 << stage
-        for block in range(blocks):
-            stride = 2 if stage and not block else 1
-            yield _conv(c, size, width, 1, 1, rest)
-            yield _conv(width, size, width, 3, stride, rest)
-            yield _conv(width, size // stride, 4 * width, 1, 1, rest)
-            if not block:  # the shortcut has to change its shape
-                yield _conv(c, size, 4 * width, 1, stride, rest)
-            c, size = 4 * width, size // stride
-
-
-def _vgg16() -> Iterator[str]:
-    """Five groups of conv + ReLU, a max-pool at the end of each, fused with what is before it."""
-    c, size = 3, 224
-    for k, layers in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
-        for layer in range(layers):
-            last = layer == layers - 1
-            yield _conv(c, size, k, 3, 1, "_pool2x2s2x2p0x0d1x1c0" if last else "_relu")
-            c = k
-        size //= 2
-
-
-NETWORKS = {"ResNet-50": _resnet50, "VGG-16": _vgg16}
+NETWORKS = ("ResNet-50", "VGG-16")
 
 # Each distinct layer once, in the networks' order.
 LAYERS = [
     Layer(network, Problem.parse(text), uses)
-    for network, layers in NETWORKS.items()
-    for text, uses in Counter(layers()).items()
+    for network in NETWORKS
+    for text, uses in Counter(convolutions.NETWORKS[network]()).items()
 ]
 
 

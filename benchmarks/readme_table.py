@@ -3,21 +3,27 @@
     python benchmarks/readme_table.py            writes them
     python benchmarks/readme_table.py --check    fails where they say something else
 
-blocks.json comes from `python benchmarks blocks --json`, overhead.json from
-`python benchmarks overhead --json`; train-fastconv.json and train-torch.json are the metrics.json
-of `fastconv train` and of `fastconv train --layers torch`. A table whose files are not there is
-left alone; that of GPUs, from a gpu-<name>.json each (the gpu.json of gpu_check.py), says then that
-nothing was measured.
+blocks.json, layers.json, networks.json, memory.json and overhead.json come from
+`python benchmarks all --json benchmarks/results`; train-fastconv.json and train-torch.json are the
+metrics.json of `fastconv train` and of `fastconv train --layers torch`. layers.json is drawn as
+well, as layers.png. Where a file is not there, its table says that nothing was measured; so does
+that of GPUs, from a gpu-<name>.json each (the gpu.json of gpu_check.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import layers
+import memory
+import networks
+import plot
 import table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,27 +31,50 @@ RESULTS = ROOT / "benchmarks" / "results"
 README, DROP_IN = ROOT / "README.md", ROOT / "docs" / "drop_in.md"
 
 
+# What is made of a part's result, and for which file.
+PARTS: dict[str, tuple[Path, Callable[[dict], str]]] = {
+    "blocks": (README, table.summary),
+    "layers": (README, layers.summary),
+    "networks": (README, networks.summary),
+    "memory": (README, memory.summary),
+    "overhead": (DROP_IN, table.overhead),
+}
+NOTHING = "Not measured."
+
+
 def tables() -> dict[Path, dict[str, str]]:
-    """The tables of those results that are there, by file and the name of their place."""
-    found = {}
-    found["gpu"] = gpu([json.loads(p.read_text()) for p in sorted(RESULTS.glob("gpu-*.json"))])
-    if (RESULTS / "blocks.json").exists():
-        found["blocks"] = table.summary(json.loads((RESULTS / "blocks.json").read_text()))
-    files = {"fastconv": "train-fastconv.json", "torch.nn": "train-torch.json"}
-    if all((RESULTS / file).exists() for file in files.values()):
-        runs = {name: json.loads((RESULTS / file).read_text()) for name, file in files.items()}
-        found["train"] = table.training(runs)
-    overhead = RESULTS / "overhead.json"
-    calls = (
-        {"overhead": table.overhead(json.loads(overhead.read_text()))} if overhead.exists() else {}
+    """The tables of the results, by file and the name of their place."""
+    found: dict[Path, dict[str, str]] = {README: {}, DROP_IN: {}}
+    for name, (file, text) in PARTS.items():
+        result = RESULTS / f"{name}.json"
+        found[file][name] = text(json.loads(result.read_text())) if result.exists() else NOTHING
+    found[README]["gpu"] = gpu(
+        [json.loads(p.read_text()) for p in sorted(RESULTS.glob("gpu-*.json"))]
     )
-    return {README: found, DROP_IN: calls}
+    files = {"fastconv": "train-fastconv.json", "torch.nn": "train-torch.json"}
+    runs = {name: RESULTS / file for name, file in files.items()}
+    if all(file.exists() for file in runs.values()):
+        metrics = {name: json.loads(file.read_text()) for name, file in runs.items()}
+        found[README]["train"] = table.training(metrics)
+    return found
+
+
+def picture(draw: bool) -> bool:
+    """Whether layers.png shows what layers.json has; with `draw`, draws it where it does not."""
+    results, image = RESULTS / "layers.json", RESULTS / "layers.png"
+    if not results.exists():
+        return True
+    source = hashlib.sha256(results.read_bytes()).hexdigest()
+    right = plot.source_of(image) == source
+    if draw and not right:
+        plot.draw(image, json.loads(results.read_text()), source)
+    return right
 
 
 def gpu(reports: list[dict]) -> str:
     """The blocks' table of each GPU that was measured."""
     results = [report["parts"].get("blocks", {}).get("result", {}) for report in reports]
-    return "\n\n".join(table.summary(r) for r in results if r.get("blocks")) or "Not measured."
+    return "\n\n".join(table.summary(r) for r in results if r.get("blocks")) or NOTHING
 
 
 def fill(text: str, name: str, content: str) -> str:
@@ -75,6 +104,8 @@ def main() -> int:
             different.append(str(file.relative_to(ROOT)))
             if not arguments.check:
                 file.write_text(after)
+    if not picture(draw=not arguments.check):
+        different.append("benchmarks/results/layers.png")
     if arguments.check and different:
         print(
             f"{', '.join(different)} differ from benchmarks/results: run benchmarks/readme_table.py"

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # gpu_check.py reads results before fastconv is built
+    from fastconv.testing import Problem
 
 
-def _best(times: dict[str, dict[str, float]], side: str) -> float | None:
+def fastest(times: dict[str, dict[str, float]], side: str) -> float | None:
     """Median of the fastest variant of "torch" or "fastconv", None where none was right."""
     return min((t["median"] for name, t in times.items() if name.startswith(side)), default=None)
 
 
-def _number(value: float) -> str:
-    """Three digits, no exponent."""
-    return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
+def number(value: float) -> str:
+    """About three digits, no exponent."""
+    return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2 if value >= 0.1 else 3}f}"
 
 
-def _row(cells: list[str]) -> str:
+def row(cells: list[str]) -> str:
+    """A line of a table."""
     return f"| {' | '.join(cells)} |"
 
 
-def _head(titles: list[str], numbers_from: int) -> list[str]:
-    return [_row(titles), _row(["---" if i < numbers_from else "---:" for i in range(len(titles))])]
+def head(titles: list[str], numbers_from: int) -> list[str]:
+    """A table's first lines; from this column on, numbers."""
+    return [row(titles), row(["---" if i < numbers_from else "---:" for i in range(len(titles))])]
 
 
 def _scale(result: dict) -> tuple[str, float]:
@@ -33,67 +39,88 @@ def details(result: dict) -> str:
     unit, scale = _scale(result)
     wall = any("wall" in block for block in result["blocks"])
     titles = ["block", "mode", "variant", unit, "quartiles", "torch's fastest / it"]
-    lines = _head(titles + [f"wall {unit}"] * wall, 3)
+    lines = head(titles + [f"wall {unit}"] * wall, 3)
     for block in result["blocks"]:
         for mode, times in block["milliseconds"].items():
-            fastest = _best(times, "torch")
+            quickest = fastest(times, "torch")
             for name, t in times.items():
                 cells = [
                     f"{block['letter']} {block['name']}",
                     mode,
                     name,
-                    _number(scale * t["median"]),
-                    f"{_number(scale * t['q1'])}-{_number(scale * t['q3'])}",
-                    f"{fastest / t['median']:.2f}x" if fastest else "",
+                    number(scale * t["median"]),
+                    f"{number(scale * t['q1'])}-{number(scale * t['q3'])}",
+                    f"{quickest / t['median']:.2f}x" if quickest else "",
                 ]
                 if wall:
-                    cells.append(_number(scale * block["wall"][mode][name]["median"]))
-                lines.append(_row(cells))
+                    cells.append(number(scale * block["wall"][mode][name]["median"]))
+                lines.append(row(cells))
     return "\n".join(lines)
 
 
-def _shape(problem: str) -> str:
-    """A block's or a layer's shape as people say it, from its problem string."""
+def shape(problem: Problem | str) -> str:
+    """A block's or a layer's shape as people say it."""
     from fastconv.testing import Problem
 
-    p = Problem.parse(problem)
-    stride = f" s{p.stride[0]}" if p.stride != (1, 1) else ""
-    rest = ", ReLU" if p.relu else ""
+    p = Problem.parse(problem) if isinstance(problem, str) else problem
+    parts = [f"{p.h}x{p.w}"]
     if p.pool is not None:
         moves = f" s{p.pool.stride[0]}" if p.pool.stride != p.pool.window else ""
-        rest = f", pool {p.pool.window[0]}{moves}"
-    return f"{p.c}->{p.k} {p.r}x{p.s}{stride}, {p.h}x{p.w}{rest}"
+        parts.append(f"pool {p.pool.window[0]}{moves}")
+    elif p.relu and p.k:
+        parts.append("ReLU")
+    if not p.k:
+        return ", ".join([f"{p.c} channels", *parts])
+    stride = f" s{p.stride[0]}" if p.stride != (1, 1) else ""
+    groups = f" in {p.groups} groups" if p.groups > 1 else ""
+    return ", ".join([f"{p.c}->{p.k} {p.r}x{p.s}{stride}{groups}", *parts])
+
+
+def best(times: dict[str, dict[str, float]], side: str, scale: float = 1.0) -> str:
+    """A side's fastest variant, with its quartiles."""
+    t = min((t for n, t in times.items() if n.startswith(side)), key=lambda t: t["median"])
+    low, middle, high = (number(scale * t[key]) for key in ("q1", "median", "q3"))
+    return f"{middle} ({low}-{high})"
+
+
+def ratio(times: dict[str, dict[str, float]]) -> float:
+    """Median of torch's fastest variant by that of fastconv's."""
+    theirs, ours = fastest(times, "torch"), fastest(times, "fastconv")
+    assert theirs and ours
+    return theirs / ours
+
+
+def multiple(ratio: float) -> str:
+    """How many times as fast fastconv is; 0.96 is not 1.0."""
+    return f"**{ratio:.{1 if ratio >= 2 else 2}f}x**"
 
 
 def _ratio(torch_ms: float | None, our_ms: float | None) -> str:
-    """How many times as fast fastconv is, "" where either has no time."""
-    if not torch_ms or not our_ms:
-        return ""
-    ratio = torch_ms / our_ms
-    return f"**{ratio:.{1 if ratio >= 2 else 2}f}x**"  # 0.96 is not 1.0
+    """The same, "" where either has no time."""
+    return multiple(torch_ms / our_ms) if torch_ms and our_ms else ""
 
 
 def summary(result: dict) -> str:
     """One line a block: the fastest of torch, the faster of fastconv, and their ratio."""
     unit, scale = _scale(result)
     modes = list(dict.fromkeys(m for block in result["blocks"] for m in block["milliseconds"]))
-    lines = _head(["block", *modes], 1)
+    lines = head(["block", *modes], 1)
     for block in result["blocks"]:
-        cells = [f"{block['name']}: {_shape(block['problem'])}"]
+        cells = [f"{block['name']}: {shape(block['problem'])}"]
         for mode in modes:
             times = block["milliseconds"].get(mode, {})
-            torch_ms, our_ms = _best(times, "torch"), _best(times, "fastconv")
-            shown = [_number(scale * ms) if ms else "none" for ms in (torch_ms, our_ms)]
+            torch_ms, our_ms = fastest(times, "torch"), fastest(times, "fastconv")
+            shown = [number(scale * ms) if ms else "none" for ms in (torch_ms, our_ms)]
             cells.append(" -> ".join(shown))
             if ratio := _ratio(torch_ms, our_ms):
                 cells[-1] += f" ({ratio})"
-        lines.append(_row(cells))
+        lines.append(row(cells))
     what = "device time, L2 cache flushed, " if unit == "us" else ""
     lines += [
         "",
         f"{unit}, {what}batch {result['batch']}, float32, medians of {result['repeat']}: the "
         f"fastest of torch ({_competitors(result)}, NCHW and channels_last) -> fastconv (the "
-        f"faster of NCHW and channels_last). {_machine(result['environment'])}.",
+        f"faster of NCHW and channels_last). {machine(result['environment'])}.",
     ]
     return "\n".join(lines)
 
@@ -104,20 +131,20 @@ def layers(result: dict) -> str:
     modes = ("forward", "backward")
     columns = (f"torch {unit}", f"fastconv {unit}", "ratio")
     titles = [f"{mode}, {column}" for mode in modes for column in columns]
-    lines = _head(["layer", "dtype", *titles], 2)
+    lines = head(["layer", "dtype", *titles], 2)
     for layer in result["layers"]:
         often = f", {layer['uses']} times" if layer["uses"] > 1 else ""
-        cells = [f"{layer['network']}: {_shape(layer['problem'])}{often}", layer["dtype"]]
+        cells = [f"{layer['network']}: {shape(layer['problem'])}{often}", layer["dtype"]]
         for mode in modes:
             times = layer["milliseconds"].get(mode, {})
-            both = _best(times, "torch"), _best(times, "fastconv")
-            cells += [_number(scale * ms) if ms else "none" for ms in both] + [_ratio(*both)]
-        lines.append(_row(cells))
+            both = fastest(times, "torch"), fastest(times, "fastconv")
+            cells += [number(scale * ms) if ms else "none" for ms in both] + [_ratio(*both)]
+        lines.append(row(cells))
     lines += [
         "",
         f"{unit}, device time, L2 cache flushed, batch {result['batch']}, channels_last, medians "
         f"of {result['repeat']}. Backward: all gradients (input, weight, bias if there is one). "
-        f"{_machine(result['environment'])}.",
+        f"{machine(result['environment'])}.",
     ]
     return "\n".join(lines)
 
@@ -126,19 +153,19 @@ def sweep(result: dict) -> str:
     """One line a layer, dtype and direction: the default variant, the fastest, and their ratio."""
     unit, scale = _scale(result)
     titles = (f"default {unit}", f"fastest {unit}", "ratio", "default", "fastest")
-    lines = _head(["layer", "dtype", "direction", *titles], 3)
+    lines = head(["layer", "dtype", "direction", *titles], 3)
     for layer in result["layers"]:
         for direction, times in layer["milliseconds"].items():
             default = next(iter(times))
             best = min(times, key=lambda name: times[name]["median"])
             both = [times[name]["median"] for name in (default, best)]
-            cells = [f"{layer['network']}: {_shape(layer['problem'])}", layer["dtype"], direction]
-            cells += [_number(scale * ms) for ms in both]
-            lines.append(_row([*cells, _ratio(*both), default, best]))
+            cells = [f"{layer['network']}: {shape(layer['problem'])}", layer["dtype"], direction]
+            cells += [number(scale * ms) for ms in both]
+            lines.append(row([*cells, _ratio(*both), default, best]))
     lines += [
         "",
         f"{unit}, device time, L2 cache flushed, batch {result['batch']}, channels_last, medians "
-        f"of {result['repeat']}. {_machine(result['environment'])}.",
+        f"of {result['repeat']}. {machine(result['environment'])}.",
     ]
     return "\n".join(lines)
 
@@ -155,7 +182,8 @@ def _competitors(result: dict) -> str:
     return "eager and torch.compile" if all(compiled) else "eager, some blocks torch.compile"
 
 
-def _machine(where: dict) -> str:
+def machine(where: dict) -> str:
+    """Where it was measured, from what `environment` gives."""
     if "gpu" in where:
         tf32 = "with" if where["convolutions use tf32"] else "without"
         return (
@@ -168,16 +196,16 @@ def _machine(where: dict) -> str:
 
 def training(runs: dict[str, dict]) -> str:
     """Metrics of `fastconv train` by the layers that were used."""
-    lines = _head(["layers", "test accuracy", "images/s", "training, all epochs"], 1)
+    lines = head(["layers", "test accuracy", "images/s", "training, all epochs"], 1)
     for layers, metrics in runs.items():
         speeds = [epoch["images_per_second"] for epoch in metrics["epochs"]]
         seconds = sum(metrics["images"]["train"] / speed for speed in speeds)
         lines.append(
-            _row(
+            row(
                 [
                     layers,
                     f"{metrics['test']['accuracy']:.1%}",
-                    _number(median(speeds)),
+                    number(median(speeds)),
                     f"{seconds:.0f} s",
                 ]
             )
@@ -194,10 +222,10 @@ def training(runs: dict[str, dict]) -> str:
 
 def overhead(result: dict) -> str:
     """Microseconds of a call on a tiny tensor, and how much more than torch's that is."""
-    lines = _head(["operation", "mode", "torch", "fastconv", "fastconv / torch"], 2)
+    lines = head(["operation", "mode", "torch", "fastconv", "fastconv / torch"], 2)
     for call in result["calls"]:
         ours, theirs = (1e3 * call["milliseconds"][s]["median"] for s in ("fastconv", "torch"))
-        cells = [_number(theirs), _number(ours), f"{ours / theirs:.2f}x"]
-        lines.append(_row([call["operation"], call["mode"], *cells]))
-    where = f"Microseconds, medians of {result['repeat']}. {_machine(result['environment'])}."
+        cells = [number(theirs), number(ours), f"{ours / theirs:.2f}x"]
+        lines.append(row([call["operation"], call["mode"], *cells]))
+    where = f"Microseconds, medians of {result['repeat']}. {machine(result['environment'])}."
     return "\n".join([*lines, "", where])

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 
 # A sample is as many calls as take this long, so that a clock's tick or an interrupt is nothing.
 SAMPLE_SECONDS = 0.03
+LEAST = 5  # samples, where time is short
+SLOW = 0.5  # seconds of a call that one call is enough to warm up for
 
 
 def _seconds(
@@ -25,19 +27,29 @@ def alternate(
     functions: dict[str, Callable[[], object]],
     repeat: int,
     finish: Callable[[], object] | None = None,
+    seconds: float = float("inf"),
 ) -> dict[str, list[float]]:
     """`repeat` samples of each function, in seconds a call; `finish` waits for what calls began.
 
     All functions take their turn before any has its next one, and who begins changes, so that a
     machine that becomes slower or faster meanwhile does so for all of them.
+
+    Args:
+        seconds: after which LEAST samples are enough.
     """
     calls = {}
     for name, function in functions.items():
-        _seconds(function, 2, finish)
-        calls[name] = max(1, round(SAMPLE_SECONDS / max(_seconds(function, 1, finish), 1e-9)))
+        taken = _seconds(function, 1, finish)
+        if taken < SLOW:
+            _seconds(function, 1, finish)
+            taken = _seconds(function, 1, finish)
+        calls[name] = max(1, round(SAMPLE_SECONDS / max(taken, 1e-9)))
     samples: dict[str, list[float]] = {name: [] for name in functions}
     names = list(functions)
+    end = time.perf_counter() + seconds
     for turn in range(repeat):
+        if turn >= LEAST and time.perf_counter() > end:
+            break
         start = turn % len(names)
         for name in names[start:] + names[:start]:
             samples[name].append(_seconds(functions[name], calls[name], finish))
@@ -52,9 +64,11 @@ def quartiles(samples: Sequence[float]) -> tuple[float, float, float]:
     return low, middle, high
 
 
+def spread(samples: Sequence[float], scale: float = 1.0) -> dict[str, float]:
+    """Quartiles as results have them."""
+    return dict(zip(("q1", "median", "q3"), (scale * q for q in quartiles(samples)), strict=True))
+
+
 def milliseconds(samples: dict[str, list[float]]) -> dict[str, dict[str, float]]:
     """Quartiles, in milliseconds, of samples in seconds."""
-    return {
-        name: dict(zip(("q1", "median", "q3"), (1e3 * t for t in quartiles(taken)), strict=True))
-        for name, taken in samples.items()
-    }
+    return {name: spread(taken, 1e3) for name, taken in samples.items()}

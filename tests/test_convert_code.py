@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+from squeezenet import Fire
 from torch import nn
 
 import fastconv
@@ -71,29 +72,6 @@ class OldMnist(nn.Module):
         x = F.relu(F.max_pool2d(self.conv1(x), 2))
         x = F.relu(F.max_pool2d(self.conv2_drop(self.conv2(x)), 2))
         return self.fc1(x.view(-1, 80))
-
-
-class Fire(nn.Module):
-    """SqueezeNet's."""
-
-    def __init__(self, inputs=3, squeezed=4, expanded=6):
-        super().__init__()
-        self.squeeze = nn.Conv2d(inputs, squeezed, 1)
-        self.squeeze_activation = nn.ReLU(inplace=True)
-        self.expand1x1 = nn.Conv2d(squeezed, expanded, 1)
-        self.expand1x1_activation = nn.ReLU(inplace=True)
-        self.expand3x3 = nn.Conv2d(squeezed, expanded, 3, padding=1)
-        self.expand3x3_activation = nn.ReLU(inplace=True)
-
-    def forward(self, x):
-        x = self.squeeze_activation(self.squeeze(x))
-        return torch.cat(
-            [
-                self.expand1x1_activation(self.expand1x1(x)),
-                self.expand3x3_activation(self.expand3x3(x)),
-            ],
-            1,
-        )
 
 
 class Residual(nn.Module):

@@ -6,41 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from squeezenet import SqueezeNet
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import fastconv
 from fastconv.testing import errors
-from test_convert_code import Fire
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-
-
-def squeezenet():
-    """SqueezeNet 1.1, with torchvision's names."""
-
-    class SqueezeNet(nn.Module):
-        def __init__(self):
-            super().__init__()
-            pool = lambda: nn.MaxPool2d(3, 2, ceil_mode=True)  # noqa: E731
-            self.features = nn.Sequential(
-                nn.Conv2d(3, 64, 3, 2), nn.ReLU(inplace=True), pool(),
-                Fire(64, 16, 64), Fire(128, 16, 64), pool(),
-                Fire(128, 32, 128), Fire(256, 32, 128), pool(),
-                Fire(256, 48, 192), Fire(384, 48, 192), Fire(384, 64, 256), Fire(512, 64, 256),
-            )  # fmt: skip
-            self.classifier = nn.Sequential(
-                nn.Dropout(),
-                nn.Conv2d(512, 1000, 1),
-                nn.ReLU(inplace=True),
-                nn.AdaptiveAvgPool2d(1),
-            )
-
-        def forward(self, x):
-            return self.classifier(self.features(x)).flatten(1)
-
-    return SqueezeNet()
 
 
 def u_net():
@@ -90,7 +64,7 @@ def transformers_model(name, **options):
 
 SMALL = dict(embedding_size=8, hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1])
 MODELS = {
-    "squeezenet": squeezenet,
+    "squeezenet": SqueezeNet,
     "u-net": u_net,
     "transformers ResNet": transformers_model("ResNet", **SMALL),
     "transformers ResNet, basic": transformers_model("ResNet", layer_type="basic", **SMALL),
@@ -148,7 +122,7 @@ def test_squeezenet_knows_what_it_sees(image, labels):
 
     from fastconv.data.preprocessing import Preprocessing, to_input
 
-    model = squeezenet().eval()
+    model = SqueezeNet().eval()
     model.load_state_dict(load_file(DATA / "squeezenet1_1_imagenet.safetensors"))
     pixels = Preprocessing.for_photos(224).read(DATA / f"{image}.png")
     x = to_input(pixels.unsqueeze(0), 224)

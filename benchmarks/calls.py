@@ -1,0 +1,41 @@
+"""What is timed of a layer: its forward pass, or both passes, in one memory format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+# Memory formats by the names that results have, and whether that is channels_last.
+FORMATS = {"NCHW": False, "channels_last": True}
+
+
+def memory_format(channels_last: bool) -> torch.memory_format:
+    """Torch's name of it."""
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def call(
+    layer: nn.Module, x: Tensor, dy: Tensor, want_dx: bool | None, channels_last: bool
+) -> Callable[[], tuple[Tensor, ...]]:
+    """Gives the output and, unless want_dx is None, the gradients: the parameters', dX last."""
+    x = x.clone(memory_format=memory_format(channels_last))
+    if want_dx is None:
+
+        def forward() -> tuple[Tensor, ...]:
+            with torch.no_grad():
+                return (layer(x),)
+
+        return forward
+    wanted = list(layer.parameters())
+    if want_dx:
+        wanted.append(x.requires_grad_())
+    # The gradient comes as the next layer would hand it over: in the output's own format.
+    dy = torch.empty_like(layer(x)).copy_(dy)
+
+    def both() -> tuple[Tensor, ...]:
+        y = layer(x)
+        return y, *torch.autograd.grad(y, wanted, dy)
+
+    return both

@@ -1,0 +1,164 @@
+"""Lone layers of known networks: fastconv's Conv2d, MaxPool2d and ReLU against torch.nn's.
+
+Each side in both memory formats; a ratio compares the faster of torch's with the faster of
+fastconv's. (A lone layer is nothing that torch.compile could make faster.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import batch_truth
+import convolutions
+import progress
+import table
+import timing
+from calls import FORMATS, call
+from environment import environment
+from torch import nn
+
+import fastconv
+from fastconv.testing import Problem, inputs
+
+BATCHES = (1, 16)
+SECONDS = 4.0  # of samples in a mode, after which the least number of them is enough
+
+
+class Layer(NamedTuple):
+    """A layer at batch 1, and the network or the set it belongs to."""
+
+    network: str
+    problem: Problem
+
+
+def _lone(text: str) -> Problem:
+    """A network's convolution without what is fused with it."""
+    return Problem.parse(text).replace(pool=None, relu=False, layout="nchw")
+
+
+# As in ResNet-50, VGG-16 (its first and its last) and SqueezeNet 1.1.
+_POOLS = ("ic64ih112iw112_pool3x3s2x2p1x1d1x1c0", "ic64ih224iw224_pool2x2s2x2p0x0d1x1c0",
+          "ic512ih14iw14_pool2x2s2x2p0x0d1x1c0", "ic128ih55iw55_pool3x3s2x2p0x0d1x1c1")  # fmt: skip
+_RELUS = ("ic64ih224iw224_relu", "ic256ih56iw56_relu", "ic512ih14iw14_relu")
+
+# Each distinct layer of a network once.
+NETWORKS = {
+    **{name: dict.fromkeys(map(_lone, texts())) for name, texts in convolutions.NETWORKS.items()},
+    "MaxPool2d": [Problem.parse(f"mb1{text}_f32_nchw") for text in _POOLS],
+    "ReLU": [Problem.parse(f"mb1{text}_f32_nchw") for text in _RELUS],
+}
+LAYERS = [Layer(name, problem) for name, problems in NETWORKS.items() for problem in problems]
+
+
+def choose(wanted: Sequence[str] | None) -> list[Layer]:
+    """The layers of networks whose names contain one of these texts, all by default.
+
+    Raises:
+        NoSuchName: a text is in no network's name.
+    """
+    networks = progress.matching(NETWORKS, wanted)
+    return [layer for layer in LAYERS if layer.network in networks]
+
+
+def run(layers: Sequence[Layer], batches: Sequence[int], repeat: int) -> dict[str, object]:
+    """Checks and times the layers; what it returns can be written as JSON."""
+    jobs = [(layer, batch) for layer in layers for batch in batches]
+    results = [
+        run_layer(layer, batch, repeat)
+        for layer, batch in progress.each(
+            jobs, lambda job: f"{job[0].network} {table.shape(job[0].problem)}, batch {job[1]}"
+        )
+    ]
+    return {"environment": environment(), "repeat": repeat, "layers": results}
+
+
+def run_layer(layer: Layer, batch: int, repeat: int) -> dict[str, object]:
+    """Milliseconds of a layer in both modes.
+
+    Raises:
+        AssertionError: a side computes something else.
+    """
+    problem = layer.problem.replace(n=batch)
+    data = batch_truth.draw(problem)
+    truth = batch_truth.of(problem, data)
+    modes = {}
+    # Nobody wants a gradient of the images.
+    for mode, want_dx in {"forward": None, "forward+backward": problem.c != 3}.items():
+        functions = {}
+        for side, module in sides(problem, data).items():
+            for name, channels_last in FORMATS.items():
+                function = call(module, data.x, data.dy, want_dx, channels_last)
+                truth.check(f"{side} {name}", *(t.detach() for t in function()))
+                functions[f"{side} {name}"] = function
+        modes[mode] = timing.milliseconds(timing.alternate(functions, repeat, seconds=SECONDS))
+    return {"network": layer.network, "problem": str(problem), "milliseconds": modes}
+
+
+def sides(problem: Problem, data: inputs.Inputs) -> dict[str, nn.Module]:
+    """Torch's layer and fastconv's, with the same parameters."""
+    if problem.k:
+        sizes = problem.c, problem.k, (problem.r, problem.s)
+        theirs: nn.Module = nn.Conv2d(*sizes, *problem.conv_arguments, bias=problem.bias)
+        parameters = {"weight": data.w, "bias": data.bias}
+        theirs.load_state_dict({k: v for k, v in parameters.items() if v is not None})
+    elif problem.pool is not None:
+        window, stride, pad, dilation, ceil = problem.pool.arguments
+        theirs = nn.MaxPool2d(window, stride, pad, dilation, ceil_mode=ceil)
+    else:
+        theirs = nn.ReLU()
+    return {"torch": theirs, "fastconv": fastconv.convert(theirs)}
+
+
+def rows(result: dict) -> list[tuple[str, Problem, dict[str, float]]]:
+    """Each layer's network, problem at its batch, and ratios by mode."""
+    return [
+        (
+            layer["network"],
+            Problem.parse(layer["problem"]),
+            {mode: table.ratio(times) for mode, times in layer["milliseconds"].items()},
+        )
+        for layer in result["layers"]
+    ]
+
+
+def text(result: dict) -> str:
+    """A line for each layer, then the summary."""
+    modes = list(result["layers"][0]["milliseconds"])
+    columns = ("torch ms", "fastconv ms", "ratio")
+    lines = table.head(["layer", "batch", *(f"{m}, {c}" for m in modes for c in columns)], 1)
+    for layer in result["layers"]:
+        problem = Problem.parse(layer["problem"])
+        cells = [f"{layer['network']}: {table.shape(problem)}", str(problem.n)]
+        for times in layer["milliseconds"].values():
+            cells += [table.best(times, "torch"), table.best(times, "fastconv")]
+            cells.append(table.multiple(table.ratio(times)))
+        lines.append(table.row(cells))
+    return "\n".join([*lines, "", "(In brackets the quartiles.)", "", summary(result)])
+
+
+def summary(result: dict) -> str:
+    """A line for each network and batch: ratios' geometric mean, the least, and how many lose."""
+    found: dict[tuple[str, int], list[dict[str, float]]] = {}
+    for network, problem, ratios in rows(result):
+        found.setdefault((network, problem.n), []).append(ratios)
+    modes = list(result["layers"][0]["milliseconds"])
+    columns = ("geometric mean", "least", "below 1")
+    lines = table.head(
+        ["layers", "number", "batch", *(f"{m}: {c}" for m in modes for c in columns)], 1
+    )
+    for (network, batch), group in found.items():
+        cells = [network, str(len(group)), str(batch)]
+        for mode in modes:
+            ratios = [layer[mode] for layer in group]
+            mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+            cells += [f"**{mean:.2f}x**", f"{min(ratios):.2f}x", str(sum(r < 1 for r in ratios))]
+        lines.append(table.row(cells))
+    lines += [
+        "",
+        "Time of torch eager / time of fastconv, each the faster of NCHW and channels_last; "
+        f"float32, medians of up to {result['repeat']}. Backward: the gradients of weight, bias "
+        f"and, unless the input has 3 channels, input. {table.machine(result['environment'])}.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,114 @@
+"""The memory that a training step takes at its peak, beyond weights, momentum and images.
+
+Each network and variant in a process of its own. The kernel's count of resident memory
+(/proc/self/status, its peak set back before the step) sees all that is allocated, by whomever:
+torch's own counters miss what oneDNN takes for itself. Freed memory goes back to the system at
+once (two settings of malloc, in `_ENVIRONMENT`), so that what is counted is in use.
+
+One of these processes, which prints bytes as JSON:
+
+    python benchmarks/memory.py NETWORK VARIANT BATCH IMAGE_SIZE STEPS THREADS
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import fresh
+import networks
+import progress
+import table
+import timing
+import torch
+from calls import memory_format
+from environment import environment
+
+# ResNet-50 is not among them: its batch norms keep their inputs on either side.
+NETWORKS = [name for name in networks.NETWORKS if name != "ResNet-50"]
+_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def run(
+    names: Sequence[str], repeat: int, compiled: bool, batch: int | None = None
+) -> dict[str, object]:
+    """Measures networks; what it returns can be written as JSON.
+
+    Args:
+        batch: images of a step, each network's own by default.
+    """
+    if not _CLEAR.exists():
+        raise RuntimeError("memory: needs Linux's /proc/self/clear_refs")
+    jobs = [(name, variant) for name in names for variant in networks.variants(compiled)]
+    found: dict[str, dict] = {}
+    for name, variant in progress.each(jobs, lambda job: f"{job[0]}, {job[1]}"):
+        _, size, usual = networks.NETWORKS[name]
+        entry = {"network": name, "image_size": size, "batch": batch or usual, "bytes": {}}
+        entry = found.setdefault(name, entry)
+        arguments = name, variant, entry["batch"], size, repeat, torch.get_num_threads()
+        samples = fresh.run(__file__, *arguments, **_ENVIRONMENT)
+        entry["bytes"][str(variant)] = timing.spread(samples)
+    return {"environment": environment(), "repeat": repeat, "networks": list(found.values())}
+
+
+def _resident(line: str) -> int:
+    """VmRSS, the bytes that are resident, or VmHWM, the most that were."""
+    for text in _STATUS.read_text().splitlines():
+        if text.startswith(f"{line}:"):
+            return int(text.split()[1]) * 1024
+    raise RuntimeError(f"no {line} in {_STATUS}")
+
+
+def measure(name: str, variant: str, batch: int, image_size: int, steps: int) -> list[int]:
+    """Peak bytes of each of some steps, in this process."""
+    torch.manual_seed(0)
+    model = networks.NETWORKS[name].build(image_size)
+    chosen = next(v for v in networks.variants(True) if str(v) == variant)
+    x, labels = networks.batch_of(batch, image_size)
+    x = x.contiguous(memory_format=memory_format(chosen.channels_last))
+    step = networks.Training(chosen.made(model), x, labels)
+    del model
+    for _ in range(2):  # compiles, makes the momentum, fills caches
+        step()
+    peaks = []
+    for _ in range(steps):
+        gc.collect()
+        before = _resident("VmRSS")
+        _CLEAR.write_text("5")  # VmHWM becomes VmRSS
+        step()
+        peaks.append(_resident("VmHWM") - before)
+    return peaks
+
+
+def summary(result: dict) -> str:
+    """A line for each network: MB of each way, and the ratio of the least ones."""
+    ways = ("torch eager", "torch.compile", "fastconv", "fastconv compiled")
+    lines = table.head(["training step", *ways, "torch's least / fastconv's"], 1)
+    for found in result["networks"]:
+        size = found["image_size"]
+        cells = [f"{found['network']}, {size}x{size}, batch {found['batch']}"]
+        for way in ways:
+            names = [f"{way} {name}" for name in networks.FORMATS]
+            peaks = [t["median"] for n, t in found["bytes"].items() if n in names]
+            cells.append(f"{table.number(min(peaks) / 1e6)} MB" if peaks else "")
+        lines.append(table.row([*cells, table.multiple(table.ratio(found["bytes"]))]))
+    lines += [
+        "",
+        "Peak of a step beyond weights, momentum and images (activations, gradients, workspaces), "
+        "by the kernel's count of resident memory. Eager in the better of NCHW and channels_last, "
+        f"compiled channels_last. {table.machine(result['environment'])}.",
+    ]
+    return "\n".join(lines)
+
+
+text = summary
+
+
+if __name__ == "__main__":
+    _network, _variant, *_sizes, _threads = sys.argv[1:]
+    torch.set_num_threads(int(_threads))
+    print(json.dumps(measure(_network, _variant, *map(int, _sizes))))

@@ -1,0 +1,259 @@
+"""Whole networks: a training step, and the latency of one image.
+
+A step is forward, loss, backward and SGD with momentum; fastconv's networks are torch.nn's, made
+over by `fastconv.convert`. Each side eager and compiled by torch.compile, NCHW and channels_last.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import progress
+import table
+import timing
+import torch
+import torch.nn.functional as F
+from calls import FORMATS, memory_format
+from environment import environment
+from squeezenet import SqueezeNet
+from torch import Tensor, nn
+
+import fastconv
+from fastconv import models
+
+SECONDS = 20.0  # of samples in a mode, after which the least number of them is enough
+CLASSES = 10
+TRAINING, INFERENCE = "training step", "inference"
+
+
+class Network(NamedTuple):
+    """A network of torch.nn's layers, its images' size, and how many a training step takes."""
+
+    build: Callable[[int], nn.Module]  # of the image size
+    image_size: int
+    batch: int
+
+
+def _registered(name: str, batch: int) -> Network:
+    entry = models.MODELS[name]
+    return Network(lambda size: entry.build(CLASSES, size, "torch"), entry.image_size, batch)
+
+
+NETWORKS = {
+    "CNN": _registered("CNN", 64),
+    "CaseStudyCNN": _registered("CaseStudyCNN", 64),
+    "SimpleCNN": _registered("SimpleCNN", 64),
+    "SqueezeNet 1.1": Network(lambda size: SqueezeNet(CLASSES), 224, 64),
+    "ResNet-50": _registered("resnet50", 4),
+}
+
+
+class Variant(NamedTuple):
+    """A way to run a network, such as "torch.compile channels_last"."""
+
+    side: str
+    compiled: bool
+    channels_last: bool
+
+    def __str__(self) -> str:
+        how = {"torch": ("torch eager", "torch.compile"), "fastconv": ("fastconv",) * 2}
+        name = how[self.side][self.compiled]
+        if self.side == "fastconv" and self.compiled:
+            name += " compiled"
+        return f"{name} {'channels_last' if self.channels_last else 'NCHW'}"
+
+    def made(self, network: nn.Module) -> nn.Module:
+        """A copy of a network of torch.nn's layers that runs so."""
+        model = copy.deepcopy(network)
+        if self.side == "fastconv":
+            model = fastconv.convert(model, inplace=True)
+        elif self.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        return torch.compile(model, dynamic=False) if self.compiled else model
+
+
+def variants(compiled: bool) -> list[Variant]:
+    """All of them, or those that are not compiled.
+
+    Compiled networks are channels_last: compiling takes long, and `blocks`, which has both, finds
+    NCHW no faster.
+    """
+    formats = {False: FORMATS.values(), True: (True,)}
+    return [
+        Variant(side, compile, channels_last)
+        for side in ("torch", "fastconv")
+        for compile in ((False, True) if compiled else (False,))
+        for channels_last in formats[compile]
+    ]
+
+
+def without_chance(network: nn.Module) -> nn.Module:
+    """The network with dropout that drops nothing, but takes its time."""
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return network
+
+
+def batch_of(count: int, image_size: int) -> tuple[Tensor, Tensor]:
+    """Images and labels."""
+    generator = torch.Generator().manual_seed(0)
+    size = count, 3, image_size, image_size
+    return torch.randn(size, generator=generator), torch.arange(count) % CLASSES
+
+
+class Training:
+    """A network's training step on always the same images."""
+
+    def __init__(self, model: nn.Module, x: Tensor, labels: Tensor) -> None:
+        self._model, self._x, self._labels = model.train(), x, labels
+        # So slow that the network stays what it was, however often it is timed.
+        self._optimizer = torch.optim.SGD(model.parameters(), lr=1e-9, momentum=0.9)
+
+    def results(self) -> list[Tensor]:
+        """What can be compared: the loss and the gradients, of a step that is not taken."""
+        loss = self._backward()
+        found = [p.grad.clone() for p in self._model.parameters() if p.grad is not None]
+        self._optimizer.zero_grad()
+        return [loss, *found]
+
+    def __call__(self) -> None:
+        self._backward()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    def _backward(self) -> Tensor:
+        loss = F.cross_entropy(self._model(self._x), self._labels)
+        loss.backward()
+        return loss.detach()
+
+
+class Inference:
+    """A network's answer to images, without gradients."""
+
+    def __init__(self, model: nn.Module, x: Tensor, labels: Tensor) -> None:
+        self._model, self._x = model.eval(), x
+
+    @torch.no_grad()
+    def __call__(self) -> Tensor:
+        return self._model(self._x)
+
+    def results(self) -> list[Tensor]:
+        """What can be compared."""
+        return [self()]
+
+
+MODES = {TRAINING: Training, INFERENCE: Inference}
+
+
+def check(
+    name: str, found: Sequence[Tensor], expected: Sequence[Tensor], again: Sequence[Tensor]
+) -> None:
+    """Raises AssertionError where a network does not do what torch's eager one does.
+
+    Each layer alone is held to float64 by the other parts. Here a near-tie that rounding decides
+    otherwise moves a gradient by a thousandth (behind batch norm by more), a wrong kernel by all
+    of it: allowed is a hundredth, and three times what torch differs by from itself.
+
+    Args:
+        expected, again: torch's in either memory format.
+    """
+    assert len(found) == len(expected), f"{name}: {len(found)} results, not {len(expected)}"
+    for i, (actual, right, other) in enumerate(zip(found, expected, again, strict=True)):
+        size, own, error = (t.norm().item() for t in (right, other - right, actual - right))
+        assert error <= 0.01 * size + 3 * own, (
+            f"{name}: result {i} is off by {error:.2g} of {size:.2g}, torch's own by {own:.2g}"
+        )
+
+
+def run(
+    names: Sequence[str], repeat: int, compiled: bool, batch: int | None = None
+) -> dict[str, object]:
+    """Checks and times networks in both modes; what it returns can be written as JSON.
+
+    Args:
+        batch: images of a training step, each network's own by default.
+    """
+    jobs = [
+        (name, mode, 1 if mode == INFERENCE else batch or NETWORKS[name].batch)
+        for name in names
+        for mode in MODES
+    ]
+    results = [
+        run_network(name, NETWORKS[name], mode, count, repeat, compiled)
+        for name, mode, count in progress.each(jobs, lambda job: f"{job[0]}, {job[1]}")
+    ]
+    return {"environment": environment(), "repeat": repeat, "networks": results}
+
+
+def run_network(
+    name: str, network: Network, mode: str, batch: int, repeat: int, compiled: bool
+) -> dict[str, object]:
+    """Milliseconds of a network in one mode.
+
+    Raises:
+        AssertionError: a variant does something else than torch.
+    """
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    model = without_chance(network.build(network.image_size))
+    x, labels = batch_of(batch, network.image_size)
+    functions: dict[str, Callable[[], object]] = {}
+    torchs: list[list[Tensor]] = []  # results of its two eager variants, which come first
+    for variant in variants(compiled):
+        images = x.contiguous(memory_format=memory_format(variant.channels_last))
+        function = MODES[mode](variant.made(model), images, labels)
+        found = function.results()
+        if len(torchs) < 2:
+            torchs.append(found)
+        else:
+            check(f"{name}, {mode}, {variant}", found, *torchs)
+        functions[str(variant)] = function
+    times = timing.milliseconds(timing.alternate(functions, repeat, seconds=SECONDS))
+    names = {"network": name, "mode": mode, "image_size": network.image_size, "batch": batch}
+    return {**names, "milliseconds": times}
+
+
+def text(result: dict) -> str:
+    """A line for each variant, then the summary."""
+    lines = table.head(["network", "mode", "variant", "ms", "quartiles", "images/s"], 3)
+    for found in result["networks"]:
+        for name, t in found["milliseconds"].items():
+            cells = [found["network"], _what(found), name, table.number(t["median"])]
+            cells.append(f"{table.number(t['q1'])}-{table.number(t['q3'])}")
+            lines.append(table.row([*cells, table.number(1e3 * found["batch"] / t["median"])]))
+    return "\n".join([*lines, "", summary(result)])
+
+
+def _what(found: dict) -> str:
+    return f"{found['mode']}, batch {found['batch']}"
+
+
+_WAYS = ("torch eager", "torch.compile", "fastconv", "fastconv compiled")
+
+
+def summary(result: dict) -> str:
+    """A line for each network and mode: images/s or ms of each way, and the best by the best."""
+    lines = table.head(["network", "what", *_WAYS, "best / torch's best"], 2)
+    for found in result["networks"]:
+        cells = [f"{found['network']}, {found['image_size']}x{found['image_size']}", _what(found)]
+        for way in _WAYS:
+            names = [f"{way} {name}" for name in FORMATS]
+            times = [t["median"] for n, t in found["milliseconds"].items() if n in names]
+            cells.append(_speed(found, min(times)) if times else "")
+        lines.append(table.row([*cells, table.multiple(table.ratio(found["milliseconds"]))]))
+    lines += [
+        "",
+        "Training: images/s of forward, loss, backward and SGD with momentum. Inference: ms. "
+        "Eager in the faster of NCHW and channels_last, compiled channels_last; float32, medians "
+        f"of up to {result['repeat']}. {table.machine(result['environment'])}.",
+    ]
+    return "\n".join(lines)
+
+
+def _speed(found: dict, milliseconds: float) -> str:
+    if found["mode"] == INFERENCE:
+        return f"{table.number(milliseconds)} ms"
+    return f"{table.number(1e3 * found['batch'] / milliseconds)}/s"

@@ -1,0 +1,89 @@
+"""The picture of the layers: how many times as fast as torch's each of fastconv's is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import layers
+import table
+
+# Batches from light to dark; what is slower than torch in another colour.
+_FASTER, _SLOWER = ("#8fc1e3", "#1f5f99"), ("#f2b48a", "#c2521b")
+_ROW = 0.18  # inches a layer
+_BAR = 0.8  # of that, all of a layer's bars
+
+
+def draw(path: Path, result: dict, source: str = "") -> None:
+    """Draws a result of `layers` as a PNG file: from 1 on, a bar for each layer, batch and mode.
+
+    Args:
+        source: a note kept in the file, for `source_of`.
+    """
+    from matplotlib.figure import Figure  # without pyplot: no display, no global state
+    from matplotlib.patches import Patch
+
+    rows = layers.rows(result)
+    batches = sorted({problem.n for _, problem, _ in rows})[-2:]
+    # A line for each network's name and one for each of its layers, from the top.
+    lines = list(dict.fromkeys(x for n, p, _ in rows for x in (n, (n, table.shape(p)))))
+    names = [line if isinstance(line, str) else line[1] for line in lines]
+    height = _BAR / len(batches)
+    modes = list(rows[0][2])
+    figure = Figure(figsize=(11, 1.5 + _ROW * len(lines)), layout="constrained")
+    all_axes = figure.subplots(1, len(modes), sharey=True, squeeze=False)[0]
+    for axes, mode in zip(all_axes, modes, strict=True):
+        for network, problem, ratios in rows:
+            if problem.n in batches:
+                i, ratio = batches.index(problem.n), ratios[mode]
+                y = lines.index((network, table.shape(problem))) + (i + 0.5) * height - _BAR / 2
+                color = (_FASTER if ratio >= 1 else _SLOWER)[i]
+                axes.barh(y, ratio - 1, left=1, height=height, color=color)
+        _ratio_axis(axes)
+        axes.set_title(mode)
+    all_axes[0].set_ylim(len(lines) - 0.5, -0.5)
+    all_axes[0].set_yticks(range(len(lines)), names, fontsize=8)
+    for line, label in zip(lines, all_axes[0].get_yticklabels(), strict=True):
+        if isinstance(line, str):
+            label.set(fontweight="bold", fontsize=9)
+    figure.suptitle("fastconv: times as fast as torch.nn, layer by layer", fontweight="bold")
+    figure.legend(
+        handles=[
+            Patch(color=shades[i], label=f"batch {batch}, {what}")
+            for shades, what in ((_FASTER, "faster"), (_SLOWER, "slower"))
+            for i, batch in enumerate(batches)
+        ],
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        title=table.machine(result["environment"]),
+        title_fontsize=8,
+    )
+    figure.savefig(path, dpi=100, format="png", metadata={"Source": source})
+
+
+def source_of(path: Path) -> str | None:
+    """The note in a picture, None where there is no picture."""
+    from PIL import Image
+
+    if not path.exists():
+        return None
+    with Image.open(path) as image:
+        return image.info.get("Source")
+
+
+def _ratio_axis(axes: Any) -> None:
+    """Half and twice as fast are as far from 1."""
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda x, _: f"{x:g}x" if x >= 1 else f"1/{1 / x:g}")
+    )
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="x", top=True, labeltop=True)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["left", "right"]].set_visible(False)

@@ -1,0 +1,44 @@
+"""What a measurement tells while it runs, to standard error: results are all that stdout has."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class NoSuchName(ValueError):
+    """Somebody chose what there is not."""
+
+
+def say(text: str) -> None:
+    """A line, now."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def each(items: Sequence[T], name: Callable[[T], str]) -> Iterator[T]:
+    """The items, each announced with its number and the seconds so far."""
+    start = time.monotonic()
+    for i, item in enumerate(items, 1):
+        say(f"[{i}/{len(items)}, {time.monotonic() - start:.0f} s] {name(item)}")
+        yield item
+
+
+def matching(names: Iterable[str], wanted: Sequence[str] | None) -> list[str]:
+    """The names that are one of the texts wanted or, where none is, contain it; all by default.
+
+    Raises:
+        NoSuchName: a text is in none of them.
+    """
+    names = list(names)
+    chosen: set[str] = set()
+    for text in wanted or ():
+        found = [name for name in names if name.lower() == text.lower()]
+        found = found or [name for name in names if text.lower() in name.lower()]
+        if not found:
+            raise NoSuchName(f"{text!r} is in none of {', '.join(names)}")
+        chosen.update(found)
+    return [name for name in names if name in chosen or not wanted]
