@@ -144,21 +144,20 @@ def summary(result: dict) -> str:
     for network, problem, ratios in rows(result):
         found.setdefault((network, problem.n), []).append(ratios)
     modes = list(result["layers"][0]["milliseconds"])
-    columns = ("geometric mean", "least", "below 1")
-    lines = table.head(
-        ["layers", "number", "batch", *(f"{m}: {c}" for m in modes for c in columns)], 1
-    )
+    lines = table.head(["layers", "number", "batch", *modes], 1)
     for (network, batch), group in found.items():
         cells = [network, str(len(group)), str(batch)]
         for mode in modes:
             ratios = [layer[mode] for layer in group]
             mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-            cells += [f"**{mean:.2f}x**", f"{min(ratios):.2f}x", str(sum(r < 1 for r in ratios))]
+            below = sum(ratio < 1 for ratio in ratios)
+            cells.append(f"**{mean:.2f}x** ({min(ratios):.2f}x; {below})")
         lines.append(table.row(cells))
     lines += [
         "",
-        "Time of torch eager / time of fastconv, each the faster of NCHW and channels_last; "
-        f"float32, medians of up to {result['repeat']}. Backward: the gradients of weight, bias "
-        f"and, unless the input has 3 channels, input. {table.machine(result['environment'])}.",
+        "Time of torch eager / time of fastconv, each the faster of NCHW and channels_last: "
+        "geometric mean (the least; how many are below 1). float32, medians of up to "
+        f"{result['repeat']}. Backward: the gradients of weight, bias and, unless the input has 3 "
+        f"channels, input. {table.machine(result['environment'])}.",
     ]
     return "\n".join(lines)

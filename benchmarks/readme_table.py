@@ -31,10 +31,12 @@ RESULTS = ROOT / "benchmarks" / "results"
 README, DROP_IN = ROOT / "README.md", ROOT / "docs" / "drop_in.md"
 
 
+PICTURE = "[Every layer in a picture](benchmarks/results/layers.png)."
+
 # What is made of a part's result, and for which file.
 PARTS: dict[str, tuple[Path, Callable[[dict], str]]] = {
     "blocks": (README, table.summary),
-    "layers": (README, layers.summary),
+    "layers": (README, lambda result: f"{layers.summary(result)}\n\n{PICTURE}"),
     "networks": (README, networks.summary),
     "memory": (README, memory.summary),
     "overhead": (DROP_IN, table.overhead),

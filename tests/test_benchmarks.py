@@ -351,7 +351,8 @@ def test_readme_has_the_results_that_are_there(tmp_path, monkeypatch, few_layers
     file = tmp_path / "layers.json"
     result = layers.run(layers.LAYERS, [1, 4], 1)
     file.write_text(json.dumps(result))
-    assert readme_table.tables()[readme_table.README]["layers"] == layers.summary(result)
+    text = readme_table.tables()[readme_table.README]["layers"]
+    assert text == f"{layers.summary(result)}\n\n{readme_table.PICTURE}"
     assert not readme_table.picture(draw=False) and not readme_table.picture(draw=True)
     assert readme_table.picture(draw=False)
     file.write_text(json.dumps({**result, "repeat": 2}))
