@@ -33,8 +33,6 @@ PROBLEMS = {
     "depthwise in strides": "mb2ic19ih13iw12oc19kh3kw3sh2sw2ph1pw1g19_f32_nhwc",
     "depthwise, positions that no stride meets": "mb1ic9ih11iw14oc9kh2kw1sh3sw2g9",
     "depthwise, dilation and strides": "mb1ic40ih15iw16oc40kh3kw4sh2sw3ph2pw3dh3dw2g40",
-    "depthwise, blocks of channels": "mb1ic300ih7iw5oc300kh7kw7ph3pw3g300_f32_nhwc",
-    "depthwise, pieces of images": "mb3ic16ih70iw71oc16kh3kw3g16_f32_nchw",
     "depthwise, padding alone": "mb1ic9ih2iw3oc9kh3kw3ph4pw5g9_f32_nhwc",
     "depthwise, two filters a channel": "mb1ic9ih7iw8oc18kh3kw3ph1pw1g9_f32_nhwc",
     "stride larger than kernel": "mb1ic3ih20iw23oc16kh2kw2sh3sw5",
@@ -45,16 +43,21 @@ PROBLEMS = {
     "bfloat16": "mb2ic19ih9iw11oc17kh3kw3ph1pw1_bf16_nhwc",
     "float16 planes": "mb2ic8ih9iw10oc16kh3kw3sh2sw2ph1pw1_f16_nchw",
     "one channel over whole blocks": "mb1ic161ih5iw6oc9kh3kw3ph1pw1_f32_nhwc",
-    "images by chunks": "mb20ic512ih7iw7oc64kh1kw1_f32_nhwc",
-    "rows by chunks": "mb2ic512ih24iw24oc40kh1kw1_f32_nchw",
-    "rows by chunks, stride 2": "mb2ic256ih33iw33oc48kh3kw3sh2sw2ph1pw1_f32_nchw",
-    "stride 3, dilation 2": "mb2ic6ih40iw41oc16kh4kw3sh3sw3ph2pw1dh2dw2_f32_nhwc",
     "A": "mb1ic3ih44iw44oc32kh5kw5ph2pw2_f32_nchw",
     "B": "mb1ic32ih22iw22oc64kh5kw5ph2pw2_f32_nhwc",
     "C": "mb1ic64ih12iw12oc128kh5kw5ph2pw2_f32_nhwc",
     "D": "mb1ic3ih48iw48oc64kh7kw7sh2sw2ph3pw3_f32_nchw",
     "E": "mb1ic64ih17iw17oc128kh3kw3sh2sw2ph1pw1_f32_nhwc",
     "F": "mb2ic3ih30iw30oc32kh3kw3ph1pw1_f32_nchw",
+}
+# Ways in which the CPU's kernels cut their work; large for the emulator.
+CPU_PROBLEMS = {
+    "depthwise, blocks of channels": "mb1ic300ih7iw5oc300kh7kw7ph3pw3g300_f32_nhwc",
+    "depthwise, pieces of images": "mb3ic16ih70iw71oc16kh3kw3g16_f32_nchw",
+    "images by chunks": "mb20ic512ih7iw7oc64kh1kw1_f32_nhwc",
+    "rows by chunks": "mb2ic512ih24iw24oc40kh1kw1_f32_nchw",
+    "rows by chunks, stride 2": "mb2ic256ih33iw33oc48kh3kw3sh2sw2ph1pw1_f32_nchw",
+    "stride 3, dilation 2": "mb2ic6ih40iw41oc16kh4kw3sh3sw3ph2pw1dh2dw2_f32_nhwc",
 }
 
 
@@ -63,6 +66,13 @@ PROBLEMS = {
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_named_problem(name, direction, kind, device):
     checks.check(direction, Problem.parse(PROBLEMS[name]), device, kind)
+
+
+@pytest.mark.parametrize("kind", ["normal", "integers"])
+@pytest.mark.parametrize("direction", ["fprop", "dgrad", "wgrad"])
+@pytest.mark.parametrize("name", CPU_PROBLEMS)
+def test_named_problem_on_cpus(name, direction, kind):
+    checks.check(direction, Problem.parse(CPU_PROBLEMS[name]), "cpu", kind)
 
 
 @pytest.mark.parametrize(
