@@ -3,10 +3,10 @@
 //   dw[r, s][c] = sum over n, p, q of g[n, p, q][c] * x[n, p * stride + r, q * stride + s][c]
 //
 // All rows of all images are cut into pieces, which are shared out to chunks. A work item has a chunk and a block of
-// channels: piece by piece and vector by vector it packs x, with the padding on the left and right in place, and g,
-// and keeps some of the kernel's positions in registers while it goes over the piece, so that every multiply-add reads
-// one vector of x. Kernel rows that see only padding are left out. Then the chunks' sums are added up in order: dw is
-// small beside x and so are these.
+// channels: piece by piece it packs x, with the padding on the left and right in place, and g, unless this is dy as it
+// is, and for each vector keeps some of the kernel's positions in registers while it goes over the piece, so that every
+// multiply-add reads one vector of x. Kernel rows that see only padding are left out. Then the chunks' sums are added
+// up in order: dw is small beside x and so are these.
 #include "depthwise.h"
 #include "isa_kernels.h"
 #include "parallel.h"
@@ -28,7 +28,7 @@ struct WgradPlan {
     explicit WgradPlan(const Conv2dProblem& problem) : blocks(problem.conv) {
         const Conv2d& conv = problem.conv;
         x_columns = (conv.Q - 1) * conv.stride_w + (conv.S - 1) * conv.dilation_w + 1;
-        // Of one vector of channels, so that a piece of all of the block's is in the second-level cache.
+        // As many rows as the cache holds; fewer where else there were too few items.
         for (pieces_per_image = 1;; ++pieces_per_image) {
             rows = ceil_div(conv.P, pieces_per_image);
             x_rows = min(conv.H, (rows - 1) * conv.stride_h + (conv.R - 1) * conv.dilation_h + 1);

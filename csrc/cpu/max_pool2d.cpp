@@ -14,11 +14,6 @@ namespace {
 template <class Code>
 constexpr int no_winner = sizeof(Code) == 1 ? 255 : -1;
 
-template <int N>
-struct Constant {
-    constexpr int operator()() const { return N; }
-};
-
 template <class T>
 void store_codes(uint8_t* p, Mask<T> codes) {
     store_bytes<T>(p, codes);
@@ -197,21 +192,27 @@ void bprop_channels_last(const Tensor& dy, const Tensor& code, const Tensor& dx,
                 }
             }
         };
-        const auto sum_vectors = [&](int64_t c, auto vectors) {
-            Vec<T> sums[vectors()] = {};
+        const auto sum_vectors = [&](int64_t c, auto& sums) {
+            constexpr int vectors = sizeof(sums) / sizeof(Vec<T>);
             for_each_window([&](int64_t at, int64_t code_at, int position) {
 #pragma GCC unroll 4
-                for (int v = 0; v < vectors(); ++v)
+                for (int v = 0; v < vectors; ++v)
                     sums[v] += select(load_codes<T>(codes + code_at + c + v * W) == position, load(g + at + c + v * W),
                                       Vec<T>{});
             });
 #pragma GCC unroll 4
-            for (int v = 0; v < vectors(); ++v) store(target + c + v * W, sums[v]);
+            for (int v = 0; v < vectors; ++v) store(target + c + v * W, sums[v]);
         };
         for (int64_t w = 0; w < dx.size[3]; ++w, target += dx.stride[3], columns.step()) {
             int64_t c = 0;
-            for (; c + 4 * W <= C; c += 4 * W) sum_vectors(c, Constant<4>{});
-            for (; c + W <= C; c += W) sum_vectors(c, Constant<1>{});
+            for (; c + 4 * W <= C; c += 4 * W) {
+                Vec<T> sums[4] = {};
+                sum_vectors(c, sums);
+            }
+            for (; c + W <= C; c += W) {
+                Vec<T> sums[1] = {};
+                sum_vectors(c, sums);
+            }
             for (; c < C; ++c) {
                 T sum = 0;
                 for_each_window([&](int64_t at, int64_t code_at, int position) {
@@ -223,44 +224,111 @@ void bprop_channels_last(const Tensor& dy, const Tensor& code, const Tensor& dx,
     });
 }
 
+// A stretch of a row of dx, from column `first` on, and what windows add to it: with stride 2 first the sums of the
+// even columns, then from `odd` on those of the odd ones.
+template <class T>
+struct Stretch {
+    static constexpr int64_t most = 512;     // columns
+    static constexpr int64_t elsewhere = 8;  // sums of what belongs elsewhere, in turns: none waits for the one before
+    static constexpr int64_t before = lanes<T>;  // that vectors write to, but change nothing
+    int64_t first, columns, odd;
+    T room[before + most + elsewhere + lanes<T>] = {};
+
+    T* sums() { return room + before; }
+};
+
+// Adds row i of the windows in a row of dy and code, strides 1 and 2: for one column of the windows after the other the
+// gradients of those that have their winner there.
+template <class E, class Code>
+void add_dense(const Pool2d& pool, const E* g, const Code* codes, int64_t i, Stretch<Computed<E>>& stretch) {
+    using T = Computed<E>;
+    constexpr int W = lanes<T>;
+    const int64_t stride = pool.stride_w;
+    Mask<T> lane;
+    for (int l = 0; l < W; ++l) lane[l] = l;
+    for (int64_t j = pool.window_w - 1; j >= 0; --j) {  // from the first to the last window over a place
+        const int64_t at = j * pool.dilation_w - pool.pad_w - stretch.first;  // of window 0
+        const int64_t last = min(pool.Q, ceil_div(max(0, stretch.columns - at), stride));
+        int64_t q = max(0, ceil_div(max(0, -at), stride));
+        const int64_t phase = at & (stride - 1), shift = (at - phase) / stride;
+        T* const sums = stretch.sums() + phase * stretch.odd + shift;
+        const int position = int(i * pool.window_w + j);
+        // The last windows together with some before them, which count no more.
+        for (int64_t from; q < last && last >= W; q = from + W) {
+            from = min(q, last - W);
+            const Mask<T> here = (load_codes<T>(codes + from) == position) & (lane >= int(q - from));
+            store(sums + from, load(sums + from) + select(here, load(g + from), Vec<T>{}));
+        }
+        for (; q < last; ++q) sums[q] += select(codes[q] == Code(position), T(g[q]), T(0));
+    }
+}
+
+// The same for any strides, window after window.
+template <class E, class Code>
+void add_strided(const Pool2d& pool, const E* g, int64_t g_step, const Code* codes, int64_t code_step, int64_t i,
+                 Range windows, Stretch<Computed<E>>& stretch) {
+    using T = Computed<E>;
+    for (int64_t q = windows.first; q < windows.last; ++q) {
+        const int64_t j = codes[q * code_step] - i * pool.window_w;
+        const int64_t at = q * pool.stride_w - pool.pad_w + j * pool.dilation_w - stretch.first;
+        // As a mask: a branch would often be guessed wrong.
+        const int64_t here =
+            -int64_t((uint64_t(j) < uint64_t(pool.window_w)) & (uint64_t(at) < uint64_t(stretch.columns)));
+        const int64_t spare = stretch.columns + (q & (stretch.elsewhere - 1));
+        stretch.sums()[(at & here) | (spare & ~here)] += T(g[q * g_step]);
+    }
+}
+
+// out[2 * i] = even[i], out[2 * i + 1] = odd[i]
+template <class T, class E>
+void interleave(const T* even, const T* odd, int64_t columns, E* out) {
+    constexpr int W = lanes<T>;
+    int64_t i = 0;
+    Mask<T> low, high;
+    for (int l = 0; l < W; ++l) low[l] = l / 2 + l % 2 * W, high[l] = low[l] + W / 2;
+    for (; 2 * i + 2 * W <= columns; i += W) {
+        const Vec<T> a = load(even + i), b = load(odd + i);
+        store(out + 2 * i, Vec<T>(__builtin_shuffle(a, b, low)));
+        store(out + 2 * i + W, Vec<T>(__builtin_shuffle(a, b, high)));
+    }
+    for (int64_t w = 2 * i; w < columns; ++w) out[w] = E(w % 2 ? odd[w / 2] : even[w / 2]);
+}
+
 // Any strides: an item owns one plane of dx, which it makes by stretches of a row.
 template <class E, class Code>
 void bprop_planes(const Tensor& dy, const Tensor& code, const Tensor& dx, const Pool2d& pool, int threads) {
     using T = Computed<E>;
-    constexpr int64_t most = 512;     // columns at a time
-    constexpr int64_t elsewhere = 8;  // sums of what belongs elsewhere, in turns: none waits for the one before
     const int64_t C = dx.size[1], H = dx.size[2], width = dx.size[3];
-    parallel_for(threads, dx.size[0] * C, [&](int64_t item, int) {
+    const bool dense = dy.stride[3] == 1 && code.stride[3] == 1 && dx.stride[3] == 1 && pool.stride_w <= 2;
+    parallel_for(threads, dx.size[0] * C, [&, dense](int64_t item, int) {
         const int64_t n = item / C, c = item % C;
         E* plane = static_cast<E*>(dx.data) + n * dx.stride[0] + c * dx.stride[1];
         const E* g = static_cast<const E*>(dy.data) + n * dy.stride[0] + c * dy.stride[1];
         const Code* codes = static_cast<const Code*>(code.data) + n * code.stride[0] + c * code.stride[1];
-        for (int64_t first_w = 0; first_w < width; first_w += most) {
-            const int64_t columns = min(most, width - first_w);
-            const Covers left(first_w, pool.stride_w, pool.pad_w, pool.dilation_w, pool.window_w, pool.Q);
-            const Covers right(first_w + columns - 1, pool.stride_w, pool.pad_w, pool.dilation_w, pool.window_w,
-                               pool.Q);
+        Stretch<T> stretch;
+        for (stretch.first = 0; stretch.first < width; stretch.first += stretch.most) {
+            stretch.columns = min(stretch.most, width - stretch.first);
+            stretch.odd = ceil_div(stretch.columns, 2);
+            const int64_t last_w = stretch.first + stretch.columns - 1;
+            const Covers left(stretch.first, pool.stride_w, pool.pad_w, pool.dilation_w, pool.window_w, pool.Q);
+            const Covers right(last_w, pool.stride_w, pool.pad_w, pool.dilation_w, pool.window_w, pool.Q);
             Covers rows(0, pool.stride_h, pool.pad_h, pool.dilation_h, pool.window_h, pool.P);
             for (int64_t h = 0; h < H; ++h, rows.step()) {
-                T sums[most + elsewhere];
-                clear_row(columns + elsewhere, sums);
+                clear_row(stretch.columns + stretch.elsewhere, stretch.sums());
                 for (int64_t p = rows.first; p < rows.last; ++p) {
                     const int64_t i = rows.position(p);
                     if (i < 0) continue;
                     const E* g_row = g + p * dy.stride[2];
                     const Code* code_row = codes + p * code.stride[2];
-                    for (int64_t q = left.first; q < right.last; ++q) {
-                        const int64_t j = code_row[q * code.stride[3]] - i * pool.window_w;
-                        const int64_t at = q * pool.stride_w - pool.pad_w + j * pool.dilation_w - first_w;
-                        // As a mask: a branch would often be guessed wrong.
-                        const int64_t here =
-                            -int64_t((uint64_t(j) < uint64_t(pool.window_w)) & (uint64_t(at) < uint64_t(columns)));
-                        const int64_t spare = columns + (q & (elsewhere - 1));
-                        sums[(at & here) | (spare & ~here)] += T(g_row[q * dy.stride[3]]);
-                    }
+                    if (dense) add_dense(pool, g_row, code_row, i, stretch);
+                    else
+                        add_strided(pool, g_row, dy.stride[3], code_row, code.stride[3], i, {left.first, right.last},
+                                    stretch);
                 }
-                copy2d(1, columns, sums, columns, 1, plane + h * dx.stride[2] + first_w * dx.stride[3], 1,
-                       dx.stride[3]);
+                E* out = plane + h * dx.stride[2] + stretch.first * dx.stride[3];
+                if (dense && pool.stride_w == 2)
+                    interleave(stretch.sums(), stretch.sums() + stretch.odd, stretch.columns, out);
+                else copy2d(1, stretch.columns, stretch.sums(), stretch.columns, 1, out, 1, dx.stride[3]);
             }
         }
     });
