@@ -20,7 +20,6 @@ namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
 constexpr int64_t cache_bytes = 384 << 10;  // of an item's data: what the second-level cache can hold
-constexpr int64_t sums_bytes = 96 << 10;    // of a block's sums among them, which the epilogue reads again at once
 constexpr int64_t pass_bytes = 20 << 10;    // of weights: what the first-level cache can hold
 constexpr int64_t least_items = 16;         // enough for a few threads to share evenly
 constexpr int64_t long_stretch = 128;       // of the reduction: so long that to go to the next one costs little
@@ -58,15 +57,16 @@ struct Plan {
             conv_rows = min(conv.P, (rows - 1) * pool.stride_h + (pool.window_h - 1) * pool.dilation_h + 1);
             input_rows = (conv_rows - 1) * conv.stride_h + (conv.R - 1) * conv.dilation_h + 1;
             if (rows == 1) break;
-            const int64_t sums = conv_rows * conv.Q * block * int64_t(sizeof(T));
-            const int64_t bytes = sums + input_size() * int64_t(sizeof(T));
-            if (sums <= sums_bytes && bytes <= cache_bytes && conv.N * chunks * blocks >= least_items) break;
+            if (item_bytes(conv) <= cache_bytes && conv.N * chunks * blocks >= least_items) break;
         }
         chunks = ceil_div(pool.P, rows);
         block_shares = min(blocks, ceil_div(least_items, max(1, conv.N * chunks)));
     }
 
     int64_t input_size() const { return input_rows * width * pixel; }
+    int64_t item_bytes(const Conv2d& conv) const {
+        return (input_size() + conv_rows * conv.Q * max_vectors * lanes<T>)*int64_t(sizeof(T));
+    }
     static int64_t pass_elements(int vectors) { return pass_bytes / (vectors * lanes<T> * int64_t(sizeof(T))); }
     int64_t first_filter(int64_t block) const {  // within the group
         return block % blocks_per_group * max_vectors * lanes<T>;
