@@ -17,7 +17,7 @@ _common = dict(
     print_blob=False,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-settings.register_profile("ci", max_examples=100, derandomize=True, database=None, **_common)
+settings.register_profile("ci", max_examples=60, derandomize=True, database=None, **_common)
 settings.register_profile("thorough", max_examples=1000, **_common)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 

@@ -7,6 +7,7 @@
 // leave out the kernel positions that see only padding (pixel_groups.h).
 // The reduction is cut into passes whose weights stay in the first-level cache over all pixels. Where one pass suffices
 // and nothing follows, sums go straight to y if it is channels_last.
+// Of 1x1 kernels without padding, a channels_last x needs no packing.
 // Only the halo of rows between two items is packed (and, under an overlapping pool, computed) twice. A few small
 // images make too few items: there several share the rows, each with some of the blocks, and all rows are packed
 // before.
@@ -22,8 +23,9 @@ namespace {
 constexpr int64_t cache_bytes = 384 << 10;  // of an item's data: what the second-level cache can hold
 constexpr int64_t pass_bytes = 20 << 10;    // of weights: what the first-level cache can hold
 constexpr int64_t least_items = 16;         // enough for a few threads to share evenly
-constexpr int64_t long_stretch = 128;       // of the reduction: so long that to go to the next one costs little
-constexpr int64_t shared_pieces = 4;        // in which the rows that items share are packed
+constexpr int64_t least_pixels_of_items = 64;
+constexpr int64_t long_stretch = 128;  // of the reduction: so long that to go to the next one costs little
+constexpr int64_t shared_pieces = 4;   // in which the rows that items share are packed
 
 template <class T>
 struct Plan {
@@ -51,18 +53,28 @@ struct Plan {
         piece = ceil_div(stretch, ceil_div(stretch, pass_elements(max_vectors)));
         parts = stretches * ceil_div(stretch, piece);
         width = (conv.Q - 1) * conv.stride_w + (conv.S - 1) * conv.dilation_w + 1;
-        // As many rows as the cache holds, in even chunks; fewer where else there were too few items.
+        // As many rows as the cache holds, in even chunks; fewer where else there were too few items. Where no rows are
+        // needed twice, items of all blocks: they read x once.
+        const bool no_halo = (conv.R - 1) * conv.dilation_h < conv.stride_h && pool.window_h == 1;
         for (chunks = 1;; ++chunks) {
             rows = ceil_div(pool.P, chunks);
             conv_rows = min(conv.P, (rows - 1) * pool.stride_h + (pool.window_h - 1) * pool.dilation_h + 1);
             input_rows = (conv_rows - 1) * conv.stride_h + (conv.R - 1) * conv.dilation_h + 1;
             if (rows == 1) break;
-            if (item_bytes(conv) <= cache_bytes && conv.N * chunks * blocks >= least_items) break;
+            if (item_bytes(conv) > cache_bytes || conv.N * chunks * blocks < least_items) continue;
+            if (!no_halo || conv.N * chunks >= least_items || rows * conv.Q < 2 * least_pixels_of_items) break;
         }
         chunks = ceil_div(pool.P, rows);
         block_shares = min(blocks, ceil_div(least_items, max(1, conv.N * chunks)));
     }
 
+    // Whether the pixels of x can be read where they are.
+    bool reads_in_place(const Conv2d& conv, const Tensor& x) const {
+        const double extent = double(conv_rows * conv.stride_h) * double(x.stride[2]);
+        return conv.R == 1 && conv.S == 1 && conv.pad_h == 0 && conv.pad_w == 0 &&
+               (conv.P - 1) * conv.stride_h < conv.H && (conv.Q - 1) * conv.stride_w < conv.W && x.stride[1] == 1 &&
+               element_bytes(x.dtype) == sizeof(T) && extent + double(conv.W) * double(x.stride[3]) < double(INT32_MAX);
+    }
     int64_t input_size() const { return input_rows * width * pixel; }
     int64_t item_bytes(const Conv2d& conv) const {
         return (input_size() + conv_rows * conv.Q * max_vectors * lanes<T>)*int64_t(sizeof(T));
@@ -241,14 +253,18 @@ void compute_item(const Conv2dProblem& problem, const Plan<T>& plan, const Fprop
     const Tensor& y = args.y;
     const int64_t share = item % plan.block_shares, number = item / plan.block_shares;
     const ChunkRows chunk(problem, plan, number);
-    T *input = space.shared_input + number * plan.input_size(), *buffer = space.of(thread, space.conv);
-    if (plan.block_shares == 1) {
-        input = space.of(thread, space.input);
-        pack_input(conv, plan, args.x, chunk, 0, 1, input);
-    }
     const Spans rows(chunk.needed, conv.stride_h, conv.pad_h, conv.dilation_h, conv.R, conv.H);
     PixelSteps steps = {conv.stride_h * plan.width * plan.pixel, conv.stride_w * plan.pixel, conv.Q * lanes<T>,
                         lanes<T>};
+    T *input = space.shared_input + number * plan.input_size(), *buffer = space.of(thread, space.conv);
+    if (plan.reads_in_place(conv, args.x)) {
+        const Tensor& x = args.x;
+        steps.row = conv.stride_h * x.stride[2], steps.column = conv.stride_w * x.stride[3];
+        input = static_cast<T*>(x.data) + chunk.n * x.stride[0] + chunk.needed.first * steps.row;
+    } else if (plan.block_shares == 1) {
+        input = space.of(thread, space.input);
+        pack_input(conv, plan, args.x, chunk, 0, 1, input);
+    }
     const bool straight = plan.straight_to(y, problem.epilogue);
     if (straight) steps.place_row = y.stride[2] / plan.vectors(0), steps.place_column = y.stride[3] / plan.vectors(0);
     const int64_t classes =
@@ -281,7 +297,8 @@ void run_typed(const Conv2dProblem& problem, const FpropArgs& args, void* worksp
     space.columns = Spans({0, conv.Q}, conv.stride_w, conv.pad_w, conv.dilation_w, conv.S, conv.W);
     constexpr int64_t widest = max_vectors * lanes<T>;
     list_parts(conv, plan, space.parts);
-    const int64_t pieces = plan.block_shares > 1 ? conv.N * plan.chunks * shared_pieces : 0;
+    const bool share = plan.block_shares > 1 && !plan.reads_in_place(conv, args.x);
+    const int64_t pieces = share ? conv.N * plan.chunks * shared_pieces : 0;
     parallel_for(problem.threads, pieces + plan.blocks, [&](int64_t item, int thread) {
         const int64_t chunk = item / shared_pieces, block = item - pieces;
         if (item < pieces)
