@@ -40,9 +40,9 @@ def one_thread(threads_as_before):
 def pytest_collection_modifyitems(config, items):
     """`-m quick` leaves out what needs the emulated builds: these alone take minutes."""
     if config.option.markexpr == "quick":
-        slow = [item for item in items if "emulat" in item.nodeid]
+        slow = [item for item in items if "emulat" in f"{item.nodeid} {item.fixturenames}"]
         config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if "emulat" not in item.nodeid]
+        items[:] = [item for item in items if item not in slow]
 
 
 @pytest.fixture(scope="session")
