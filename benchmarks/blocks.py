@@ -15,7 +15,7 @@ import timing
 import torch
 from calls import FORMATS, call
 from environment import environment
-from progress import NoSuchName, say
+from progress import NoSuchName, collect, say
 from torch import nn
 from truth import Truth
 
@@ -68,7 +68,11 @@ def choose(wanted: Sequence[str] | None) -> list[Block]:
 
 def run(blocks: Sequence[Block], batch: int, repeat: int, compiled: bool) -> dict[str, object]:
     """Checks and times the blocks; what it returns can be written as JSON."""
-    results = [run_block(block, batch, repeat, compiled) for block in blocks]
+    results = collect(
+        blocks,
+        lambda block: f"{block.letter} {block.name}",
+        lambda block: run_block(block, batch, repeat, compiled),
+    )
     return {"environment": environment(), "batch": batch, "repeat": repeat, "blocks": results}
 
 

@@ -65,12 +65,11 @@ def choose(wanted: Sequence[str] | None) -> list[Layer]:
 def run(layers: Sequence[Layer], batches: Sequence[int], repeat: int) -> dict[str, object]:
     """Checks and times the layers; what it returns can be written as JSON."""
     jobs = [(layer, batch) for layer in layers for batch in batches]
-    results = [
-        run_layer(layer, batch, repeat)
-        for layer, batch in progress.each(
-            jobs, lambda job: f"{job[0].network} {table.shape(job[0].problem)}, batch {job[1]}"
-        )
-    ]
+    results = progress.collect(
+        jobs,
+        lambda job: f"{job[0].network} {table.shape(job[0].problem)}, batch {job[1]}",
+        lambda job: run_layer(*job, repeat),
+    )
     return {"environment": environment(), "repeat": repeat, "layers": results}
 
 

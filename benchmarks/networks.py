@@ -181,10 +181,11 @@ def run(
         for name in names
         for mode in MODES
     ]
-    results = [
-        run_network(name, NETWORKS[name], mode, count, repeat, compiled)
-        for name, mode, count in progress.each(jobs, lambda job: f"{job[0]}, {job[1]}")
-    ]
+    results = progress.collect(
+        jobs,
+        lambda job: f"{job[0]}, {job[1]}",
+        lambda job: run_network(job[0], NETWORKS[job[0]], *job[1:], repeat, compiled),
+    )
     return {"environment": environment(), "repeat": repeat, "networks": results}
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class NoSuchName(ValueError):
@@ -25,6 +26,19 @@ def each(items: Sequence[T], name: Callable[[T], str]) -> Iterator[T]:
     for i, item in enumerate(items, 1):
         say(f"[{i}/{len(items)}, {time.monotonic() - start:.0f} s] {name(item)}")
         yield item
+
+
+def collect(items: Sequence[T], name: Callable[[T], str], measure: Callable[[T], R]) -> list[R]:
+    """What `measure` gives for each item. Ctrl-C ends it, and keeps what was measured before."""
+    results: list[R] = []
+    try:
+        for item in each(items, name):
+            results.append(measure(item))
+    except KeyboardInterrupt:
+        if not results:
+            raise
+        say(f"interrupted: {len(results)} of {len(items)} are kept")
+    return results
 
 
 def matching(names: Iterable[str], wanted: Sequence[str] | None) -> list[str]:

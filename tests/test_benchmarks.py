@@ -67,6 +67,17 @@ def test_samples_stop_when_time_is_up_but_not_before_the_least():
     assert len(timing.alternate({"a": lambda: None}, 2, seconds=0)["a"]) == 2
 
 
+def test_what_was_measured_before_ctrl_c_is_kept():
+    def measure(item):
+        if item == "c":
+            raise KeyboardInterrupt
+        return item.upper()
+
+    assert progress.collect("abcd", str, measure) == ["A", "B"]
+    with pytest.raises(KeyboardInterrupt):
+        progress.collect("cd", str, measure)
+
+
 def test_names_are_chosen_whole_or_by_a_part():
     names = ["CNN", "SimpleCNN", "ResNet-50"]
     assert progress.matching(names, None) == names
