@@ -45,13 +45,17 @@ def run(
         raise RuntimeError("memory: needs Linux's /proc/self/clear_refs")
     jobs = [(name, variant) for name in names for variant in networks.variants(compiled)]
     found: dict[str, dict] = {}
-    for name, variant in progress.each(jobs, lambda job: f"{job[0]}, {job[1]}"):
+
+    def measure_one(job: tuple[str, networks.Variant]) -> None:
+        name, variant = job
         _, size, usual = networks.NETWORKS[name]
-        entry = {"network": name, "image_size": size, "batch": batch or usual, "bytes": {}}
-        entry = found.setdefault(name, entry)
-        arguments = name, variant, entry["batch"], size, repeat, torch.get_num_threads()
+        count = batch or usual
+        arguments = name, variant, count, size, repeat, torch.get_num_threads()
         samples = fresh.run(__file__, *arguments, **_ENVIRONMENT)
-        entry["bytes"][str(variant)] = timing.spread(samples)
+        entry = {"network": name, "image_size": size, "batch": count, "bytes": {}}
+        found.setdefault(name, entry)["bytes"][str(variant)] = timing.spread(samples)
+
+    progress.collect(jobs, lambda job: f"{job[0]}, {job[1]}", measure_one)
     return {"environment": environment(), "repeat": repeat, "networks": list(found.values())}
 
 
@@ -86,15 +90,12 @@ def measure(name: str, variant: str, batch: int, image_size: int, steps: int) ->
 
 def summary(result: dict) -> str:
     """A line for each network: MB of each way, and the ratio of the least ones."""
-    ways = ("torch eager", "torch.compile", "fastconv", "fastconv compiled")
-    lines = table.head(["training step", *ways, "torch's least / fastconv's"], 1)
+    lines = table.head(["training step", *networks.WAYS, "torch's least / fastconv's"], 1)
     for found in result["networks"]:
         size = found["image_size"]
         cells = [f"{found['network']}, {size}x{size}, batch {found['batch']}"]
-        for way in ways:
-            names = [f"{way} {name}" for name in networks.FORMATS]
-            peaks = [t["median"] for n, t in found["bytes"].items() if n in names]
-            cells.append(f"{table.number(min(peaks) / 1e6)} MB" if peaks else "")
+        for least in networks.least_of_ways(found["bytes"]):
+            cells.append("" if least is None else f"{table.number(least / 1e6)} MB")
         lines.append(table.row([*cells, table.multiple(table.ratio(found["bytes"]))]))
     lines += [
         "",

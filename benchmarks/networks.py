@@ -232,18 +232,25 @@ def _what(found: dict) -> str:
     return f"{found['mode']}, batch {found['batch']}"
 
 
-_WAYS = ("torch eager", "torch.compile", "fastconv", "fastconv compiled")
+WAYS = ("torch eager", "torch.compile", "fastconv", "fastconv compiled")
+
+
+def least_of_ways(spreads: dict[str, dict[str, float]]) -> list[float | None]:
+    """The least median of each way's variants; None where it was not measured."""
+    least = []
+    for way in WAYS:
+        names = [f"{way} {name}" for name in FORMATS]
+        least.append(min((spreads[n]["median"] for n in names if n in spreads), default=None))
+    return least
 
 
 def summary(result: dict) -> str:
     """A line for each network and mode: images/s or ms of each way, and the best by the best."""
-    lines = table.head(["network", "what", *_WAYS, "best / torch's best"], 2)
+    lines = table.head(["network", "what", *WAYS, "best / torch's best"], 2)
     for found in result["networks"]:
         cells = [f"{found['network']}, {found['image_size']}x{found['image_size']}", _what(found)]
-        for way in _WAYS:
-            names = [f"{way} {name}" for name in FORMATS]
-            times = [t["median"] for n, t in found["milliseconds"].items() if n in names]
-            cells.append(_speed(found, min(times)) if times else "")
+        for least in least_of_ways(found["milliseconds"]):
+            cells.append("" if least is None else _speed(found, least))
         lines.append(table.row([*cells, table.multiple(table.ratio(found["milliseconds"]))]))
     lines += [
         "",

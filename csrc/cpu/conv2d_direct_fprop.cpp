@@ -23,9 +23,9 @@ namespace {
 constexpr int64_t cache_bytes = 384 << 10;  // of an item's data: what the second-level cache can hold
 constexpr int64_t pass_bytes = 20 << 10;    // of weights: what the first-level cache can hold
 constexpr int64_t least_items = 16;         // enough for a few threads to share evenly
-constexpr int64_t least_pixels_of_items = 64;
-constexpr int64_t long_stretch = 128;  // of the reduction: so long that to go to the next one costs little
-constexpr int64_t shared_pieces = 4;   // in which the rows that items share are packed
+constexpr int64_t few_pixels = 128;         // of an item: it is not cut further
+constexpr int64_t long_stretch = 128;       // of the reduction: so long that to go to the next one costs little
+constexpr int64_t shared_pieces = 4;        // in which the rows that items share are packed
 
 template <class T>
 struct Plan {
@@ -62,7 +62,7 @@ struct Plan {
             input_rows = (conv_rows - 1) * conv.stride_h + (conv.R - 1) * conv.dilation_h + 1;
             if (rows == 1) break;
             if (item_bytes(conv) > cache_bytes || conv.N * chunks * blocks < least_items) continue;
-            if (!no_halo || conv.N * chunks >= least_items || rows * conv.Q < 2 * least_pixels_of_items) break;
+            if (!no_halo || conv.N * chunks >= least_items || rows * conv.Q < few_pixels) break;
         }
         chunks = ceil_div(pool.P, rows);
         block_shares = min(blocks, ceil_div(least_items, max(1, conv.N * chunks)));

@@ -112,7 +112,8 @@ void prepare_row(const Conv2dProblem& problem, const Plan<A>& plan, const WgradA
                               plan.panel_size(), step, space.x_panels + first);
 }
 
-// out[i][v] = (null: +=) sum over t of a[t][i] * b[t][v], ROWS x VECTORS vectors, a and b of block_size a row.
+// out[i][v] = (unless it is the first sum: +=) sum over t of a[t][i] * b[t][v], ROWS x VECTORS vectors, a and b of
+// block_size a row.
 template <int ROWS, int VECTORS>
 void multiply(const T* a, const T* b, int64_t count, bool first, T* out) {
     Vec<T> acc[ROWS][VECTORS] = {};
