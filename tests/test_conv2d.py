@@ -56,6 +56,9 @@ CPU_PROBLEMS = {
     "depthwise, pieces of images": "mb3ic16ih70iw71oc16kh3kw3g16_f32_nchw",
     "images by chunks": "mb20ic512ih7iw7oc64kh1kw1_f32_nhwc",
     "rows by chunks": "mb2ic512ih24iw24oc40kh1kw1_f32_nchw",
+    "phases, dilation 2 by strides 3 and 2": "mb2ic17ih19iw20oc12kh3kw3sh3sw2ph2pw1dh2dw2_f32_nchw",
+    "phases, some beyond the kernel": "mb1ic16ih9iw11oc16kh2kw1sh3sw4ph1pw2_f32_nhwc",
+    "phases, image smaller than stride": "mb2ic16ih2iw3oc16kh3kw3sh4sw4ph1pw1_f64_nchw",
     "rows by chunks, stride 2": "mb2ic256ih33iw33oc48kh3kw3sh2sw2ph1pw1_f32_nchw",
     "stride 3, dilation 2": "mb2ic6ih40iw41oc16kh4kw3sh3sw3ph2pw1dh2dw2_f32_nhwc",
 }

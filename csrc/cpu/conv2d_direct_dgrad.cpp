@@ -1,18 +1,69 @@
-// conv2d gradient of the input for dense gradients and stride 1, by the direct forward kernel (dgrad_as_fprop.h).
+// conv2d gradient of the input for dense gradients, by the direct forward kernel: one convolution for each phase of the
+// stride (dgrad_as_fprop.h). Phases that no kernel position reaches are zeros.
 #include "dgrad_as_fprop.h"
 #include "isa_kernels.h"
+#include "pack.h"
+#include "parallel.h"
 
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-bool applies(const Conv2dProblem& problem) {
-    return problem.epilogue == Epilogue::none && dgrad_as_fprop_applies(problem, direct_fprop.applies);
+constexpr int64_t most_phases = 16;    // each packs its share of the weights, and dy
+constexpr int64_t least_channels = 8;  // of dx, for phases to pay: a first layer's three leave vectors half empty
+
+// body(phase, whether a kernel position reaches it) for all that dx has.
+template <class Body>
+void each_phase(const Conv2d& conv, const Body& body) {
+    for (Phase phase; phase.h < min(conv.stride_h, conv.H); ++phase.h)
+        for (phase.w = 0; phase.w < min(conv.stride_w, conv.W); ++phase.w)
+            body(phase, phase.rows(conv).count > 0 && phase.columns(conv).count > 0);
 }
 
-size_t workspace(const Conv2dProblem& problem) { return direct_fprop.workspace(dgrad_as_fprop(problem)); }
+void clear(const Tensor& dx, int threads) {
+    const int64_t H = dx.size[2];
+    const auto clear_elements = [&](int64_t at, int64_t count) {
+        clear_row(count * element_bytes(dx.dtype), static_cast<uint8_t*>(address(dx, at)));
+    };
+    parallel_for(threads, dx.size[0] * H, [&](int64_t item, int) {
+        const int64_t row = item / H * dx.stride[0] + item % H * dx.stride[2];
+        const bool by_pixels = dx.stride[1] == 1;
+        const int outer = by_pixels ? 3 : 1, inner = by_pixels ? 1 : 3;
+        for (int64_t i = 0; i < dx.size[outer]; ++i) {
+            const int64_t at = row + i * dx.stride[outer];
+            if (dx.stride[inner] == 1) clear_elements(at, dx.size[inner]);
+            else
+                for (int64_t j = 0; j < dx.size[inner]; ++j) clear_elements(at + j * dx.stride[inner], 1);
+        }
+    });
+}
+
+bool applies(const Conv2dProblem& problem) {
+    const Conv2d& conv = problem.conv;
+    if (problem.epilogue != Epilogue::none || conv.groups != 1) return false;
+    const double phases = double(conv.stride_h) * double(conv.stride_w);
+    if (phases > most_phases || (phases > 1 && conv.C < least_channels)) return false;
+    bool all = true;
+    each_phase(conv, [&](Phase phase, bool reached) {
+        all &= !reached || direct_fprop.applies(dgrad_as_fprop(problem, phase));
+    });
+    return all;
+}
+
+size_t workspace(const Conv2dProblem& problem) {
+    size_t most = 0;
+    each_phase(problem.conv, [&](Phase phase, bool reached) {
+        if (reached) most = max(most, direct_fprop.workspace(dgrad_as_fprop(problem, phase)));
+    });
+    return most;
+}
 
 void run(const Conv2dProblem& problem, const DgradArgs& args, void* space) {
-    direct_fprop.run(dgrad_as_fprop(problem), dgrad_as_fprop(args), space);
+    bool all = true;
+    each_phase(problem.conv, [&](Phase, bool reached) { all &= reached; });
+    if (!all) clear(args.dx, problem.threads);
+    each_phase(problem.conv, [&](Phase phase, bool reached) {
+        if (reached) direct_fprop.run(dgrad_as_fprop(problem, phase), dgrad_as_fprop(problem, args, phase), space);
+    });
 }
 
 }  // namespace

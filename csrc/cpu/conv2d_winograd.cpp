@@ -349,12 +349,15 @@ void run_fprop(const Conv2dProblem& problem, const FpropArgs& args, void* space)
     run_algorithm(problem, {args.x, {}, nullptr}, args, space);
 }
 
-bool dgrad_applies(const Conv2dProblem& problem) { return dgrad_as_fprop_applies(problem, applies); }
+bool dgrad_applies(const Conv2dProblem& problem) {
+    const Conv2d& conv = problem.conv;
+    return conv.stride_h == 1 && conv.stride_w == 1 && conv.groups == 1 && applies(dgrad_as_fprop(problem));
+}
 
 size_t dgrad_workspace(const Conv2dProblem& problem) { return workspace_bytes(dgrad_as_fprop(problem), &problem); }
 
 void run_dgrad(const Conv2dProblem& problem, const DgradArgs& args, void* space) {
-    run_algorithm(dgrad_as_fprop(problem), {args.dy, args.code, &problem}, dgrad_as_fprop(args), space);
+    run_algorithm(dgrad_as_fprop(problem), {args.dy, args.code, &problem}, dgrad_as_fprop(problem, args), space);
 }
 
 }  // namespace
