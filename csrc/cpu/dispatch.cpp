@@ -40,7 +40,8 @@ const KernelSet& kernels() {
 }
 
 std::vector<Implementation<FpropArgs>> fprop_implementations() {
-    return {kernels().depthwise_fprop, kernels().winograd_fprop, kernels().direct_fprop, plain_fprop};
+    return {kernels().depthwise_fprop, kernels().winograd_fprop, kernels().columns_fprop, kernels().direct_fprop,
+            plain_fprop};
 }
 std::vector<Implementation<DgradArgs>> dgrad_implementations() {
     return {kernels().depthwise_dgrad, kernels().winograd_dgrad, kernels().direct_dgrad, kernels().live_dgrad,

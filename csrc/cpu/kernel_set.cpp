@@ -26,6 +26,7 @@ extern const KernelSet set;
 const KernelSet set = {FASTCONV_STRING(FASTCONV_ISA),
                        runs_here,
                        winograd_fprop,
+                       columns_fprop,
                        direct_fprop,
                        winograd_dgrad,
                        direct_dgrad,

@@ -21,6 +21,7 @@ struct KernelSet {
     const char* name;
     bool (*runs_here)();
     Implementation<FpropArgs> winograd_fprop;
+    Implementation<FpropArgs> columns_fprop;
     Implementation<FpropArgs> direct_fprop;
     Implementation<DgradArgs> winograd_dgrad;
     Implementation<DgradArgs> direct_dgrad;
