@@ -130,6 +130,17 @@ inline void store(E* p, Vec<Computed<E>> v) {
     else *reinterpret_cast<typename VecOf<E>::unaligned*>(p) = v;
 }
 
+// a[0] b[0] a[1] b[1] ...
+template <class E, class V>
+inline void store_interleaved(E* p, V a, V b) {
+    using T = Computed<E>;
+    constexpr int W = lanes<T>;
+    Mask<T> low, high;
+    for (int l = 0; l < W; ++l) low[l] = l / 2 + l % 2 * W, high[l] = low[l] + W / 2;
+    store(p, Vec<T>(__builtin_shuffle(a, b, low)));
+    store(p + W, Vec<T>(__builtin_shuffle(a, b, high)));
+}
+
 template <class T>
 inline Vec<T> splat(T value) {
     return value - Vec<T>{};  // lane by lane, GCC makes masked moves of it
