@@ -16,7 +16,6 @@ from ._define import define
 from ._marshal import flat
 from ._plan import Plan, threads
 
-
 Ints = Sequence[int]
 
 
