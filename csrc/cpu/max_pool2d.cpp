@@ -67,7 +67,7 @@ struct Row {
         }
         E target_room[W];
         store(target_room, best);
-        for (int64_t l = 0; l < count; ++l) target[target_at + l] = target_room[l];
+        copy_part(target_room, count, target + target_at);
         if (!codes) return;
         Code code_room[W];
         store_codes<T>(code_room, winner);
@@ -78,9 +78,10 @@ struct Row {
 // An item is a row of windows over a block of channels: vectors are over channels where those lie side by side, else
 // over windows.
 template <class E, class Code>
-void fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& pool, int threads) {
+void fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& pool_, int threads) {
     using T = Computed<E>;
     constexpr int W = lanes<T>;
+    const Pool2d pool = pool_;  // a copy that stores to y cannot change, as far as the compiler knows
     const int64_t N = x.size[0], C = x.size[1];
     const auto side_by_side = [&](int dimension) {
         return x.stride[dimension] == 1 && y.stride[dimension] == 1 && (!code.data || code.stride[dimension] == 1);
@@ -90,7 +91,7 @@ void fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& p
     const int64_t blocks = channels ? C / channels : 0;
     const E* x_end = static_cast<const E*>(x.data) + 1;
     for (int i = 0; i < 4; ++i) x_end += (x.size[i] - 1) * x.stride[i];
-    parallel_for_even(threads, N * blocks * pool.P, [&, channels, channels_last](int64_t item) {
+    parallel_for_even(threads, N * blocks * pool.P, [=, &x, &y, &code](int64_t item) {
         const int64_t p = item % pool.P, first_c = item / pool.P % blocks * channels, n = item / pool.P / blocks;
         const int64_t h = p * pool.stride_h - pool.pad_h;
         const Range rows = valid_positions(h, pool.dilation_h, pool.window_h, x.size[2]);
@@ -101,9 +102,6 @@ void fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& p
             code.data
                 ? static_cast<Code*>(code.data) + n * code.stride[0] + first_c * code.stride[1] + p * code.stride[2]
                 : nullptr};
-        const auto columns_of = [&](int64_t q) {
-            return valid_positions(q * pool.stride_w - pool.pad_w, pool.dilation_w, pool.window_w, x.size[3]);
-        };
         // Windows that lie inside of the row, W at a time, the last ones over their neighbours. Where there are fewer,
         // lanes that nobody wants read what lies behind the row, if x goes on there.
         int64_t first = 0, last = 0;
@@ -112,7 +110,8 @@ void fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& p
             first = ceil_div(pool.pad_w, pool.stride_w), last = min(pool.Q, ceil_div(max(0, end), pool.stride_w));
             const E* const last_read = row.source + (rows.last - 1) * row.row_step + (first + W - 1) * pool.stride_w -
                                        pool.pad_w + (pool.window_w - 1) * row.column_step;
-            if (last - first < W && last_read >= x_end) last = first;
+            if (last - first < W && last_read >= x_end) last = 0;
+            if (last <= first) last = first = 0;
         }
         const int64_t count = min(W, last - first);
         for (int64_t q = first; q < last; q += W) {
@@ -123,9 +122,9 @@ void fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& p
                 row.find(WindowRow<1, E>{start, row.row_step, row.column_step}, pool, rows, all, count, at, at);
             else row.find(WindowRow<2, E>{start, row.row_step, row.column_step}, pool, rows, all, count, at, at);
         }
-        for (int64_t q = 0; q < pool.Q; ++q) {
-            if (q >= first && q < last) continue;
-            const Range columns = columns_of(q);
+        for (int64_t q = first ? 0 : last; q < pool.Q; q = q + 1 == first ? last : q + 1) {
+            const Range columns =
+                valid_positions(q * pool.stride_w - pool.pad_w, pool.dilation_w, pool.window_w, x.size[3]);
             const E* start = row.source + (q * pool.stride_w - pool.pad_w) * x.stride[3];
             const int64_t target_at = q * y.stride[3], code_at = q * code.stride[3];
             int64_t c = 0;

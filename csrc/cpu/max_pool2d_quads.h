@@ -95,54 +95,102 @@ void bprop_quads_channels_last(const Tensor& dy, const Tensor& code, const Tenso
     });
 }
 
-// Vectors are over columns of windows, those where rows begin and end from copies filled up with windows without a
-// winner.
+// W windows of a row, from column q on; what lies beyond the row has no winner.
+template <class E>
+struct WindowVectors {
+    using T = Computed<E>;
+    static constexpr int W = lanes<T>;
+    Vec<T> g = {};
+    Mask<T> winner = Mask<T>{} + no_winner<uint8_t>;
+
+    // g_end and code_end: the ends of the tensors, behind which nothing may be read.
+    void read(const E* g_row, const E* g_end, const uint8_t* code_row, const uint8_t* code_end, int64_t q, int64_t Q) {
+        if (q >= Q) return void((g = Vec<T>{}, winner = Mask<T>{} + no_winner<uint8_t>));
+        g_row += q, code_row += q;
+        if (g_row + W <= g_end && code_row + W <= code_end) {
+            g = load(g_row), winner = load_codes<T>(code_row);
+            if (q + W <= Q) return;
+            Mask<T> lane;
+            for (int l = 0; l < W; ++l) lane[l] = l;
+            winner = select(lane < int(Q - q), winner, Mask<T>{} + no_winner<uint8_t>);
+            return;
+        }
+        E g_room[W] = {};
+        uint8_t code_room[W];
+        std::memset(code_room, no_winner<uint8_t>, W);
+        copy_part(g_row, Q - q, g_room);
+        for (int64_t i = 0; i < Q - q; ++i) code_room[i] = code_row[i];
+        g = load(g_room), winner = load_codes<T>(code_room);
+    }
+};
+
+// The lanes of `now` one later, behind the last one of `before`.
+template <class T, class V>
+inline V one_later(V before, V now) {
+    constexpr int W = lanes<T>;
+    Mask<T> pick;
+    for (int l = 0; l < W; ++l) pick[l] = W - 1 + l;
+    return __builtin_shuffle(before, now, pick);
+}
+
+template <class E>
+inline const E* end_of(const Tensor& t) {
+    const E* end = static_cast<const E*>(t.data) + 1;
+    for (int i = 0; i < 4; ++i) end += (t.size[i] - 1) * t.stride[i];
+    return end;
+}
+
+// Vectors are over columns of windows: those of q - 1 are made of those of q and of the vector before.
 template <int WINDOW, class E>
-void bprop_quads_planes(const Tensor& dy, const Tensor& code, const Tensor& dx, const Pool2d& pool, int threads) {
+void bprop_quads_planes(const Tensor& dy, const Tensor& code, const Tensor& dx, const Pool2d& pool_, int threads) {
     using T = Computed<E>;
     constexpr int W = lanes<T>;
+    const Pool2d pool = pool_;
     const int64_t C = dx.size[1], H = dx.size[2], width = dx.size[3];
     const int64_t rows = quads_of(H, pool.pad_h), columns = quads_of(width, pool.pad_w);
-    parallel_for_even(threads, dx.size[0] * C * rows, [&, C, H, width, rows, columns](int64_t item) {
+    const E* const g_end = end_of<E>(dy);
+    const uint8_t* const code_end = end_of<uint8_t>(code);
+    parallel_for_even(threads, dx.size[0] * C * rows, [=, &dy, &code, &dx](int64_t item) {
         const int64_t p = item % rows, c = item / rows % C, n = item / rows / C;
-        const E* const plane_g = static_cast<const E*>(dy.data) + n * dy.stride[0] + c * dy.stride[1];
-        const uint8_t* const plane_codes =
-            static_cast<const uint8_t*>(code.data) + n * code.stride[0] + c * code.stride[1];
-        E* const plane = static_cast<E*>(dx.data) + n * dx.stride[0] + c * dx.stride[1];
+        const E* g_row[2];
+        const uint8_t* code_row[2];
+        int64_t Q[2];
+        E* out[2];
+        for (int a = 0; a < 2; ++a) {
+            const int64_t row = p - 1 + a, h = 2 * p - pool.pad_h + a;
+            Q[a] = row >= 0 && row < pool.P ? pool.Q : 0;
+            g_row[a] = static_cast<const E*>(dy.data) + n * dy.stride[0] + c * dy.stride[1] + row * dy.stride[2];
+            code_row[a] =
+                static_cast<const uint8_t*>(code.data) + n * code.stride[0] + c * code.stride[1] + row * code.stride[2];
+            out[a] = h >= 0 && h < H ? static_cast<E*>(dx.data) + n * dx.stride[0] + c * dx.stride[1] + h * dx.stride[2]
+                                     : nullptr;
+        }
+        WindowVectors<E> now[2], before[2];
         for (int64_t q = 0; q < columns; q += W) {
-            E g_room[2][W + 1];
-            uint8_t code_room[2][W + 1];
-            const E* g[2];  // of windows q - 1 .. q + W - 1
-            const uint8_t* codes[2];
+#pragma GCC unroll 2
             for (int a = WINDOW == 2; a < 2; ++a) {
-                const int64_t row = p - 1 + a;
-                const bool there = row >= 0 && row < pool.P;
-                g[a] = plane_g + row * dy.stride[2] + q - 1;
-                codes[a] = plane_codes + row * code.stride[2] + q - 1;
-                if (there && q >= 1 && q + W <= pool.Q) continue;
-                const int64_t first = q == 0, last = there ? min(W + 1, pool.Q - q + 1) : 0;
-                std::memset(g_room[a], 0, sizeof(g_room[a]));
-                std::memset(code_room[a], no_winner<uint8_t>, sizeof(code_room[a]));
-                for (int64_t i = first; i < last; ++i) g_room[a][i] = g[a][i], code_room[a][i] = codes[a][i];
-                g[a] = g_room[a], codes[a] = code_room[a];
+                before[a].g = now[a].g, before[a].winner = now[a].winner;
+                now[a].read(g_row[a], g_end, code_row[a], code_end, q, Q[a]);
             }
-            Vec<T> sums[2][2] = {};
             constexpr bool there[2][2] = {{true, true}, {true, true}};
+            Vec<T> sums[2][2] = {};
             add_windows<WINDOW, Mask<T>>(
-                there, [&](int a, int b) { return load(g[a] + b); },
-                [&](int a, int b) { return load_codes<T>(codes[a] + b); }, sums);
+                there, [&](int a, int b) { return b ? now[a].g : one_later<T>(before[a].g, now[a].g); },
+                [&](int a, int b) { return b ? now[a].winner : one_later<T>(before[a].winner, now[a].winner); }, sums);
             const int64_t w = 2 * q - pool.pad_w;
+#pragma GCC unroll 2
             for (int y = 0; y < 2; ++y) {
-                const int64_t h = 2 * p - pool.pad_h + y;
-                if (h < 0 || h >= H) continue;
-                E* const out = plane + h * dx.stride[2] + w;
+                if (!out[y]) continue;
                 if (w >= 0 && w + 2 * W <= width) {
-                    store_interleaved(out, sums[y][0], sums[y][1]);
+                    store_interleaved(out[y] + w, sums[y][0], sums[y][1]);
                     continue;
                 }
                 E room[2 * W];
                 store_interleaved(room, sums[y][0], sums[y][1]);
-                for (int64_t i = max(0, -w); i < min(2 * W, width - w); ++i) out[i] = room[i];
+                const int64_t first = max(0, -w), count = min(2 * W, width - w) - first;
+                if (count >= W) store(out[y] + w + first, load(room + first));
+                const int64_t done = first + (count >= W ? W : 0);
+                copy_part(room + done, first + count - done, out[y] + w + done);
             }
         }
     });
