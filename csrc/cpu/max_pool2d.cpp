@@ -4,6 +4,7 @@
 // The first of equal values wins, among NaNs the last, as in torch. A window with no input (possible with
 // ceil_mode and dilation) gives -inf and has no winner.
 #include "isa_kernels.h"
+#include "pack.h"
 #include "parallel.h"
 #include "pool_code.h"
 
@@ -89,8 +90,7 @@ void fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& p
     const bool channels_last = side_by_side(1), rows_dense = !channels_last && side_by_side(3);
     const int64_t channels = channels_last ? C : 1;
     const int64_t blocks = channels ? C / channels : 0;
-    const E* x_end = static_cast<const E*>(x.data) + 1;
-    for (int i = 0; i < 4; ++i) x_end += (x.size[i] - 1) * x.stride[i];
+    const E* const x_end = end_of<E>(x);
     parallel_for_even(threads, N * blocks * pool.P, [=, &x, &y, &code](int64_t item) {
         const int64_t p = item % pool.P, first_c = item / pool.P % blocks * channels, n = item / pool.P / blocks;
         const int64_t h = p * pool.stride_h - pool.pad_h;
@@ -122,6 +122,7 @@ void fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& p
                 row.find(WindowRow<1, E>{start, row.row_step, row.column_step}, pool, rows, all, count, at, at);
             else row.find(WindowRow<2, E>{start, row.row_step, row.column_step}, pool, rows, all, count, at, at);
         }
+        // Those in front of and behind them.
         for (int64_t q = first ? 0 : last; q < pool.Q; q = q + 1 == first ? last : q + 1) {
             const Range columns =
                 valid_positions(q * pool.stride_w - pool.pad_w, pool.dilation_w, pool.window_w, x.size[3]);

@@ -3,6 +3,7 @@
 // a window's gradient and code serves up to four sums, which stay in registers and are stored once.
 #pragma once
 
+#include "pack.h"
 #include "parallel.h"
 #include "pool_code.h"
 
@@ -131,13 +132,6 @@ inline V one_later(V before, V now) {
     Mask<T> pick;
     for (int l = 0; l < W; ++l) pick[l] = W - 1 + l;
     return __builtin_shuffle(before, now, pick);
-}
-
-template <class E>
-inline const E* end_of(const Tensor& t) {
-    const E* end = static_cast<const E*>(t.data) + 1;
-    for (int i = 0; i < 4; ++i) end += (t.size[i] - 1) * t.stride[i];
-    return end;
 }
 
 // Vectors are over columns of windows: those of q - 1 are made of those of q and of the vector before.
