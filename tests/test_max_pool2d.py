@@ -1,5 +1,8 @@
 """max_pool2d: values and winners exactly; ties, NaN and windows without input too."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -154,6 +157,35 @@ def test_plane_of_one_value(value, device):
     _, indices = functional.max_pool2d(x, 3, return_indices=True)
     assert indices[0, 0, 0, 0] == (14 if value != value else 0)
     check(problem, x, torch.ones_like(data.dy), device)
+
+
+# In a child process, which a read behind a tensor kills: there lies a page that nobody may read.
+GUARDED = """
+import ctypes, mmap, sys, torch
+from fastconv import functional
+page = mmap.PAGESIZE
+def guarded(size):
+    values = torch.randn(size)
+    room = mmap.mmap(-1, (values.nbytes // page + 2) * page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(room))
+    end = len(room) - page
+    mprotect = ctypes.CDLL(None).mprotect
+    mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    assert mprotect(start + end, page, 0) == 0
+    offset = end - values.nbytes
+    memory = torch.frombuffer(room, dtype=values.dtype, count=values.numel(), offset=offset)
+    return memory.view(size).copy_(values)
+for pool in ((2, 2), (3, 2), (3, 2, 1), (3, 1, 1), (2, 2, 1)):
+    for width in (3, 7, 14, 16, 17, 33):
+        x = guarded((2, 3, 7, width)).requires_grad_()
+        y = functional.max_pool2d(x, *pool)
+        torch.autograd.grad(y, x, guarded(y.shape))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are guarded by mprotect")
+def test_reads_nothing_behind_tensors():
+    subprocess.run([sys.executable, "-c", GUARDED], check=True, timeout=100)
 
 
 def test_window_without_input_has_no_gradient():
