@@ -1,5 +1,8 @@
 """max_pool2d: values and winners exactly; ties, NaN and windows without input too."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,6 +32,11 @@ PROBLEMS = {
     "254 positions": "mb1ic18ih3iw130_pool2x127s1x1p1x2d1x1c0_f32_nhwc",
     "255 positions": "mb1ic18ih20iw20_pool15x17s1x1p7x8d1x1c0_f32_nhwc",
     "400 positions": "mb1ic3ih25iw25_pool20x20s3x2p10x10d1x1c1_f64_nchw",
+    "planes narrower than a vector": "mb2ic3ih14iw14_pool2x2s2x2p0x0d1x1c0_f32_nchw",
+    "overlap, narrow planes": "mb2ic3ih7iw9_pool3x3s2x2p1x1d1x1c0_f32_nchw",
+    "overlap, planes of one vector and more": "mb1ic2ih8iw35_pool3x3s2x2p0x0d1x1c1_f32_nchw",
+    "2x2, padded": "mb2ic19ih6iw5_pool2x2s2x2p1x1d1x1c0_f32_nhwc",
+    "2x2 planes, padded": "mb2ic3ih6iw37_pool2x2s2x2p1x1d1x1c0_f32_nchw",
     "2x2 planes, odd height": "mb1ic3ih9iw16_pool2x2s2x2p0x0d1x1c0_f32_nchw",
     "2x2 planes, ceil_mode": "mb2ic3ih9iw16_pool2x2s2x2p0x0d1x1c1_f32_nchw",
     "planes wider than a stretch": "mb1ic2ih5iw1030_pool3x3s2x2p1x1d1x1c0_f32_nchw",
@@ -149,6 +157,35 @@ def test_plane_of_one_value(value, device):
     _, indices = functional.max_pool2d(x, 3, return_indices=True)
     assert indices[0, 0, 0, 0] == (14 if value != value else 0)
     check(problem, x, torch.ones_like(data.dy), device)
+
+
+# In a child process, which a read behind a tensor kills: there lies a page that nobody may read.
+GUARDED = """
+import ctypes, mmap, sys, torch
+from fastconv import functional
+page = mmap.PAGESIZE
+def guarded(size):
+    values = torch.randn(size)
+    room = mmap.mmap(-1, (values.nbytes // page + 2) * page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(room))
+    end = len(room) - page
+    mprotect = ctypes.CDLL(None).mprotect
+    mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    assert mprotect(start + end, page, 0) == 0
+    offset = end - values.nbytes
+    memory = torch.frombuffer(room, dtype=values.dtype, count=values.numel(), offset=offset)
+    return memory.view(size).copy_(values)
+for pool in ((2, 2), (3, 2), (3, 2, 1), (3, 1, 1), (2, 2, 1)):
+    for width in (3, 7, 14, 16, 17, 33):
+        x = guarded((2, 3, 7, width)).requires_grad_()
+        y = functional.max_pool2d(x, *pool)
+        torch.autograd.grad(y, x, guarded(y.shape))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are guarded by mprotect")
+def test_reads_nothing_behind_tensors():
+    subprocess.run([sys.executable, "-c", GUARDED], check=True, timeout=100)
 
 
 def test_window_without_input_has_no_gradient():

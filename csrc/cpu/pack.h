@@ -156,6 +156,14 @@ inline void pack_rows(const Tensor& x, int64_t n, int64_t h0, int64_t rows, int6
     });
 }
 
+// Behind the last element.
+template <class E>
+inline const E* end_of(const Tensor& x) {
+    const E* end = static_cast<const E*>(x.data) + 1;
+    for (int i = 0; i < 4; ++i) end += (x.size[i] - 1) * x.stride[i];
+    return end;
+}
+
 // Channels first .. first + count of x, or of a filter.
 inline Tensor channels_of(const Tensor& x, int64_t first, int64_t count) {
     Tensor part = x;

@@ -20,5 +20,17 @@ inline void parallel_for(int threads, int64_t items, const Body& body) {
     for (int64_t item = 0; item < items; ++item) body(item, omp_get_thread_num());
 }
 
+// body(item) for items that take equally long: each thread gets one stretch of them, in their order. It is handed out
+// at once, and what a thread wrote is in its caches when the next layer's stretch reads it.
+template <class Body>
+inline void parallel_for_even(int threads, int64_t items, const Body& body) {
+    if (threads <= 1 || items <= 1) {
+        for (int64_t item = 0; item < items; ++item) body(item);
+        return;
+    }
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t item = 0; item < items; ++item) body(item);
+}
+
 }  // namespace
 }  // namespace fastconv::cpu

@@ -6,28 +6,29 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-constexpr int64_t block = 1 << 15;  // elements an item takes; a multiple of 8, so that it owns its mask bytes
+constexpr int64_t block = 1 << 13;  // elements an item takes: a microsecond or two
+constexpr int word = 32;            // elements of a step, whose bits in the mask are stored together
 
-template <class E>
+template <bool SAVE, class E>
 void fprop(const E* x, E* y, uint8_t* mask, int64_t count, int threads) {
     using T = Computed<E>;
     constexpr int W = lanes<T>;
-    parallel_for(threads, ceil_div(count, block), [=](int64_t item, int) {
+    parallel_for_even(threads, ceil_div(count, block), [=](int64_t item) {
         const int64_t end = min(count, (item + 1) * block);
         int64_t i = item * block;
-        constexpr int step = W < 8 ? 8 : W;
-        for (; i + step <= end; i += step) {
-            unsigned live = 0;
-            for (int j = 0; j < step; j += W) {
+        for (; i + word <= end; i += word) {
+            uint32_t live = 0;
+#pragma GCC unroll 8
+            for (int j = 0; j < word; j += W) {
                 const Vec<T> v = load(x + i + j);
-                live |= bits<T>(~(v <= T(0))) << j;
+                if constexpr (SAVE) live |= uint32_t(bits<T>(~(v <= T(0)))) << j;
                 store(y + i + j, select(v < T(0), Vec<T>{}, v));
             }
-            if (mask) std::memcpy(mask + i / 8, &live, step / 8);  // little-endian
+            if constexpr (SAVE) std::memcpy(mask + i / 8, &live, sizeof(live));  // little-endian
         }
         for (; i < end; ++i) {
             const T v = T(x[i]);
-            if (mask) {
+            if constexpr (SAVE) {
                 if (i % 8 == 0) mask[i / 8] = 0;
                 mask[i / 8] |= uint8_t(unsigned(!(v <= 0)) << (i % 8));
             }
@@ -40,16 +41,16 @@ template <class E>
 void bprop(const E* dy, const uint8_t* mask, E* dx, int64_t count, int threads) {
     using T = Computed<E>;
     constexpr int W = lanes<T>;
-    parallel_for(threads, ceil_div(count, block), [=](int64_t item, int) {
+    parallel_for_even(threads, ceil_div(count, block), [=](int64_t item) {
         const int64_t end = min(count, (item + 1) * block);
         int64_t i = item * block;
-        constexpr int step = W < 8 ? 8 : W;
         Mask<T> bit;
-        for (int j = 0; j < W; ++j) bit[j] = 1 << j;
-        for (; i + step <= end; i += step) {
-            unsigned live = 0;
-            std::memcpy(&live, mask + i / 8, step / 8);  // little-endian
-            for (int j = 0; j < step; j += W)
+        for (int l = 0; l < W; ++l) bit[l] = 1 << l;
+        for (; i + word <= end; i += word) {
+            uint32_t live;
+            std::memcpy(&live, mask + i / 8, sizeof(live));  // little-endian
+#pragma GCC unroll 8
+            for (int j = 0; j < word; j += W)
                 store(dx + i + j, select(((Mask<T>{} + int(live >> j)) & bit) != 0, load(dy + i + j), Vec<T>{}));
         }
         for (; i < end; ++i) dx[i] = mask[i / 8] >> (i % 8) & 1 ? dy[i] : E(T(0));
@@ -61,7 +62,7 @@ void bprop(const E* dy, const uint8_t* mask, E* dx, int64_t count, int threads) 
 void relu_fprop(DType dtype, const void* x, void* y, uint8_t* mask, int64_t count, int threads) {
     with_any_elements(dtype, [=](auto element) {
         using E = decltype(element);
-        fprop(static_cast<const E*>(x), static_cast<E*>(y), mask, count, threads);
+        (mask ? fprop<true, E> : fprop<false, E>)(static_cast<const E*>(x), static_cast<E*>(y), mask, count, threads);
     });
 }
 

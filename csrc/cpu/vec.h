@@ -130,6 +130,28 @@ inline void store(E* p, Vec<Computed<E>> v) {
     else *reinterpret_cast<typename VecOf<E>::unaligned*>(p) = v;
 }
 
+// Copies fewer elements than a vector has lanes, without the call of memcpy that GCC makes of a loop.
+template <class E>
+inline void copy_part(const E* from, int64_t count, E* to) {
+#pragma GCC unroll 8
+    for (int64_t step = lanes<Computed<E>> / 2; step > 0; step /= 2)
+        if (count & step) {
+            std::memcpy(to, from, size_t(step) * sizeof(E));
+            from += step, to += step;
+        }
+}
+
+// a[0] b[0] a[1] b[1] ...
+template <class E, class V>
+inline void store_interleaved(E* p, V a, V b) {
+    using T = Computed<E>;
+    constexpr int W = lanes<T>;
+    Mask<T> low, high;
+    for (int l = 0; l < W; ++l) low[l] = l / 2 + l % 2 * W, high[l] = low[l] + W / 2;
+    store(p, Vec<T>(__builtin_shuffle(a, b, low)));
+    store(p + W, Vec<T>(__builtin_shuffle(a, b, high)));
+}
+
 template <class T>
 inline Vec<T> splat(T value) {
     return value - Vec<T>{};  // lane by lane, GCC makes masked moves of it

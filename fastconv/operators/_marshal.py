@@ -10,6 +10,7 @@ import torch  # before _C, so that both share one OpenMP library
 from torch import Tensor
 
 from . import _geometry as geometry
+from ._pages import ask_for_huge_pages
 
 DTYPES = {
     torch.float32: 0,
@@ -77,4 +78,6 @@ def workspace(nbytes: int, like: Tensor) -> Tensor:
         memory = torch.empty_strided((nbytes,), (1,), dtype=torch.uint8, device=like.device)
         if like.is_cpu and nbytes <= _KEPT_BYTES:
             _kept.memory = memory
+        elif like.is_cpu:
+            ask_for_huge_pages(memory)
     return memory

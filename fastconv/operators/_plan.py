@@ -14,6 +14,7 @@ from torch import Tensor
 from .. import _C
 from . import _eager
 from ._marshal import NO_WORKSPACE, Buffer, pack, workspace
+from ._pages import FRESH_BYTES, ask_for_huge_pages
 
 Form = tuple[Sequence[int], Sequence[int], torch.dtype]  # sizes, strides, dtype
 
@@ -66,7 +67,10 @@ class Plan:
         if form is None:
             return None
         size, stride, dtype = form
-        return torch.empty_strided(size, stride, dtype=dtype, device=device)
+        tensor = torch.empty_strided(size, stride, dtype=dtype, device=device)
+        if tensor.nbytes >= FRESH_BYTES and not self.on_gpu:
+            ask_for_huge_pages(tensor)
+        return tensor
 
     def run(
         self,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -15,36 +16,45 @@ from ._define import define
 from ._marshal import flat
 from ._plan import Plan, threads
 
+Ints = Sequence[int]
+
+
+# Kernels see dense tensors as one dimension, in the order of memory.
+@lru_cache(maxsize=4096)
+def _fprop_plan(
+    size: Ints, stride: Ints, dtype: torch.dtype, save: bool, device: int, how: tuple
+) -> Plan:
+    mask = ((math.prod(size) + 7) // 8,), (1,), torch.uint8
+    return Plan("relu_fprop", device, ((size, stride, dtype), mask if save else None))
+
 
 @lru_cache(maxsize=4096)
-def _plan(entry: str, count: int, dtype: torch.dtype, save: bool, device: int, how: tuple) -> Plan:
-    return Plan(entry, device)
+def _bprop_plan(size: Ints, stride: Ints, dtype: torch.dtype, device: int, how: tuple) -> Plan:
+    return Plan("relu_bprop", device, ((size, stride, dtype),))
 
 
-def _run(entry: str, *tensors: Tensor | None) -> None:
-    """Calls a kernel with dense tensors, seen as one dimension; the mask may be missing."""
-    like = tensors[0]
-    how = threads(like)
-    save = tensors[-1] is not None
-    plan = _plan(entry, like.numel(), like.dtype, save, like.get_device(), how)
-    plan.run(tensors, (), how, flat)
+def _bind(x: Tensor, save: bool) -> Callable[[Tensor], tuple[Tensor, Tensor | None]]:
+    stride, how = torch.empty_like(x).stride(), threads(x)  # x's where x is dense
+    dense = stride == x.stride()
+    plan = _fprop_plan(x.shape, stride, x.dtype, save, x.get_device(), how)
 
+    def bound(x: Tensor) -> tuple[Tensor, Tensor | None]:
+        y, mask = plan.output(0, x.device), plan.output(1, x.device)
+        if not dense:
+            x = y.copy_(x)
+        plan.run((x, y, mask), (), how, flat)
+        return y, mask
 
-def _mask(x: Tensor) -> Tensor:
-    return x.new_empty((x.numel() + 7) // 8, dtype=torch.uint8)
+    return bound
 
 
 def _fprop(x: Tensor, save: bool) -> tuple[Tensor, Tensor | None]:
-    y = torch.empty_like(x)  # dense, with x's strides where x is dense
-    if y.stride() != x.stride():
-        x = y.copy_(x)
-    mask = _mask(y) if save else None
-    _run("relu_fprop", x, y, mask)
-    return y, mask
+    return _bind(x, save)(x)
 
 
 def _fprop_fake(x: Tensor, save: bool) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), _mask(x) if save else x.new_empty(0)
+    mask = x.new_empty((x.numel() + 7) // 8, dtype=torch.uint8) if save else x.new_empty(0)
+    return torch.empty_like(x), mask
 
 
 def _fprop_save(ctx: Any, args: Any, output: Any) -> None:
@@ -57,12 +67,13 @@ def _fprop_backward(ctx: Any, dy: Tensor) -> tuple[Tensor]:
     return (relu_backward(dy, ctx.saved_tensors[0], ctx.stride),)
 
 
-def _bprop(dy: Tensor, mask: Tensor, stride: Sequence[int]) -> Tensor:
-    stride = tuple(stride)
-    dx = torch.empty_strided(dy.shape, stride, dtype=dy.dtype, device=dy.device)
+def _bprop(dy: Tensor, mask: Tensor, stride: Ints) -> Tensor:
+    stride, how = tuple(stride), threads(dy)
+    plan = _bprop_plan(dy.shape, stride, dy.dtype, dy.get_device(), how)
+    dx = plan.output(0, dy.device)
     if dy.stride() != stride:
         dy = dx.copy_(dy)
-    _run("relu_bprop", dy, mask, dx)
+    plan.run((dy, mask, dx), (), how, flat)
     return dx
 
 
@@ -90,17 +101,24 @@ relu = define(
     backward=_fprop_backward,
     fallback=torch.relu,
     code=True,
+    bind=_bind,
 )
+
+
+def _run_in_place(x: Tensor, save: bool) -> Tensor | None:
+    how = threads(x)
+    plan = _fprop_plan(x.shape, x.stride(), x.dtype, save, x.get_device(), how)
+    mask = plan.output(1, x.device)
+    plan.run((x, x, mask), (), how, flat)
+    return mask
 
 
 class _InPlace(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.mark_dirty(x)
-        mask = _mask(x)
-        _run("relu_fprop", x, x, mask)
         ctx.stride = x.stride()
-        ctx.save_for_backward(mask)
+        ctx.save_for_backward(_run_in_place(x, True))
         return x
 
     @staticmethod
@@ -126,7 +144,7 @@ def relu_(x: Tensor) -> Tensor:
                 "a leaf Variable that requires grad is being used in an in-place operation."
             )
         return _InPlace.apply(x)
-    _run("relu_fprop", x, x, None)
+    _run_in_place(x, False)
     torch.autograd.graph.increment_version(x)
     return x
 
