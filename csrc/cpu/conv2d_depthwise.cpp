@@ -20,14 +20,6 @@ namespace {
 constexpr int max_pixels = 8;
 constexpr int64_t least_items = 16;
 
-// Outputs along one dimension: output first + i * step, i < count, is the sum over t < taps of the kernel's position
-// first_tap + t * tap_step times input start + i * stride + t * dilation.
-struct Line {
-    int64_t first, step, count;
-    int64_t start, stride, dilation, taps;
-    int64_t first_tap, tap_step;
-};
-
 // One dimension of a convolution or, backward, of its gradient of the input.
 struct Axis {
     bool backward;
@@ -64,14 +56,6 @@ struct Axis {
         return {first, last};
     }
 };
-
-// Those of a line's outputs that need none but these inputs.
-inline Range inner_pixels(const Line& line, Range inputs) {
-    const int64_t first = max(0, ceil_div(max(0, inputs.first - line.start), line.stride));
-    const int64_t room = inputs.last - line.start - (line.taps - 1) * line.dilation - 1;
-    const int64_t last = room < 0 ? 0 : min(line.count, room / line.stride + 1);
-    return {min(first, line.count), max(min(first, line.count), last)};
-}
 
 // A direction: its two dimensions, and the shape of its output and of what follows, as of a forward pass.
 struct Direction {
@@ -212,8 +196,7 @@ FASTCONV_PREFETCHES void prefetch_next(const Direction& direction, const Input<T
                                        int64_t column, int64_t columns, int64_t width) {
     const int64_t first = h + (row.taps - 1) * row.dilation + 1;
     for (int64_t next = max(0, first); next < min(first + row.stride, direction.rows.inputs); ++next)
-        for (int64_t i = 0; i < columns; ++i)
-            prefetch_pixel(x.origin + next * x.row + (column + i) * x.pixel, width);
+        for (int64_t i = 0; i < columns; ++i) prefetch_pixel(x.origin + next * x.row + (column + i) * x.pixel, width);
 }
 
 // Row `output` of a block's outputs; pixel q goes to out + q * out_pixel.
@@ -280,8 +263,11 @@ void run_direction(const Conv2dProblem& problem, const Direction& direction, con
         T *packed = space.of(thread, space.input), *buffer = space.of(thread, space.output);
         Input<T> input;
         if (in_place && count == width) {
-            input = {static_cast<const T*>(x.data) + n * x.stride[0] + first, x.stride[2], x.stride[3],
-                     {0, direction.columns.inputs}, true};
+            input = {static_cast<const T*>(x.data) + n * x.stride[0] + first,
+                     x.stride[2],
+                     x.stride[3],
+                     {0, direction.columns.inputs},
+                     true};
         } else {
             Range inputs = direction.rows.reach(outputs);
             inputs = {max(0, inputs.first), min(direction.rows.inputs, inputs.last)};
