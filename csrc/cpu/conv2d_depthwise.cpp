@@ -1,10 +1,11 @@
 // Depthwise conv2d, forward with what follows (geometry.h, Epilogue), and its gradient of the input.
 //
-// A work item is a few rows of one image's output for a block of channels. It packs the input rows that it needs as
-// NHWC, with the padding on the left and right in place, and computes several pixels of a row at a time, vector by
-// vector of the channels: each weight is loaded once for all of them, and every multiply-add reads one input vector.
-// Kernel rows that see only padding are left out. Where y is NHWC the sums go there, else to a buffer and from there
-// to the epilogue.
+// A work item is a few rows of one image's output for a block of channels. It computes several pixels of a row at a
+// time, vector by vector of the channels: each weight is loaded once for all of them, and every multiply-add reads one
+// input vector. An NHWC input is read where it lies, and kernel columns that lie outside of it are left out, which
+// leaves one pixel at a time at the edges. Where that is too much of a row, and for any other input, the rows needed
+// are packed as NHWC first, with the padding on the left and right in place. Kernel rows that see only padding are left
+// out. Where y is NHWC the sums go there, else to a buffer and from there to the epilogue.
 //
 // The gradient of the input is computed the same way. With stride u, the rows of dx fall into u phases (h % u), and
 // those of one phase are a convolution of dy with stride 1 and every so many rows of the kernel (Line); columns too.
@@ -18,14 +19,6 @@ namespace {
 
 constexpr int max_pixels = 8;
 constexpr int64_t least_items = 16;
-
-// Outputs along one dimension: output first + i * step, i < count, is the sum over t < taps of the kernel's position
-// first_tap + t * tap_step times input start + i * stride + t * dilation.
-struct Line {
-    int64_t first, step, count;
-    int64_t start, stride, dilation, taps;
-    int64_t first_tap, tap_step;
-};
 
 // One dimension of a convolution or, backward, of its gradient of the input.
 struct Axis {
@@ -80,6 +73,19 @@ struct Direction {
         output.pool = {};
         output.pool.P = conv.H, output.pool.Q = conv.W;
     }
+
+    // Whether x, the input, is NHWC and stays where it is: edges must not be too much of a row.
+    template <class T>
+    bool reads_in_place(const Conv2dProblem& problem, const Tensor& x) const {
+        if (!is_nhwc<T>(x) || (rows.backward && problem.epilogue != Epilogue::none)) return false;
+        int64_t inner = 0;
+        for (int64_t phase = 0; phase < columns.phases(); ++phase) {
+            const Range pixels = inner_pixels(columns.line(phase), {0, columns.inputs});
+            inner += pixels.last - pixels.first;
+        }
+        const int64_t at_once = rows.window * ((max_pixels - 1) * columns.stride + columns.window);
+        return 2 * inner >= columns.outputs && fit_in_cache(at_once, x.stride[3] * int64_t(sizeof(T)));
+    }
 };
 
 template <class T>
@@ -89,7 +95,7 @@ struct Plan {
     int64_t rows, chunks;             // of the epilogue's output in an item, items of an image
     int64_t input_rows, output_rows;  // at most, of an item
 
-    explicit Plan(const Direction& direction) : blocks(direction.output.conv) {
+    Plan(const Direction& direction, bool in_place) : blocks(direction.output.conv, in_place) {
         const Pool2d& pool = direction.output.pool;
         const Axis& axis = direction.rows;
         columns = direction.columns.reach({0, direction.columns.outputs});
@@ -174,34 +180,56 @@ ComputePixels<T> compute_pixels_for(int64_t pixels) {
     return compute_pixels<T, PIXELS>;
 }
 
-// Input rows as an item has them packed: the first row and column, and how many columns.
+// A block's input: where (0, 0) is, or would be, elements from row to row and pixel to pixel, and the columns there.
 template <class T>
-struct Packed {
-    const T* data;
-    int64_t first_row, first_column, columns;
+struct Input {
+    const T* origin;
+    int64_t row, pixel;
+    Range columns;
+    bool in_place;
 };
+
+// Fetches those input rows, from a column on, that this row of outputs does not need but the next one of its phase
+// does. Pixel by pixel: compute_pixels goes through many at once, which no cache foresees.
+template <class T>
+FASTCONV_PREFETCHES void prefetch_next(const Direction& direction, const Input<T>& x, const Line& row, int64_t h,
+                                       int64_t column, int64_t columns, int64_t width) {
+    const int64_t first = h + (row.taps - 1) * row.dilation + 1;
+    for (int64_t next = max(0, first); next < min(first + row.stride, direction.rows.inputs); ++next)
+        for (int64_t i = 0; i < columns; ++i) prefetch_pixel(x.origin + next * x.row + (column + i) * x.pixel, width);
+}
 
 // Row `output` of a block's outputs; pixel q goes to out + q * out_pixel.
 template <class T>
-void compute_row(const Direction& direction, const Packed<T>& x, int64_t output, const T* w, const T* bias, T* out,
+void compute_row(const Direction& direction, const Input<T>& x, int64_t output, const T* w, const T* bias, T* out,
                  int64_t out_pixel, int64_t width) {
     const int64_t S = direction.columns.window;
     const Line row = direction.rows.line(output % direction.rows.phases());
     const int64_t h = row.start + output / row.step * row.stride;
-    const Range taps = valid_positions(h, row.dilation, row.taps, direction.rows.inputs);
+    const Range rows = valid_positions(h, row.dilation, row.taps, direction.rows.inputs);
+    const T* const x_row = x.origin + (h + rows.first * row.dilation) * x.row;
+    const T* const w_row = w + (row.first_tap + rows.first * row.tap_step) * S * width;
     for (int64_t phase = 0; phase < direction.columns.phases(); ++phase) {
         const Line line = direction.columns.line(phase);
-        const Steps step = {line.stride * width,   line.step * out_pixel,    row.dilation * x.columns * width,
-                            line.dilation * width, row.tap_step * S * width, line.tap_step * width};
-        const int64_t input_row = h + taps.first * row.dilation - x.first_row;
-        const T* from = x.data + (input_row * x.columns + line.start - x.first_column) * width;
-        const T* weights = w + ((row.first_tap + taps.first * row.tap_step) * S + line.first_tap) * width;
-        T* to = out + line.first * out_pixel;
-        const int64_t groups = ceil_div(line.count, max_pixels);
-        for (int64_t group = 0, pixels; group < groups; ++group) {
-            pixels = line.count * (group + 1) / groups - line.count * group / groups;
-            compute_pixels_for<T>(pixels)(step, from, taps.last - taps.first, line.taps, weights, bias, to, width);
-            from += pixels * step.x_pixel, to += pixels * step.out_pixel;
+        const Steps step = {line.stride * x.pixel,   line.step * out_pixel,    row.dilation * x.row,
+                            line.dilation * x.pixel, row.tap_step * S * width, line.tap_step * width};
+        const Range inner = inner_pixels(line, x.columns);
+        const int64_t count = inner.last - inner.first, groups = ceil_div(count, max_pixels);
+        for (int64_t first = 0, last, group = 0; first < line.count; first = last) {
+            const int64_t start = line.start + first * line.stride;
+            Range columns = {0, line.taps};
+            if (first < inner.first || first >= inner.last) {
+                columns = valid_positions(start - x.columns.first, line.dilation, line.taps,
+                                          x.columns.last - x.columns.first);
+                last = first + 1;
+            } else {
+                last = inner.first + count * ++group / groups;
+                if (x.in_place) prefetch_next(direction, x, row, h, start, (last - first) * line.stride, width);
+            }
+            compute_pixels_for<T>(last - first)(step, x_row + (start + columns.first * line.dilation) * x.pixel,
+                                                rows.last - rows.first, columns.last - columns.first,
+                                                w_row + (line.first_tap + columns.first * line.tap_step) * width, bias,
+                                                out + (line.first + first * line.step) * out_pixel, width);
         }
     }
 }
@@ -211,7 +239,9 @@ template <class T, class Pack>
 void run_direction(const Conv2dProblem& problem, const Direction& direction, const FpropArgs& args, const Pack& pack,
                    void* workspace) {
     const Conv2d& conv = problem.conv;
-    const Plan<T> plan(direction);
+    const Tensor &x = args.x, &y = args.y;
+    const bool in_place = direction.reads_in_place<T>(problem, x);
+    const Plan<T> plan(direction, in_place);
     const Workspace<T> space(problem, direction, plan, workspace);
     const int64_t width = plan.blocks.width, filter_size = conv.R * conv.S * width;
     const Tensor filter = as_one_filter(args.w);
@@ -223,7 +253,6 @@ void run_direction(const Conv2dProblem& problem, const Direction& direction, con
         for (int64_t i = 0; i < width; ++i)
             bias[i] = args.bias.data && i < count ? value_at<T>(args.bias, (first + i) * args.bias.stride[0]) : T(0);
     });
-    const Tensor& y = args.y;
     const bool nhwc = direction.output.epilogue == Epilogue::none && is_nhwc<T>(y);
     parallel_for(problem.threads, conv.N * plan.chunks * plan.blocks.count, [&](int64_t item, int thread) {
         const int64_t block = item % plan.blocks.count, n = item / plan.blocks.count / plan.chunks;
@@ -231,19 +260,29 @@ void run_direction(const Conv2dProblem& problem, const Direction& direction, con
         const int64_t last_row = min(direction.output.pool.P, first_row + plan.rows);
         const int64_t first = block * width, count = plan.blocks.of(block);
         const Range outputs = rows_needed(direction.output, first_row, last_row);
-        Range inputs = direction.rows.reach(outputs);
-        inputs = {max(0, inputs.first), min(direction.rows.inputs, inputs.last)};
-        const int64_t columns = plan.columns.last - plan.columns.first;
-        T *input = space.of(thread, space.input), *buffer = space.of(thread, space.output);
-        if (inputs.first < inputs.last)
-            pack(n, inputs, RowBlock{first, count, plan.columns.first, columns, width}, input,
-                 space.of(thread, space.pooled));
-        const Packed<T> packed = {input, inputs.first, plan.columns.first, columns};
+        T *packed = space.of(thread, space.input), *buffer = space.of(thread, space.output);
+        Input<T> input;
+        if (in_place && count == width) {
+            input = {static_cast<const T*>(x.data) + n * x.stride[0] + first,
+                     x.stride[2],
+                     x.stride[3],
+                     {0, direction.columns.inputs},
+                     true};
+        } else {
+            Range inputs = direction.rows.reach(outputs);
+            inputs = {max(0, inputs.first), min(direction.rows.inputs, inputs.last)};
+            const int64_t columns = plan.columns.last - plan.columns.first;
+            if (inputs.first < inputs.last)
+                pack(n, inputs, RowBlock{first, count, plan.columns.first, columns, width}, packed,
+                     space.of(thread, space.pooled));
+            input = {packed - (inputs.first * columns + plan.columns.first) * width, columns * width, width,
+                     plan.columns, false};
+        }
         const bool direct = nhwc && count == width;
         T* const y_block = static_cast<T*>(y.data) + n * y.stride[0] + first;
         for (int64_t p = outputs.first; p < outputs.last; ++p)
             compute_row(
-                direction, packed, p, space.weights + block * filter_size, space.bias + block * width,
+                direction, input, p, space.weights + block * filter_size, space.bias + block * width,
                 direct ? y_block + p * y.stride[2] : buffer + (p - outputs.first) * direction.columns.outputs * width,
                 direct ? y.stride[3] : width, width);
         if (!direct)
@@ -269,11 +308,20 @@ void run_dgrad(const Conv2dProblem& problem, const DgradArgs& args, void* space)
     run_direction<T>(problem, Direction(problem, true), {args.dy, args.w, {}, args.dx, {}}, pack, space);
 }
 
+// Whether x can be read in place is not known before it is there.
+template <class T>
+size_t workspace_bytes(const Conv2dProblem& problem, const Direction& direction) {
+    const auto bytes = [&](bool in_place) {
+        return Workspace<T>(problem, direction, Plan<T>(direction, in_place), nullptr).bytes;
+    };
+    return size_t(max(int64_t(bytes(false)), int64_t(bytes(true))));
+}
+
 template <bool backward>
 size_t workspace(const Conv2dProblem& problem) {
     const Direction direction(problem, backward);
-    return in_double(problem.dtype) ? Workspace<double>(problem, direction, Plan<double>(direction), nullptr).bytes
-                                    : Workspace<float>(problem, direction, Plan<float>(direction), nullptr).bytes;
+    return in_double(problem.dtype) ? workspace_bytes<double>(problem, direction)
+                                    : workspace_bytes<float>(problem, direction);
 }
 
 void fprop(const Conv2dProblem& problem, const FpropArgs& args, void* space) {

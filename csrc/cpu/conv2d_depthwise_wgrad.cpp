@@ -3,10 +3,11 @@
 //   dw[r, s][c] = sum over n, p, q of g[n, p, q][c] * x[n, p * stride + r, q * stride + s][c]
 //
 // All rows of all images are cut into pieces, which are shared out to chunks. A work item has a chunk and a block of
-// channels: piece by piece it packs x, with the padding on the left and right in place, and g, unless this is dy as it
-// is, and for each vector keeps some of the kernel's positions in registers while it goes over the piece, so that every
-// multiply-add reads one vector of x. Kernel rows that see only padding are left out. Then the chunks' sums are added
-// up in order: dw is small beside x and so are these.
+// channels: piece by piece, for each vector, it keeps some of the kernel's positions in registers while it goes over
+// the piece, so that every multiply-add reads one vector of x. NHWC tensors are read where they lie, the pixels at the
+// edges one column at a time, since they see less of the kernel; else g is packed, and x with the padding on the left
+// and right in place. Kernel rows that see only padding are left out. Then the chunks' sums are added up in order: dw
+// is small beside x and so are these.
 #include "depthwise.h"
 #include "isa_kernels.h"
 #include "parallel.h"
@@ -16,6 +17,8 @@ namespace {
 
 constexpr int max_taps = 10;  // what 16 vector registers hold beside g and x
 constexpr int64_t least_items = 32;
+constexpr int64_t least_pixels = 1024;        // of wide blocks: with fewer, more chunks' sums would be much to add up
+constexpr int64_t in_place_bytes = 96 << 10;  // of a piece: the second-level cache holds the next one too
 
 template <class T>
 struct WgradPlan {
@@ -25,8 +28,7 @@ struct WgradPlan {
     int64_t x_rows, x_columns;               // packed, of a piece
     int64_t sums;                            // vectors of sums for a vector of channels: dw's and the bias's
 
-    explicit WgradPlan(const Conv2dProblem& problem) : blocks(problem.conv) {
-        const Conv2d& conv = problem.conv;
+    WgradPlan(const Conv2d& conv, bool in_place) : blocks(conv, in_place && conv.N * conv.P * conv.Q >= least_pixels) {
         x_columns = (conv.Q - 1) * conv.stride_w + (conv.S - 1) * conv.dilation_w + 1;
         // As many rows as the cache holds; fewer where else there were too few items.
         for (pieces_per_image = 1;; ++pieces_per_image) {
@@ -34,7 +36,7 @@ struct WgradPlan {
             x_rows = min(conv.H, (rows - 1) * conv.stride_h + (conv.R - 1) * conv.dilation_h + 1);
             const int64_t pixels = x_rows * x_columns + rows * conv.Q;
             if (rows == 1) break;
-            if (pixels * blocks.width * int64_t(sizeof(T)) <= depthwise_bytes &&
+            if (pixels * blocks.width * int64_t(sizeof(T)) <= (in_place ? in_place_bytes : depthwise_bytes) &&
                 conv.N * pieces_per_image * blocks.count >= least_items)
                 break;
         }
@@ -67,12 +69,17 @@ struct Grid {
     int64_t rows, columns, g_row, g_pixel, x_row, x_pixel;
 };
 
-// sums[tap] += g * x[offset of the tap], over all pixels of a grid, for TAPS taps.
+// A position of the kernel: where it is in x, from its pixels on, and in the sums.
+struct Tap {
+    int64_t x, sum;
+};
+
+// sums[tap] += g * x[tap], over all pixels of a grid, for TAPS taps.
 template <class T, int TAPS>
-void add_taps(const Grid& grid, const T* g, const T* x, const int64_t* offsets, T* sums, int64_t sum_step) {
+void add_taps(const Grid& grid, const T* g, const T* x, const Tap* taps, T* sums) {
     Vec<T> acc[TAPS] = {};
     int64_t offset[TAPS];
-    for (int t = 0; t < TAPS; ++t) offset[t] = offsets[t];
+    for (int t = 0; t < TAPS; ++t) offset[t] = taps[t].x;
     for (int64_t p = 0; p < grid.rows; ++p) {
         const T *g_at = g + p * grid.g_row, *x_at = x + p * grid.x_row;
         for (int64_t q = 0; q < grid.columns; ++q, g_at += grid.g_pixel, x_at += grid.x_pixel) {
@@ -82,11 +89,11 @@ void add_taps(const Grid& grid, const T* g, const T* x, const int64_t* offsets, 
         }
     }
 #pragma GCC unroll 10
-    for (int t = 0; t < TAPS; ++t) store(sums + t * sum_step, load(sums + t * sum_step) + acc[t]);
+    for (int t = 0; t < TAPS; ++t) store(sums + taps[t].sum, load(sums + taps[t].sum) + acc[t]);
 }
 
 template <class T>
-using AddTaps = void (*)(const Grid&, const T*, const T*, const int64_t*, T*, int64_t);
+using AddTaps = void (*)(const Grid&, const T*, const T*, const Tap*, T*);
 
 // add_taps<T, taps> for a number known at run time.
 template <class T, int TAPS = 1>
@@ -96,20 +103,52 @@ AddTaps<T> add_taps_for(int64_t taps) {
     return add_taps<T, TAPS>;
 }
 
-// Adds up a grid whose rows all see the kernel rows `taps`, the first of these at x.
+// Rows of an NHWC tensor that come next, for the caches to have them by then.
 template <class T>
-void add_rows(const Conv2d& conv, const WgradPlan<T>& plan, const Grid& grid, const T* g, const T* x, Range taps,
-              T* sums) {
-    const int64_t width = plan.blocks.width, first = taps.first * conv.S, count = (taps.last - taps.first) * conv.S;
+struct NextRows {
+    const T* data = nullptr;
+    int64_t rows = 0, columns = 0, row = 0, pixel = 0;
+
+    NextRows() = default;
+    // Up to `count` rows after row h of image n, where `at` is (0, 0) of that image; an image may go on with the next.
+    NextRows(const Conv2d& conv, const Tensor& t, const T* at, int64_t n, int64_t h, int64_t count)
+        : data(at + (h + 1) * t.stride[2]), columns(t.size[3]), row(t.stride[2]), pixel(t.stride[3]) {
+        const int64_t images = t.stride[0] == t.size[2] * row ? conv.N - n : 1;
+        rows = max(0, min(count, images * t.size[2] - h - 1));
+    }
+    FASTCONV_PREFETCHES void fetch(int64_t channel) const {
+        for (int64_t h = 0; h < rows; ++h)
+            for (int64_t w = 0; w < columns; ++w) __builtin_prefetch(data + h * row + w * pixel + channel, 0, 2);
+    }
+};
+
+// What add_grid goes over: pixels of g and x that all see the kernel's positions rows x columns.
+template <class T>
+struct Part {
+    Grid grid;
+    const T *g, *x;           // of the first pixel; x: what it has at kernel position (0, 0)
+    int64_t x_row, x_column;  // from position to position
+    Range rows, columns;
+};
+
+template <class T>
+void add_grid(const Part<T>& part, int64_t S, T* sums, int64_t width, const NextRows<T>& next_g,
+              const NextRows<T>& next_x) {
+    const int64_t count = (part.rows.last - part.rows.first) * (part.columns.last - part.columns.first);
     const int64_t groups = ceil_div(count, max_taps);
+    int64_t r = part.rows.first, s = part.columns.first;
     for (int64_t group = 0; group < groups; ++group) {
-        const int64_t from = first + count * group / groups, to = first + count * (group + 1) / groups;
-        int64_t offsets[max_taps];
-        for (int64_t t = from; t < to; ++t)
-            offsets[t - from] =
-                ((t / conv.S - taps.first) * conv.dilation_h * plan.x_columns + t % conv.S * conv.dilation_w) * width;
-        const auto add = add_taps_for<T>(to - from);
-        for (int64_t c = 0; c < width; c += lanes<T>) add(grid, g + c, x + c, offsets, sums + from * width + c, width);
+        const int64_t size = count * (group + 1) / groups - count * group / groups;
+        Tap taps[max_taps];
+        for (int64_t t = 0; t < size; ++t) {
+            taps[t] = {r * part.x_row + s * part.x_column, (r * S + s) * width};
+            if (++s == part.columns.last) s = part.columns.first, ++r;
+        }
+        const auto add = add_taps_for<T>(size);
+        for (int64_t c = 0; c < width; c += lanes<T>) {
+            if (group == 0 && c % line_of<T> == 0) next_g.fetch(c), next_x.fetch(c);
+            add(part.grid, part.g + c, part.x + c, taps, sums + c);
+        }
     }
 }
 
@@ -124,33 +163,61 @@ void add_bias(const Grid& grid, const T* g, T* sums, int64_t width) {
     }
 }
 
+// The columns of g that see no padding.
+inline Range inner_columns(const Conv2d& conv) {
+    return inner_pixels({0, 1, conv.Q, -conv.pad_w, conv.stride_w, conv.dilation_w, conv.S, 0, 1}, {0, conv.W});
+}
+
+// Whether x is NHWC and stays where it is: edges must not be too much of a row, and one look at x has to do.
+template <class T>
+inline bool reads_in_place(const Conv2d& conv, const Tensor& x) {
+    const Range inner = inner_columns(conv);
+    const int64_t positions = conv.R * conv.S;
+    return is_nhwc<T>(x) && positions <= max_taps && 2 * (inner.last - inner.first) >= conv.Q &&
+           fit_in_cache(2 * positions, x.stride[3] * int64_t(sizeof(T)));
+}
+
 // Adds one piece's part to the sums of a block.
 template <class T>
 void add_piece(const Conv2dProblem& problem, const WgradPlan<T>& plan, const WgradArgs& args,
-               const WgradWorkspace<T>& space, int thread, int64_t piece, int64_t block, T* sums) {
+               const WgradWorkspace<T>& space, bool in_place, int thread, int64_t piece, int64_t block, T* sums) {
     const Conv2d& conv = problem.conv;
     const auto mine = [&](T* array) { return of_thread(array, thread, space.per_thread); };
     const int64_t width = plan.blocks.width, first_k = block * width, count = plan.blocks.of(block);
     const int64_t n = piece / plan.pieces_per_image, first_p = piece % plan.pieces_per_image * plan.rows;
     const int64_t last_p = min(conv.P, first_p + plan.rows);
-    Grid grid = {last_p - first_p,     conv.Q, conv.Q * width, width, conv.stride_h * plan.x_columns * width,
-                 conv.stride_w * width};
-    const T* g = mine(space.g);
-    if (problem.epilogue == Epilogue::none && count == width && is_nhwc<T>(args.dy)) {
-        g = static_cast<const T*>(args.dy.data) + n * args.dy.stride[0] + first_p * args.dy.stride[2] + first_k;
+    // g, x: where (0, 0) of the image is, or would be.
+    Grid grid = {last_p - first_p, conv.Q, conv.Q * width, width, 0, 0};
+    const bool g_in_place = problem.epilogue == Epilogue::none && count == width && is_nhwc<T>(args.dy);
+    const T* g = mine(space.g) - first_p * grid.g_row;
+    if (g_in_place) {
+        g = static_cast<const T*>(args.dy.data) + n * args.dy.stride[0] + first_k;
         grid.g_row = args.dy.stride[2], grid.g_pixel = args.dy.stride[3];
     } else {
         gradient_rows(problem, args.dy, args.code, n, {first_p, last_p}, {first_k, count, 0, conv.Q, width},
                       mine(space.g), mine(space.pooled));
     }
-    if (args.dbias.data) add_bias(grid, g, sums + (plan.sums - 1) * width, width);
+    if (args.dbias.data) add_bias(grid, g + first_p * grid.g_row, sums + (plan.sums - 1) * width, width);
     if (!args.dw.data) return;
 
     const auto row_of_x = [&](int64_t p, int64_t r) { return p * conv.stride_h - conv.pad_h + r * conv.dilation_h; };
-    const int64_t first_h = max(0, row_of_x(first_p, 0)), last_h = min(conv.H, row_of_x(last_p - 1, conv.R - 1) + 1);
-    if (first_h >= last_h) return;
-    T* const x = mine(space.x);
-    pack_rows(channels_of(args.x, first_k, count), n, first_h, last_h - first_h, -conv.pad_w, plan.x_columns, width, x);
+    const T* x;
+    int64_t x_row = plan.x_columns * width, x_pixel = width;
+    Range inner = {0, conv.Q};  // of the columns of g: these see all of the kernel's
+    in_place = in_place && count == width;
+    if (in_place) {
+        x = static_cast<const T*>(args.x.data) + n * args.x.stride[0] + first_k;
+        x_row = args.x.stride[2], x_pixel = args.x.stride[3];
+        inner = inner_columns(conv);
+    } else {
+        const int64_t first_h = max(0, row_of_x(first_p, 0));
+        const int64_t last_h = min(conv.H, row_of_x(last_p - 1, conv.R - 1) + 1);
+        if (first_h >= last_h) return;
+        pack_rows(channels_of(args.x, first_k, count), n, first_h, last_h - first_h, -conv.pad_w, plan.x_columns, width,
+                  mine(space.x));
+        x = mine(space.x) + conv.pad_w * width - first_h * x_row;
+    }
+    grid.x_row = conv.stride_h * x_row, grid.x_pixel = conv.stride_w * x_pixel;
     const auto taps_of = [&](int64_t p) { return valid_positions(row_of_x(p, 0), conv.dilation_h, conv.R, conv.H); };
     for (int64_t p = first_p, next; p < last_p; p = next) {
         const Range taps = taps_of(p);
@@ -160,8 +227,25 @@ void add_piece(const Conv2dProblem& problem, const WgradPlan<T>& plan, const Wgr
         }
         if (taps.first >= taps.last) continue;
         grid.rows = next - p;
-        add_rows(conv, plan, grid, g + (p - first_p) * grid.g_row,
-                 x + (row_of_x(p, taps.first) - first_h) * plan.x_columns * width, taps, sums);
+        NextRows<T> next_g, next_x;
+        if (in_place) {
+            next_x = {conv, args.x, x, n, row_of_x(next - 1, conv.R - 1), grid.rows * conv.stride_h};
+            if (g_in_place) next_g = {conv, args.dy, g, n, next - 1, grid.rows};
+        }
+        for (int64_t q = 0, end; q < conv.Q; q = end) {
+            const bool edge = q < inner.first || q >= inner.last;
+            const int64_t w = q * conv.stride_w - conv.pad_w;
+            end = edge ? q + 1 : inner.last;
+            grid.columns = end - q;
+            const Part<T> part = {grid,
+                                  g + p * grid.g_row + q * grid.g_pixel,
+                                  x + row_of_x(p, 0) * x_row + w * x_pixel,
+                                  conv.dilation_h * x_row,
+                                  conv.dilation_w * x_pixel,
+                                  taps,
+                                  edge ? valid_positions(w, conv.dilation_w, conv.S, conv.W) : Range{0, conv.S}};
+            add_grid(part, conv.S, sums, width, edge ? NextRows<T>() : next_g, edge ? NextRows<T>() : next_x);
+        }
     }
 }
 
@@ -169,7 +253,8 @@ template <class T>
 void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* workspace) {
     constexpr int W = lanes<T>;
     const Conv2d& conv = problem.conv;
-    const WgradPlan<T> plan(problem);
+    const bool in_place = reads_in_place<T>(conv, args.x);
+    const WgradPlan<T> plan(conv, in_place);
     const WgradWorkspace<T> space(problem, plan, workspace);
     const int64_t width = plan.blocks.width, size = plan.sums * width;
     parallel_for(problem.threads, plan.chunks * plan.blocks.count, [&](int64_t item, int thread) {
@@ -178,7 +263,7 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
         clear_row(size, sums);
         for (int64_t piece = plan.pieces * chunk / plan.chunks; piece < plan.pieces * (chunk + 1) / plan.chunks;
              ++piece)
-            add_piece(problem, plan, args, space, thread, piece, block, sums);
+            add_piece(problem, plan, args, space, in_place, thread, piece, block, sums);
     });
     parallel_for(problem.threads, plan.blocks.count, [&](int64_t block, int) {
         T* const sums = space.sums + block * size;
@@ -195,9 +280,17 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
     });
 }
 
+// Whether x can be read in place is not known before it is there.
+template <class T>
+size_t workspace_bytes(const Conv2dProblem& problem) {
+    const auto bytes = [&](bool in_place) {
+        return WgradWorkspace<T>(problem, WgradPlan<T>(problem.conv, in_place), nullptr).bytes;
+    };
+    return size_t(max(int64_t(bytes(false)), int64_t(bytes(true))));
+}
+
 size_t workspace(const Conv2dProblem& problem) {
-    return in_double(problem.dtype) ? WgradWorkspace<double>(problem, WgradPlan<double>(problem), nullptr).bytes
-                                    : WgradWorkspace<float>(problem, WgradPlan<float>(problem), nullptr).bytes;
+    return in_double(problem.dtype) ? workspace_bytes<double>(problem) : workspace_bytes<float>(problem);
 }
 
 void run(const Conv2dProblem& problem, const WgradArgs& args, void* space) {

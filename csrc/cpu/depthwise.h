@@ -9,17 +9,27 @@ namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
 constexpr int64_t depthwise_bytes = 384 << 10;  // packed, of an item: what the second-level cache can hold
-constexpr int64_t filters_bytes = 13 << 10;     // of a block: the first-level cache has to hold some input beside them
-constexpr int64_t block_bytes = 512;            // of a pixel in a block: more serves nothing
+constexpr int64_t cache_bytes = 32 << 10;       // of the first level
+constexpr int64_t line_bytes = 64;
+template <class T>
+constexpr int64_t line_of = line_bytes / int64_t(sizeof(T));  // its elements
+
+// Of a block: its filters, beside which the first-level cache has to hold some input, and a pixel. Packed pixels lie
+// one after another, so that more would serve nothing; in place, what is read should be in long stretches.
+struct BlockLimits {
+    int64_t filters, pixel;
+};
+constexpr BlockLimits packed_limits = {13 << 10, 512}, in_place_limits = {18 << 10, 1536};
 
 // The channels cut into blocks of whole vectors, as even as can be.
 template <class T>
 struct ChannelBlocks {
     int64_t channels, width, count;  // width: channels of a block, but for what the last one lacks
 
-    explicit ChannelBlocks(const Conv2d& conv) : channels(conv.C) {
+    explicit ChannelBlocks(const Conv2d& conv, bool in_place = false) : channels(conv.C) {
+        const BlockLimits limits = in_place ? in_place_limits : packed_limits;
         const int64_t most_vectors =
-            max(1, min(block_bytes, filters_bytes / (conv.R * conv.S)) / FASTCONV_VECTOR_BYTES);
+            max(1, min(limits.pixel, limits.filters / (conv.R * conv.S)) / FASTCONV_VECTOR_BYTES);
         const int64_t vectors = ceil_div(channels, lanes<T>);
         width = ceil_div(vectors, ceil_div(vectors, most_vectors)) * lanes<T>;
         count = ceil_div(channels, width);
@@ -39,6 +49,36 @@ inline Tensor as_one_filter(const Tensor& w) {
 template <class T>
 inline bool is_nhwc(const Tensor& t) {
     return t.stride[1] == 1 && element_bytes(t.dtype) == sizeof(T);
+}
+
+// Outputs along one dimension: output first + i * step, i < count, is the sum over t < taps of the kernel's position
+// first_tap + t * tap_step times input start + i * stride + t * dilation.
+struct Line {
+    int64_t first, step, count;
+    int64_t start, stride, dilation, taps;
+    int64_t first_tap, tap_step;
+};
+
+// Those of a line's outputs that need none but these inputs.
+inline Range inner_pixels(const Line& line, Range inputs) {
+    const int64_t first = max(0, ceil_div(max(0, inputs.first - line.start), line.stride));
+    const int64_t room = inputs.last - line.start - (line.taps - 1) * line.dilation - 1;
+    const int64_t last = room < 0 ? 0 : min(line.count, room / line.stride + 1);
+    return {min(first, line.count), max(min(first, line.count), last)};
+}
+
+// Whether a line of each of so many pixels can be in the first-level cache at a time: it has few places for lines whose
+// addresses differ by multiples of a power of two.
+inline bool fit_in_cache(int64_t pixels, int64_t bytes_apart) {
+    return pixels <= cache_bytes / max(line_bytes, bytes_apart & -bytes_apart);
+}
+
+// GCC takes a function that only fetches ahead for one without effect, and drops its calls.
+#define FASTCONV_PREFETCHES inline __attribute__((always_inline))
+
+template <class T>
+FASTCONV_PREFETCHES void prefetch_pixel(const T* pixel, int64_t channels) {
+    for (int64_t c = 0; c < channels; c += line_of<T>) __builtin_prefetch(pixel + c, 0, 2);
 }
 
 // Whether one channel goes in and one comes out of each group, and a row of all channels has a sane size.
