@@ -63,7 +63,7 @@ CPU_PROBLEMS = {
     "phases, dilation 2 by strides 3 and 2": "mb2ic17ih19iw20oc12kh3kw3sh3sw2ph2pw1dh2dw2_f32_nchw",
     "phases, some beyond the kernel": "mb1ic16ih9iw11oc16kh2kw1sh3sw4ph1pw2_f32_nhwc",
     "phases, image smaller than stride": "mb2ic16ih2iw3oc16kh3kw3sh4sw4ph1pw1_f64_nchw",
-    "few pixels, planes": "mb2ic65ih5iw6oc241kh3kw3sh2sw2ph1pw1_f32_nchw",
+    "few pixels, many weights, planes": "mb2ic65ih5iw6oc241kh3kw3sh2sw2ph1pw1_f32_nchw",
     "few pixels, NHWC": "mb1ic512ih7iw9oc260kh1kw1_f32_nhwc",
     "few pixels, doubles": "mb1ic130ih9iw7oc122kh3kw3ph2pw1dh2dw2_nobias_f64_nhwc",
     "few pixels, 16 bits": "mb3ic300ih3iw3oc440kh1kw1_bf16_nhwc",

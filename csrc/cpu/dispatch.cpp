@@ -40,16 +40,15 @@ const KernelSet& kernels() {
 }
 
 std::vector<Implementation<FpropArgs>> fprop_implementations() {
-    return {kernels().depthwise_fprop, kernels().winograd_fprop, kernels().columns_fprop, kernels().direct_fprop,
-            plain_fprop};
+    return {kernels().depthwise_fprop, kernels().winograd_fprop, kernels().direct_fprop, plain_fprop};
 }
 std::vector<Implementation<DgradArgs>> dgrad_implementations() {
-    return {kernels().depthwise_dgrad, kernels().winograd_dgrad, kernels().columns_dgrad,
-            kernels().direct_dgrad,    kernels().live_dgrad,     plain_dgrad};
+    return {kernels().depthwise_dgrad, kernels().winograd_dgrad, kernels().direct_dgrad, kernels().live_dgrad,
+            plain_dgrad};
 }
 std::vector<Implementation<WgradArgs>> wgrad_implementations() {
-    return {kernels().depthwise_wgrad, kernels().winograd_wgrad, kernels().columns_wgrad,
-            kernels().dense_wgrad,     kernels().live_wgrad,     plain_wgrad};
+    return {kernels().depthwise_wgrad, kernels().winograd_wgrad, kernels().dense_wgrad, kernels().live_wgrad,
+            plain_wgrad};
 }
 
 template <class Args>

@@ -21,14 +21,11 @@ struct KernelSet {
     const char* name;
     bool (*runs_here)();
     Implementation<FpropArgs> winograd_fprop;
-    Implementation<FpropArgs> columns_fprop;
     Implementation<FpropArgs> direct_fprop;
     Implementation<DgradArgs> winograd_dgrad;
-    Implementation<DgradArgs> columns_dgrad;
     Implementation<DgradArgs> direct_dgrad;
     Implementation<DgradArgs> live_dgrad;
     Implementation<WgradArgs> winograd_wgrad;
-    Implementation<WgradArgs> columns_wgrad;
     Implementation<WgradArgs> dense_wgrad;
     Implementation<WgradArgs> live_wgrad;
     Implementation<FpropArgs> depthwise_fprop;
