@@ -185,7 +185,7 @@ void bprop(const Tensor& dy, const Tensor& code, const Tensor& dx, const Pool2d&
         return dy.stride[dimension] == 1 && code.stride[dimension] == 1 && dx.stride[dimension] == 1;
     };
     const bool channels_last = side_by_side(1);
-    if constexpr (sizeof(Code) == 1)
+    if constexpr (sizeof(Code) == 1 && sizeof(Computed<E>) == 4)  // doubles are not worth the code
         if (takes_quads(pool) && (channels_last || side_by_side(3)))
             return bprop_quads<E>(dy, code, dx, pool, channels_last, threads);
     (channels_last ? bprop_channels_last<E, Code> : bprop_planes<E, Code>)(dy, code, dx, pool, threads);
