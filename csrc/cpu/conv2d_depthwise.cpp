@@ -11,6 +11,7 @@
 // those of one phase are a convolution of dy with stride 1 and every so many rows of the kernel (Line); columns too.
 #include "conv2d_epilogue.h"
 #include "depthwise.h"
+#include "dgrad_as_fprop.h"
 #include "isa_kernels.h"
 #include "parallel.h"
 
@@ -29,16 +30,10 @@ struct Axis {
 
     Line line(int64_t phase) const {
         if (!backward) return {0, 1, outputs, -pad, stride, dilation, window, 0, 1};
-        Line line = {phase, stride, ceil_div(outputs - phase, stride), 0, 1, 1, 0, 0, 0};
         // From the last of the kernel's positions that reach this phase to the first.
-        for (int64_t r = window - 1, before = 0; r >= 0; --r) {
-            const int64_t place = phase + pad - r * dilation;
-            if (place % stride) continue;
-            if (line.taps == 0) line.first_tap = r, line.start = place / stride;
-            if (line.taps == 1) line.tap_step = r - line.first_tap, line.dilation = place / stride - before;
-            before = place / stride, ++line.taps;
-        }
-        return line;
+        const PhaseTaps taps(phase, stride, pad, dilation, window);
+        return {phase,         stride,     ceil_div(outputs - phase, stride),         -taps.pad, 1,
+                taps.dilation, taps.count, taps.first + (taps.count - 1) * taps.step, -taps.step};
     }
 
     // The inputs, also those that are padding, from the first to the last that these outputs see.
