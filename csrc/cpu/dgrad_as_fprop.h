@@ -19,10 +19,10 @@ struct PhaseTaps {
     int64_t first, step, count, dilation, pad;
 
     PhaseTaps(int64_t phase, int64_t stride, int64_t pad_, int64_t dilation_, int64_t window) : first(0), step(1) {
-        while (step * dilation_ % stride) ++step;
+        while (step < window && step * dilation_ % stride) ++step;  // not by strides, which may be huge
         while (first < window && (phase + pad_ - first * dilation_) % stride) ++first;
         count = ceil_div(window - first, step);
-        dilation = step * dilation_ / stride;
+        dilation = count > 1 ? step * dilation_ / stride : 1;
         pad = (count - 1) * dilation - (phase + pad_ - first * dilation_) / stride;
     }
 };
