@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from . import __version__, info
 
@@ -63,41 +63,10 @@ def _fail(message: str, status: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from .data import PACKAGED
-    from .models import LAYERS, MODELS
-
-    parser = _Parser(prog="fastconv", description="Trains and runs small image classifiers.")
+    parser = _Parser(prog="fastconv", description="Trains and runs image classifiers.")
     parser.add_argument("--version", action="version", version=f"fastconv {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    names = {name.lower(): name for name in MODELS}
-
-    train = commands.add_parser("train", help="train a network", description=_train.__doc__)
-    train.set_defaults(command=_train)
-    train.add_argument(
-        "--model",
-        type=lambda name: names.get(name.lower(), name),
-        choices=list(MODELS),
-        default="CNN",
-        help="the network (CNN)",
-    )
-    train.add_argument(
-        "--data",
-        default=PACKAGED,
-        help=f"a folder with a sub-folder of images for each class, or {PACKAGED} (the default), "
-        "which comes with fastconv",
-    )
-    train.add_argument("--epochs", type=int, default=10, help="passes over the images (10)")
-    train.add_argument("--batch-size", type=int, default=64, help="images in a step (64)")
-    train.add_argument(
-        "--lr", type=float, default=0.001, help="SGD's learning rate at the start (0.001)"
-    )
-    train.add_argument(
-        "--image-size", type=int, help="height and width of the images (CNN: 112, others: 224)"
-    )
-    train.add_argument("--seed", type=int, default=0, help="the same seed, the same numbers (0)")
-    train.add_argument(
-        "--out", type=Path, help="the run folder (the first free one of runs/MODEL-NUMBER)"
-    )
+    _add_train(commands.add_parser("train", help="train a network", description=_train.__doc__))
 
     evaluate = commands.add_parser(
         "evaluate", help="test a trained network", description=_evaluate.__doc__
@@ -105,35 +74,85 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(command=_evaluate)
     evaluate.add_argument("--data", help="other images than those it was trained with")
     evaluate.add_argument("--batch-size", type=int, default=64, help="images at a time (64)")
+    _add_network(evaluate)
 
     predict = commands.add_parser(
         "predict", help="tell what images show", description=_predict.__doc__
     )
     predict.set_defaults(command=_predict)
-    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-
-    for command in (evaluate, predict):
-        command.add_argument(
-            "--checkpoint", type=Path, help="a run folder or checkpoint (the latest in runs/)"
-        )
-    for command, default in ((train, "fastconv"), (evaluate, None), (predict, None)):
-        usual = default or "as it was trained"
-        command.add_argument(
-            "--layers", choices=LAYERS, default=default, help=f"kind of layers ({usual})"
-        )
-        command.add_argument("--device", help="cpu, cuda, ... (a GPU where torch has one)")
+    predict.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="files, or folders of them"
+    )
+    predict.add_argument("--top", type=int, default=3, help="classes to show, the likeliest (3)")
+    predict.add_argument("--json", action="store_true", help="print a JSON array")
+    predict.add_argument(
+        "--explain",
+        type=Path,
+        metavar="DIR",
+        help="draw into this folder what in each image made it so (Grad-CAM)",
+    )
+    _add_network(predict)
 
     about = commands.add_parser("info", help="version, build and what runs here")
     about.set_defaults(command=_info)
     return parser
 
 
-def _train(options: argparse.Namespace) -> int:
-    """Trains a network and writes a run folder: model.safetensors, metrics.json, curves.png."""
-    from .training import Settings, train
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    """An option for each setting, absent from the result where it was not given."""
+    from .models import MODELS
+    from .training.settings import Settings, setting_types
 
-    values = {name: value for name, value in vars(options).items() if name != "command"}
-    train(Settings(**values))
+    parser.set_defaults(command=_train)
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings as JSON; options go before them"
+    )
+    only.add_argument(
+        "--resume", type=Path, metavar="RUN", help="go on with the stopped run in this folder"
+    )
+    texts = {
+        "model": f"the network: {', '.join(MODELS)}, torchvision:NAME, timm:NAME, transformers:NAME"
+    }
+    defaults = Settings()
+    for name, setting in setting_types().items():
+        text, default = texts.get(name, setting.help), getattr(defaults, name)
+        options: dict[str, Any] = {"default": argparse.SUPPRESS}
+        if setting.kind is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options["type"] = setting.kind
+            options["choices"] = setting.choices or None
+            if not setting.optional:
+                text += f" ({default})"
+        parser.add_argument(f"--{name.replace('_', '-')}", help=text, **options)
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    """Options that say which trained network is meant."""
+    from .models import LAYERS
+
+    parser.add_argument(
+        "--checkpoint", type=Path, help="a run folder or checkpoint (the latest in runs/)"
+    )
+    parser.add_argument("--model", help="the network of a --checkpoint that fastconv did not write")
+    parser.add_argument("--layers", choices=LAYERS, help="kind of layers (as it was trained)")
+    parser.add_argument("--device", help="cpu, cuda, ... (a GPU where torch has one)")
+
+
+def _train(options: argparse.Namespace) -> int:
+    """Trains a network and writes a run folder: weights, metrics, and report.html to look at."""
+    from .training import Settings, UsageError, resume, train
+
+    given = dict(vars(options))
+    _, config, run = (given.pop(name) for name in ("command", "config", "resume"))
+    if run is not None:
+        if given:
+            name = next(iter(given)).replace("_", "-")
+            raise UsageError(f"--resume takes all settings from the run: leave --{name} out")
+        resume(run)
+    else:
+        train(Settings(**given) if config is None else Settings.from_json(config, **given))
     return 0
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .augmentation import Augmentation, AugmentedImages
 from .dataset import PACKAGED, PARTS, Dataset
 from .errors import DataError
 from .folder import load_folder
@@ -14,6 +15,8 @@ from .preprocessing import Preprocessing
 
 __all__ = [
     "PACKAGED",
+    "Augmentation",
+    "AugmentedImages",
     "DataError",
     "Dataset",
     "FileImages",
@@ -29,6 +32,8 @@ def load(
     image_size: int = 112,
     seed: int = 0,
     parts: Sequence[str] = PARTS,
+    strict: bool = False,
+    progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Dataset:
     """Loads a data set.
 
@@ -39,13 +44,16 @@ def load(
         image_size: height and width of the images it gives.
         seed: decides which images become validation and test images.
         parts: those of "train", "val" and "test" that are needed.
+        strict: an image that cannot be read is an error; else it is left out, and `skipped` and
+            `notes` say so.
+        progress: called now and then with the number of images read and of all.
 
     Returns:
         The data set with the parts asked for.
 
     Raises:
-        DataError: the folder or an image cannot be used; the message names it.
+        DataError: the folder, or with `strict` an image, cannot be used; the message names it.
     """
     if str(source) == PACKAGED:
         return load_packaged(image_size, seed, parts)
-    return load_folder(Path(source), image_size, seed, parts)
+    return load_folder(Path(source), image_size, seed, parts, strict, progress)

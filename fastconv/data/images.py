@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .preprocessing import Preprocessing, to_input
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Batch = tuple[Tensor, Tensor]
 
@@ -23,7 +27,10 @@ class Images(ABC):
     Attributes:
         labels: int64 [len(self)], indices into the data set's classes.
         image_size: height and width of what `batches` gives.
+        zoom: the share of a picture's shorter side that `batches` shows.
     """
+
+    zoom = 1.0
 
     def __init__(self, labels: Tensor, image_size: int) -> None:
         self.labels = labels
@@ -33,27 +40,36 @@ class Images(ABC):
         return len(self.labels)
 
     @abstractmethod
+    def name(self, index: int) -> str:
+        """What an image is called, its file if it has one."""
+
+    @abstractmethod
+    def frame(self, index: int) -> Image:
+        """The whole picture, upright, grey or RGB, of a moderate size.
+
+        Raises:
+            DataError: its file is no longer what it was.
+        """
+
+    @abstractmethod
     def _pixels(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """For each chunk of indices the pixels, uint8 [n, 1 or 3, H, W]."""
 
     def batches(
-        self,
-        batch_size: int,
-        shuffle: torch.Generator | None = None,
-        device: torch.device | str = "cpu",
+        self, chunks: Sequence[Tensor], device: torch.device | str = "cpu"
     ) -> Iterator[Batch]:
-        """All images once, as (float32 [n, 3, image_size, image_size], int64 [n]).
+        """Batches as (float32 [n, 3, image_size, image_size], int64 [n]).
 
         Args:
-            batch_size: images in a batch; the last one may be smaller.
-            shuffle: the source of a random order, None for the stored order.
+            chunks: the indices of each batch's images, int64 [n].
             device: where the batches shall be.
         """
-        count = len(self)
-        order = torch.arange(count) if shuffle is None else torch.randperm(count, generator=shuffle)
-        chunks = order.split(batch_size)
         for chunk, pixels in zip(chunks, self._pixels(chunks), strict=True):
             yield to_input(pixels.to(device), self.image_size), self.labels[chunk].to(device)
+
+    def in_order(self, batch_size: int) -> tuple[Tensor, ...]:
+        """Chunks for `batches` that give all images once, as they are stored."""
+        return torch.arange(len(self)).split(batch_size)
 
 
 class MemoryImages(Images):
@@ -63,46 +79,70 @@ class MemoryImages(Images):
         super().__init__(labels, image_size)
         self.pixels = pixels
 
+    def name(self, index: int) -> str:
+        return f"image {index}"
+
+    def frame(self, index: int) -> Image:
+        import PIL.Image
+
+        pixels = self.pixels[index]
+        values = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)
+        return PIL.Image.fromarray(values.contiguous().numpy())
+
     def _pixels(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         return (self.pixels[chunk] for chunk in chunks)
 
 
 class FileImages(Images):
-    """Images decoded from their files by threads, a few batches ahead of their use."""
+    """Images in files. Pictures that were read before and are kept need not be read again."""
 
-    AHEAD = 2
-
-    def __init__(self, paths: Sequence[Path], labels: Tensor, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        labels: Tensor,
+        preprocessing: Preprocessing,
+        kept: Sequence[Image | None] | None = None,
+    ) -> None:
         super().__init__(labels, preprocessing.image_size)
         self.paths = paths
         self.preprocessing = preprocessing
+        self.zoom = preprocessing.image_size / preprocessing.resize
+        self._kept = kept or [None] * len(paths)
+
+    def name(self, index: int) -> str:
+        return str(self.paths[index])
+
+    def frame(self, index: int) -> Image:
+        kept = self._kept[index]
+        return self.preprocessing.frame(self.paths[index]) if kept is None else kept
 
     def _pixels(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-        pool = ThreadPoolExecutor(os.cpu_count())
-        reading: deque[list[Future[Tensor]]] = deque()
-        try:
-            for chunk in chunks:
-                paths = [self.paths[i] for i in chunk.tolist()]
-                reading.append([pool.submit(self.preprocessing.read, path) for path in paths])
-                if len(reading) > self.AHEAD:
-                    yield torch.stack([image.result() for image in reading.popleft()])
-            while reading:
-                yield torch.stack([image.result() for image in reading.popleft()])
-        finally:
-            pool.shutdown(cancel_futures=True)
+        return in_threads(chunks, lambda index: self.preprocessing.crop(self.frame(index)))
 
-    def in_memory(self) -> MemoryImages:
-        """The same images, decoded once for all."""
-        size = self.image_size
-        pixels = torch.empty(len(self), 3, size, size, dtype=torch.uint8)
-        for target, chunk in zip(pixels.split(64), self._all_pixels(), strict=True):
-            target.copy_(chunk)
-        return MemoryImages(pixels, self.labels, size)
 
-    def check(self) -> None:
-        """Decodes every image. Raises DataError for the first one that cannot be read."""
-        for _ in self._all_pixels():
-            pass
+def in_threads(
+    chunks: Iterable[Tensor], read: Callable[[int], Tensor], ahead: int = 2
+) -> Iterator[Tensor]:
+    """For each chunk of indices a stack of what `read` gives, read by threads ahead of its use."""
+    for images in read_ahead((chunk.tolist() for chunk in chunks), read, ahead):
+        yield torch.stack(images)
 
-    def _all_pixels(self) -> Iterator[Tensor]:
-        return self._pixels(torch.arange(len(self)).split(64))
+
+def read_ahead(
+    chunks: Iterable[Sequence[object]], read: Callable[..., object], ahead: int = 2
+) -> Iterator[list]:
+    """For each chunk the list of what `read` gives for its items, by threads, `ahead` chunks early.
+
+    An item's exception is raised when its chunk's turn comes.
+    """
+    pool = ThreadPoolExecutor(os.cpu_count())
+    reading: deque[list[Future]] = deque()
+    try:
+        for chunk in chunks:
+            reading.append([pool.submit(read, item) for item in chunk])
+            if len(reading) > ahead:
+                yield [future.result() for future in reading.popleft()]
+        while reading:
+            yield [future.result() for future in reading.popleft()]
+    finally:
+        pool.shutdown(cancel_futures=True)

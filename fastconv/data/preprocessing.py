@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+LONGEST = 3  # of a picture's longer side to its shorter one; what is beyond is cut off
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Preprocessing:
         """Resize 256 and centre crop 224, in proportion to `image_size`."""
         return cls(image_size, round(image_size * 256 / 224))
 
-    def read(self, path: Path) -> Tensor:
-        """The pixels of an image file, uint8 [3, image_size, image_size].
+    def frame(self, path: Path) -> Image:
+        """The picture in a file as RGB, its shorter side `resize` pixels, the longer one limited.
 
         Grey, palette, 16-bit and CMYK images become RGB, transparent pixels white.
 
@@ -44,30 +45,49 @@ class Preprocessing:
 
         try:
             with PIL.Image.open(path) as image:
-                pixels = self._crop(_upright_rgb(image))
+                # A JPEG decoder may halve the size at once; twice what is needed costs no detail.
+                image.draft(None, tuple(2 * side for side in self._resized(image)))
+                return self._shrink(_upright_rgb(image))
         except FileNotFoundError:
             raise DataError(f"{path}: no such file") from None
         except Exception as error:  # Pillow's decoders raise almost anything for broken files
             raise DataError(f"{path}: not a readable image ({_one_line(error)})") from None
-        return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).contiguous()
 
-    def _crop(self, image: Image) -> Image:
-        """Resizes and crops in one step, so that a very long image costs no more than another."""
+    def crop(self, frame: Image) -> Tensor:
+        """The pixels in the middle of a `frame`, uint8 [3, image_size, image_size]."""
+        left, top = (round((side - self.image_size) / 2) for side in frame.size)
+        return to_pixels(frame.crop((left, top, left + self.image_size, top + self.image_size)))
+
+    def read(self, path: Path) -> Tensor:
+        """The pixels of an image file, uint8 [3, image_size, image_size].
+
+        Raises:
+            DataError: as for `frame`.
+        """
+        return self.crop(self.frame(path))
+
+    def _resized(self, image: Image) -> list[int]:
+        return [max(1, int(self.resize * side / min(image.size))) for side in image.size]
+
+    def _shrink(self, image: Image) -> Image:
+        """Resizes and cuts in one step, so that a very long image costs no more than another."""
         import PIL.Image
 
-        shorter = min(image.size)
-        resized = [max(1, int(self.resize * side / shorter)) for side in image.size]
-        box_start, box_end = [], []
-        for side, new_side in zip(image.size, resized, strict=True):
-            margin = round((new_side - self.image_size) / 2)
+        resized = self._resized(image)
+        kept = [min(side, LONGEST * self.resize) for side in resized]
+        start, end = [], []
+        for side, new_side, kept_side in zip(image.size, resized, kept, strict=True):
+            margin = round((new_side - kept_side) / 2)
             scale = side / new_side
-            box_start.append(margin * scale)
-            box_end.append((margin + self.image_size) * scale)
-        return image.resize(
-            (self.image_size, self.image_size),
-            PIL.Image.Resampling.BILINEAR,
-            box=(*box_start, *box_end),
-        )
+            start.append(margin * scale)
+            end.append((margin + kept_side) * scale)
+        return image.resize(kept, PIL.Image.Resampling.BILINEAR, box=(*start, *end))
+
+
+def to_pixels(image: Image) -> Tensor:
+    """A grey or RGB picture as uint8 [1 or 3, H, W]."""
+    values = torch.from_numpy(np.array(image))
+    return (values.unsqueeze(2) if values.dim() == 2 else values).permute(2, 0, 1).contiguous()
 
 
 def _upright_rgb(image: Image) -> Image:

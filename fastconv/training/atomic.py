@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import TrainingError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
@@ -23,6 +29,27 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _flush(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a text file at once. Raises TrainingError where it cannot be written."""
+    try:
+        replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot be written ({error})") from None
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Replaces a safetensors file at once. Raises TrainingError where it cannot be written."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    tensors = {name: value.detach().contiguous() for name, value in tensors.items()}
+    metadata = {"format": "pt", **metadata}
+    try:
+        replace_file(path, lambda temporary: save_file(tensors, temporary, metadata))
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{path}: cannot be written ({error})") from None
 
 
 def _flush(path: Path) -> None:

@@ -11,8 +11,8 @@ from torch.nn import Module
 
 from .. import models
 from ..data import Preprocessing
-from .atomic import replace_file
-from .errors import TrainingError, UsageError
+from .atomic import write_tensors
+from .errors import UsageError
 
 _KEY = "fastconv"  # of the file's metadata
 
@@ -50,15 +50,7 @@ def save_checkpoint(path: Path, model: Module, description: Description) -> None
     Raises:
         TrainingError: the file cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save
-
-    tensors = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
-    metadata = {"format": "pt", _KEY: json.dumps(asdict(description))}
-    try:
-        replace_file(path, lambda temporary: temporary.write_bytes(save(tensors, metadata)))
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{path}: cannot be written ({error})") from None
+    write_tensors(path, model.state_dict(), {_KEY: json.dumps(asdict(description))})
 
 
 def read_description(path: Path) -> Description:
@@ -93,8 +85,6 @@ def load_checkpoint(
     Raises:
         UsageError: the file is missing, broken or not fastconv's.
     """
-    from safetensors.torch import load_file
-
     description = read_description(path)
     try:
         model = models.create(
@@ -103,8 +93,19 @@ def load_checkpoint(
             description.image_size,
             layers or description.layers,
         )
-        model.load_state_dict(load_file(path))
+        load_weights(path, model)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"{path}: does not fit its own description ({reason})") from None
     return model.to(device).eval(), description
+
+
+def load_weights(path: Path, model: Module) -> None:
+    """Puts a checkpoint's weights into the network that it was made from.
+
+    Raises:
+        RuntimeError: it is another network's.
+    """
+    from safetensors.torch import load_file
+
+    model.load_state_dict(load_file(path))

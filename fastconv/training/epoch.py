@@ -2,61 +2,82 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from torch.nn import Module
-from torch.optim import Optimizer
+from torch import Tensor
 
-from ..data import Images
-from .errors import DivergedError
+from ..data import AugmentedImages, Images
+from ..data.seeds import derived_seed, shuffled
+from .schedule import rate_factor
+from .settings import Settings
+from .trainer import Trainer
 
 
-class EpochResult(NamedTuple):
-    """The mean loss of the images as they were seen, and the speed with everything counted."""
+@dataclass
+class Position:
+    """How far a run has come.
 
-    loss: float
-    images_per_second: float
+    Attributes:
+        epoch, step: the epoch, of which the first is 1, and how many of its steps are done.
+        loss, images: the losses' sum over the images seen in this epoch, and their number.
+        seconds, waited: the time that these steps took, and the part spent waiting for images.
+    """
+
+    epoch: int = 1
+    step: int = 0
+    loss: float = 0.0
+    images: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+
+def batches_of_epoch(settings: Settings, count: int, epoch: int, processes: int) -> list[Tensor]:
+    """The images of each step, in an order that follows from seed and epoch.
+
+    A last batch that has fewer than two images for a process is left out, since batch norm cannot
+    be trained on one; unless there is no other.
+    """
+    chunks = list(shuffled(count, settings.seed, epoch).split(settings.batch_size))
+    least = min(2 * processes, settings.batch_size)
+    return chunks[:-1] if len(chunks) > 1 and len(chunks[-1]) < least else chunks
 
 
 def train_epoch(
-    model: Module,
-    optimizer: Optimizer,
-    images: Images,
-    batch_size: int,
-    shuffle: torch.Generator,
-    device: torch.device,
-    progress: Callable[[int], object] = lambda count: None,
-) -> EpochResult:
-    """Trains on every image once, in an order drawn from `shuffle`.
+    trainer: Trainer, images: Images, position: Position, after_step: Callable[[int], object]
+) -> None:
+    """Trains on every image once, or on the rest of an epoch.
+
+    All chance follows from the seed and the position, so that a run can go on from any step.
 
     Args:
-        progress: called after every batch with its number of images.
+        trainer: takes the steps.
+        images: those to train with.
+        position: where to begin; moves on with every step.
+        after_step: called after every step with its number of images.
 
     Raises:
         DivergedError: the loss is no longer a finite number.
     """
-    model.train()
+    settings, ranks = trainer.settings, trainer.ranks
+    chunks = batches_of_epoch(settings, len(images), position.epoch, ranks.size)
+    if settings.augmentation:
+        images = AugmentedImages(images, settings.augmentation, settings.seed, position.epoch)
+    trainer.begin()
+    rest = chunks[position.step :]
+    batches = images.batches([ranks.share(chunk) for chunk in rest], trainer.device)
     start = time.perf_counter()
-    total, seen = 0.0, 0
-    for inputs, labels in images.batches(batch_size, shuffle, device):
-        count = len(labels)
-        if count == 1 < batch_size and seen:
-            continue  # a rest of one image, which batch norm cannot be trained on
-        loss = F.cross_entropy(model(inputs), labels)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise DivergedError(f"the training loss became {value}")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        total += value * count
-        seen += count
-        progress(count)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return EpochResult(total / seen, seen / (time.perf_counter() - start))
+    for chunk, (inputs, labels) in zip(rest, batches, strict=True):
+        position.waited += time.perf_counter() - start
+        # Dropout's chance.
+        numbers = (settings.seed, position.epoch, position.step, ranks.rank)
+        torch.manual_seed(derived_seed(*numbers))
+        factor = rate_factor(settings, position.epoch, (position.step + 1) / len(chunks))
+        position.loss += trainer.step(inputs, labels, len(chunk), factor)
+        position.step += 1
+        position.images += len(chunk)
+        position.seconds += time.perf_counter() - start
+        after_step(len(chunk))
+        start = time.perf_counter()

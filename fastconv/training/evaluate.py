@@ -2,35 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.nn import Module
 
 from ..data import Images
-from .scores import Scores
+from .distributed import ALONE, Ranks
+from .scores import Mistake, Scores
+
+MISTAKES = 24  # that are kept, the surest ones
 
 
 @torch.inference_mode()
 def evaluate(
-    model: Module, images: Images, batch_size: int = 64, device: torch.device | str = "cpu"
+    model: Module,
+    images: Images,
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+    ranks: Ranks = ALONE,
+    after_batch: Callable[[int], object] = lambda count: None,
 ) -> Scores:
     """The network's scores on labelled images, in evaluation mode.
 
     Args:
         model: gives logits [N, classes]; its mode is restored afterwards.
-        images: one part of a data set.
+        images: one part of a data set, at least one image for each process.
         batch_size: images at a time.
         device: where the model is.
+        ranks: the processes that share the work; each gets the scores of all, but its own mistakes.
+        after_batch: called after every batch with its number of images.
     """
     was_training = model.training
     model.eval()
-    confusion, loss = None, 0.0
-    for inputs, labels in images.batches(batch_size, device=device):
-        logits = model(inputs)
+    confusion, loss, among_five = None, 0.0, 0
+    mistakes: list[Mistake] = []
+    own = torch.arange(ranks.rank, len(images), ranks.size)
+    chunks = own.split(batch_size)
+    for chunk, (inputs, labels) in zip(chunks, images.batches(chunks, device), strict=True):
+        logits = model(inputs).float()
         classes = logits.shape[1]
         loss += float(F.cross_entropy(logits, labels, reduction="sum"))
         cells = (labels * classes + logits.argmax(dim=1)).bincount(minlength=classes**2)
         confusion = cells if confusion is None else confusion + cells
+        if classes > 5:
+            among_five += int((logits.topk(5).indices == labels.unsqueeze(1)).sum())
+        mistakes += _mistakes(chunk, logits.cpu(), labels.cpu())
+        mistakes = sorted(mistakes, key=lambda mistake: -mistake.probability)[:MISTAKES]
+        after_batch(len(chunk))
     model.train(was_training)
-    assert confusion is not None, "no images"
-    return Scores(loss / len(images), confusion.view(classes, classes).cpu())
+    assert confusion is not None, "an image for each process"
+    loss, among_five = ranks.sum(torch.tensor([loss, among_five], dtype=torch.float64)).tolist()
+    confusion = ranks.sum(confusion.view(classes, classes).cpu())
+    top5 = among_five / len(images) if classes > 5 else None
+    return Scores(loss / len(images), confusion, top5, mistakes)
+
+
+def _mistakes(indices: Tensor, logits: Tensor, labels: Tensor) -> list[Mistake]:
+    """The images of a batch that were taken for something else."""
+    probabilities, predicted = logits.softmax(dim=1).max(dim=1)
+    wrong = (predicted != labels).nonzero().flatten()
+    columns = (values[wrong].tolist() for values in (indices, labels, predicted, probabilities))
+    return [Mistake(*row) for row in zip(*columns, strict=True)]

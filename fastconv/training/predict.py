@@ -1,18 +1,22 @@
-"""The class of a single image."""
+"""The classes of images in files."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
-from ..data import Preprocessing
+from ..data import DataError, Preprocessing
+from ..data.folder import image_suffixes
+from ..data.images import read_ahead
 from ..data.preprocessing import to_input
 
+BATCH = 16  # images at a time
 
-@torch.inference_mode()
+
 def predict(
     model: Module, path: Path, preprocessing: Preprocessing, device: torch.device | str = "cpu"
 ) -> Tensor:
@@ -21,5 +25,57 @@ def predict(
     Raises:
         fastconv.data.DataError: the file cannot be read.
     """
-    pixels = preprocessing.read(path).unsqueeze(0).to(device)
-    return model(to_input(pixels, preprocessing.image_size)).softmax(dim=1)[0].cpu()
+    ((_, result),) = predict_files(model, [path], preprocessing, device)
+    if isinstance(result, DataError):
+        raise result
+    return result
+
+
+def predict_files(
+    model: Module,
+    paths: Iterable[Path],
+    preprocessing: Preprocessing,
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[Path, Tensor | DataError]]:
+    """For each image file the probability of every class, float [classes], or what is wrong."""
+
+    def read(path: Path) -> Tensor | DataError:
+        try:
+            return preprocessing.read(path)
+        except DataError as error:
+            return error
+
+    paths = list(paths)
+    chunks = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
+    for chunk, found in zip(chunks, read_ahead(chunks, read), strict=True):
+        good = [pixels for pixels in found if isinstance(pixels, Tensor)]
+        rows = iter(_probabilities(model, good, preprocessing, device) if good else ())
+        for path, result in zip(chunk, found, strict=True):
+            yield path, next(rows) if isinstance(result, Tensor) else result
+
+
+@torch.inference_mode()
+def _probabilities(
+    model: Module, pixels: list[Tensor], preprocessing: Preprocessing, device: torch.device | str
+) -> Tensor:
+    inputs = to_input(torch.stack(pixels).to(device), preprocessing.image_size)
+    return model(inputs).float().softmax(dim=1).cpu()
+
+
+def find_images(paths: Iterable[Path]) -> list[Path]:
+    """Files as they are, and for a folder the images in it and below, by name.
+
+    Raises:
+        fastconv.data.DataError: a folder holds none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        suffixes = image_suffixes()
+        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes)
+        if not inside:
+            raise DataError(f"{path}: holds no images")
+        found += inside
+    return found

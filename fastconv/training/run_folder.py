@@ -9,14 +9,31 @@ from .errors import UsageError
 
 RUNS = Path("runs")
 CHECKPOINT = "model.safetensors"
+SETTINGS = "settings.json"
+STATE = "state.safetensors"  # of a run that is not finished
 METRICS = "metrics.json"
 CURVES = "curves.png"
 
 
-def check_run_folder(out: Path | None) -> None:
-    """Raises UsageError where `out` holds a finished run, which must not be overwritten."""
-    if out is not None and _is_finished(out):
+def check_is_free(out: Path | None) -> None:
+    """Raises UsageError where `out` holds a run, which must not be overwritten."""
+    if out is None:
+        return
+    if (out / STATE).exists():
+        raise UsageError(
+            f"{out}: holds a run that can go on; use --resume, remove it or choose another --out"
+        )
+    if _is_finished(out):
         raise UsageError(f"{out}: holds a finished run; remove it or choose another --out")
+
+
+def check_can_go_on(folder: Path) -> None:
+    """Raises UsageError where a folder holds no run that was stopped."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such run folder")
+    if not (folder / STATE).exists():
+        what = "the run is finished" if _is_finished(folder) else f"it has no {STATE}"
+        raise UsageError(f"{folder}: there is nothing to go on with, {what}")
 
 
 def new_run_folder(out: Path | None, model: str) -> Path:

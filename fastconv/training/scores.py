@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Mistake(NamedTuple):
+    """An image, by its index in its part, and the wrong class that it was taken for."""
+
+    index: int
+    label: int
+    predicted: int
+    probability: float
 
 
 @dataclass(frozen=True)
@@ -15,10 +25,15 @@ class Scores:
     Attributes:
         loss: mean cross-entropy.
         confusion: int64 [classes, classes]; rows are the true classes, columns the predicted ones.
+        top5: the share of images whose class is among the five likeliest; None where there are
+            not more than five classes.
+        mistakes: the surest ones, worst first.
     """
 
     loss: float
     confusion: Tensor
+    top5: float | None = None
+    mistakes: list[Mistake] = field(default_factory=list)
 
     @property
     def accuracy(self) -> float:
@@ -38,6 +53,19 @@ class Scores:
     def f1(self) -> Tensor:
         """Per class, the harmonic mean of precision and recall."""
         return _ratio(2 * self.precision * self.recall, self.precision + self.recall)
+
+    def summary(self) -> dict[str, Any]:
+        """What metrics.json has of them; precision, recall and F1 are the classes' means."""
+        columns = {"precision": self.precision, "recall": self.recall, "f1": self.f1}
+        per_class = {name: values.tolist() for name, values in columns.items()}
+        return {
+            "accuracy": self.accuracy,
+            "top5": self.top5,
+            "loss": self.loss,
+            **{name: values.mean().item() for name, values in columns.items()},
+            "per_class": per_class | {"images": self.confusion.sum(dim=1).tolist()},
+            "confusion": self.confusion.tolist(),
+        }
 
     def table(self, classes: list[str]) -> str:
         """A line for every class and one for their mean."""

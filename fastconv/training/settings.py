@@ -2,61 +2,204 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import difflib
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import torch
 
-from ..data import PACKAGED
-from ..models import LAYERS, MODELS
+from .. import models
+from ..data import PACKAGED, Augmentation
 from .errors import UsageError
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# What --augment sets where nothing else is said.
+AUGMENT = {"rotation": 15.0, "crop": 0.5, "flip": True, "colour": 0.2}
 
 
 @dataclass
 class Settings:
     """The settings of a run; the defaults train the document's CNN.
 
-    Attributes:
-        model: a name in `fastconv.models.MODELS`.
-        data: "fashion-mnist" or a folder of images, see `fastconv.data.load`.
-        epochs, batch_size: passes over the training images, and images in a step.
-        lr, momentum: of the optimizer, SGD; the rate begins with `lr` and falls along a cosine.
-        image_size: height and width of the images; None is the model's own.
-        seed: of the weights, the split and the order of the images.
-        device: "cpu", "cuda", ...; None is a GPU where torch has one.
-        layers: "fastconv" or "torch".
-        out: the run folder; None is the first free runs/<model>-<number>.
+    Each is an option of `fastconv train`, with the text beside it as its help.
 
     Raises:
         UsageError: a value is out of range.
     """
 
-    model: str = "CNN"
-    data: str = PACKAGED
-    epochs: int = 10
-    batch_size: int = 64
-    lr: float = 0.001
-    momentum: float = 0.9
-    image_size: int | None = None
-    seed: int = 0
-    device: str | None = None
-    layers: str = "fastconv"
-    out: Path | None = None
+    model: Annotated[str, "the network"] = "CNN"
+    data: Annotated[
+        str, "a folder with a sub-folder of images for each class, or the one of fastconv"
+    ] = PACKAGED
+    epochs: Annotated[int, "passes over the images"] = 10
+    batch_size: Annotated[int, "images in a step, of all processes together"] = 64
+    image_size: Annotated[int | None, "height and width of the images (CNN: 112, others: 224)"] = (
+        None
+    )
+    seed: Annotated[int, "the same seed, the same numbers"] = 0
+    out: Annotated[Path | None, "the run folder (the first free one of runs/MODEL-NUMBER)"] = None
+    strict: Annotated[bool, "stop at an image that cannot be read, instead of leaving it out"] = (
+        False
+    )
+
+    lr: Annotated[float, "SGD's learning rate at the start"] = 0.001
+    momentum: Annotated[float, "of SGD"] = 0.9
+    weight_decay: Annotated[float, "SGD's L2 penalty"] = 0.0
+    schedule: Annotated[
+        Literal["cosine", "step", "constant"], "how the rate falls from epoch to epoch"
+    ] = "cosine"
+    decay_every: Annotated[int, 'epochs after which the schedule "step" falls'] = 10
+    decay_factor: Annotated[float, 'what the schedule "step" multiplies with then'] = 0.1
+    warmup: Annotated[float, "epochs in which the rate rises from 0"] = 0.0
+    dropout: Annotated[float | None, "share of features left out (the network's own)"] = None
+    label_smoothing: Annotated[float, "share of each label spread over all classes"] = 0.0
+    patience: Annotated[
+        int | None, "stop after so many epochs without better validation accuracy (never)"
+    ] = None
+
+    augment: Annotated[
+        bool, "change the training images at random: all of the next four, at their usual values"
+    ] = False
+    rotation: Annotated[float | None, "degrees, either way (0; with --augment 15)"] = None
+    crop: Annotated[
+        float | None, "least share of a picture that a random crop takes (1; with --augment 0.5)"
+    ] = None
+    flip: Annotated[bool | None, "mirror every other picture (with --augment)"] = None
+    colour: Annotated[
+        float | None, "change of brightness, contrast and saturation (0; with --augment 0.2)"
+    ] = None
+
+    weights: Annotated[
+        Path | None, "start from these: safetensors, or a torch file with a state_dict"
+    ] = None
+    freeze: Annotated[bool, "train the last layer alone"] = False
+    backbone_lr: Annotated[
+        float | None, "learning rate at the start of all but the last layer (--lr)"
+    ] = None
+
+    precision: Annotated[
+        Literal["float32", "bfloat16", "float16"], "what layers compute in (autocast)"
+    ] = "float32"
+    channels_last: Annotated[bool, "keep images and weights in NHWC order"] = False
+    accumulate: Annotated[int, "parts of a batch, computed in turn to save memory"] = 1
+    compile: Annotated[bool, "use torch.compile"] = False
+    layers: Annotated[Literal["fastconv", "torch"], "kind of layers"] = "fastconv"
+    device: Annotated[str | None, "cpu, cuda, ... (a GPU where torch has one)"] = None
+    tensorboard: Annotated[bool, "also write TensorBoard logs into the run folder"] = False
 
     def __post_init__(self) -> None:
-        if self.model not in MODELS:
-            raise UsageError(f"unknown model {self.model!r}, choose one of {', '.join(MODELS)}")
-        if self.layers not in LAYERS:
-            raise UsageError(f"unknown layers {self.layers!r}, choose one of {', '.join(LAYERS)}")
+        names = {name.lower(): name for name in models.MODELS}
+        self.model = names.get(self.model.lower(), self.model)
+        try:
+            usual_size = models.default_image_size(self.model)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
         if self.image_size is None:
-            self.image_size = MODELS[self.model].image_size
-        for name in ("epochs", "batch_size", "image_size"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.lr < float("inf"):
-            raise UsageError(f"lr must be above 0, got {self.lr}")
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"seed must be between 0 and 2**63 - 1, got {self.seed}")
+            self.image_size = usual_size
+        for name, usual in AUGMENT.items():
+            if self.augment and getattr(self, name) is None:
+                setattr(self, name, usual)
+        for name, kind in setting_types().items():
+            value = getattr(self, name)
+            if kind.choices and value not in kind.choices:
+                raise UsageError(
+                    f"unknown {name} {value!r}, choose one of {', '.join(kind.choices)}"
+                )
+        for name in ("epochs", "batch_size", "image_size", "decay_every", "accumulate", "patience"):
+            self._check(name, lambda value: value >= 1, "at least 1")
+        for name in ("lr", "backbone_lr", "decay_factor"):
+            self._check(name, lambda value: 0 < value < float("inf"), "above 0")
+        for name in ("weight_decay", "warmup", "rotation"):
+            self._check(name, lambda value: 0 <= value < float("inf"), "at least 0")
+        for name in ("momentum", "dropout", "label_smoothing", "colour"):
+            self._check(name, lambda value: 0 <= value < 1, "at least 0 and below 1")
+        self._check("crop", lambda value: 0 < value <= 1, "above 0 and at most 1")
+        self._check("seed", lambda value: 0 <= value < 2**63, "between 0 and 2**63 - 1")
+        if self.freeze and self.backbone_lr is not None:
+            raise UsageError("freeze and backbone_lr exclude each other")
+        if self.weights is None and (self.freeze or self.backbone_lr is not None):
+            raise UsageError("freeze and backbone_lr need weights to start from")
+
+    def _check(self, name: str, holds: Any, what: str) -> None:
+        value = getattr(self, name)
+        if value is not None and not holds(value):
+            raise UsageError(f"{name} must be {what}, got {value}")
+
+    @property
+    def augmentation(self) -> Augmentation:
+        return Augmentation(
+            self.rotation or 0.0, self.crop or 1.0, bool(self.flip), self.colour or 0.0
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As `from_json` reads them."""
+        return {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, path: Path, **changes: Any) -> Settings:
+        """Settings from a JSON file of some of them.
+
+        Args:
+            path: an object with names and values; other settings have their defaults.
+            changes: what goes before the file's.
+
+        Raises:
+            UsageError: the file cannot be used; the message names it.
+        """
+        try:
+            values = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path}: not a readable JSON file ({error})") from None
+        if not isinstance(values, dict):
+            raise UsageError(f"{path}: must hold an object of settings")
+        types = setting_types()
+        for name, value in values.items():
+            if name not in types:
+                near = difflib.get_close_matches(name, types, 1)
+                hint = f", did you mean {near[0]!r}?" if near else ""
+                raise UsageError(f"{path}: unknown setting {name!r}{hint}")
+            values[name] = _converted(path, name, value, types[name])
+        return cls(**(values | changes))
+
+
+class SettingType(NamedTuple):
+    """What a setting may be, and its help."""
+
+    kind: type
+    optional: bool
+    choices: tuple[str, ...]
+    help: str
+
+
+def setting_types() -> dict[str, SettingType]:
+    """Every setting's type, read from the annotations."""
+    found = {}
+    for name, annotated in get_type_hints(Settings, include_extras=True).items():
+        hint, text = get_args(annotated)
+        choices = get_args(hint) if get_origin(hint) is Literal else ()
+        kinds = [] if choices else [k for k in get_args(hint) or (hint,) if k is not type(None)]
+        optional = type(None) in get_args(hint)
+        found[name] = SettingType(kinds[0] if kinds else str, optional, choices, text)
+    return found
+
+
+def _converted(path: Path, name: str, value: Any, wanted: SettingType) -> Any:
+    """A value from JSON as the setting's type."""
+    kind = wanted.kind
+    if value is None and wanted.optional:
+        return None
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise UsageError(f"{path}: {name} must be {kind.__name__}, got {value!r}")
+    return value
 
 
 def find_device(name: str | None) -> torch.device:

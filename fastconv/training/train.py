@@ -2,193 +2,287 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-import sys
+import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import Module
-from torch.optim import SGD, Optimizer
 
 from .. import data, models
-from .atomic import replace_file
-from .checkpoint import Description, read_description, save_checkpoint
-from .curves import draw_curves
+from .atomic import write_text
+from .checkpoint import Description, load_weights, read_description, save_checkpoint
+from .distributed import Ranks, joined, losses_told
 from .environment import environment
-from .epoch import train_epoch
-from .errors import DivergedError, UsageError
+from .epoch import Position, train_epoch
+from .errors import DivergedError, TrainingError, UsageError
 from .evaluate import evaluate
-from .run_folder import CHECKPOINT, CURVES, METRICS, check_run_folder, new_run_folder
+from .log_writer import LogWriter, check_tensorboard
+from .progress import Progress
+from .report import write_report
+from .run_folder import (
+    CHECKPOINT,
+    METRICS,
+    SETTINGS,
+    STATE,
+    check_can_go_on,
+    check_is_free,
+    new_run_folder,
+)
+from .schedule import rate_factor
+from .scores import Scores
 from .settings import Settings, find_device
+from .state import load_state, save_state
+from .stopping import stop_request
+from .trainer import Trainer
+from .weights import load_pretrained, read_weights
+
+SAVE_SECONDS = 60.0  # between two states within an epoch
+SAVE_SHARE = 0.05  # of the time that saving them may take, where that is longer
 
 
 def train(settings: Settings, log: Callable[[str], object] = print) -> dict[str, Any]:
     """Trains a network and writes its run folder.
 
-    The folder gets `model.safetensors` and `metrics.json`, replaced after every epoch, and in the
-    end `curves.png`. The same settings give the same numbers on the same machine.
+    The folder gets `settings.json`, `model.safetensors` with the weights of the epoch that did best
+    in validation, `state.safetensors` to go on from until the run is finished, and `metrics.json`;
+    in the end `report.html` and its pictures. The same settings give the same numbers on the same
+    machine. Where torchrun started several processes, each calls this, and they train together.
 
     Args:
         settings: what to train, and how.
-        log: gets a line for every epoch and for the result.
+        log: gets a line for every epoch and for the result, in the first process alone.
 
     Returns:
         What metrics.json holds: `epochs`, `test`, `settings`, `environment`, `run`.
 
     Raises:
         UsageError, fastconv.data.DataError: before the training, settings or data are wrong.
-        TrainingError: the folder cannot be written.
+        TrainingError: the folder cannot be written, or another process was lost.
         DivergedError: the loss became NaN or infinite.
-        KeyboardInterrupt: on Ctrl-C, with a message, when the folder has a complete checkpoint.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, with a message, when the state is saved.
     """
-    device = find_device(settings.device)
-    check_run_folder(settings.out)
-    dataset = data.load(settings.data, settings.image_size, settings.seed)
-    torch.manual_seed(settings.seed)
-    model = _create(settings, len(dataset.classes)).to(device)
-    folder = new_run_folder(settings.out, settings.model)
-    run = _Run(settings, dataset, model, device, folder, log)
-    try:
-        run.train()
-        run.test()
-    except KeyboardInterrupt:
-        run.save_if_first()
-        raise KeyboardInterrupt(f"stopped; {run.kept()}") from None
-    return run.metrics
+    with joined() as ranks:
+        if ranks.first:
+            check_is_free(settings.out)
+        run = _Run(settings, ranks, log)
+        run.start()
+        return run.finish()
 
 
-def _create(settings: Settings, classes: int) -> Module:
-    try:
-        return models.create(settings.model, classes, settings.image_size, settings.layers)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+def resume(folder: Path, log: Callable[[str], object] = print) -> dict[str, Any]:
+    """Goes on with a run that was stopped, as if it never had been: to the same bits.
 
-
-def decayed(lr: float, epoch: int, epochs: int) -> float:
-    """The learning rate of an epoch (the first is 1): it falls along a cosine, to 0 after the last.
-
-    At a constant rate the accuracy still jumps by several points from epoch to epoch in the end.
+    Args:
+        folder: its run folder, which also has its settings.
+        log: as for `train`, which has the same result and errors.
     """
-    return lr * (1 + math.cos(math.pi * (epoch - 1) / epochs)) / 2
+    with joined() as ranks:
+        check_can_go_on(folder)
+        settings = Settings.from_json(folder / SETTINGS, out=folder)
+        run = _Run(settings, ranks, log)
+        run.go_on()
+        return run.finish()
 
 
 class _Run:
     """A run under way: what it trains, and the folder that its results go to."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        dataset: data.Dataset,
-        model: Module,
-        device: torch.device,
-        folder: Path,
-        log: Callable[[str], object],
-    ) -> None:
-        self.settings = settings
-        self.dataset = dataset
-        self.model = model
-        self.device = device
-        self.folder = folder
-        self.log = log
+    def __init__(self, settings: Settings, ranks: Ranks, log: Callable[[str], object]) -> None:
+        self.ranks = ranks
+        self.log = log if ranks.first else lambda line: None
+        self.progress = Progress(ranks.first)
+        self.device = _own_device(find_device(settings.device), ranks)
+        if settings.tensorboard:
+            check_tensorboard()
+        self.dataset = data.load(
+            settings.data,
+            settings.image_size,
+            settings.seed,
+            strict=settings.strict,
+            progress=self.progress.reading,
+        )
+        self.progress.close()
+        for line in self.dataset.notes:
+            self.log(line)
+        for part, images in self.dataset.parts.items():
+            if len(images) < ranks.size:
+                raise UsageError(
+                    f"{len(images)} {part} images are too few for {ranks.size} processes"
+                )
+        weights = settings.weights and settings.weights.resolve()
+        self.settings = dataclasses.replace(settings, data=self.dataset.source, weights=weights)
+        torch.manual_seed(settings.seed)
+        self.network = _create(settings, len(self.dataset.classes)).to(self.device)
+        if settings.channels_last:
+            self.network.to(memory_format=torch.channels_last)
+        self.head = models.head_names(settings.model, settings.image_size)
+        self.position = Position()
+        self.fingerprint = self.dataset.fingerprint()
+        self.folder: Path | None = None
+        self._saved, self._save_interval = time.monotonic(), SAVE_SECONDS
         self.metrics: dict[str, Any] = {
-            "run": str(folder),
-            "settings": asdict(settings) | {"out": str(folder), "device": str(device)},
-            "classes": dataset.classes,
-            "images": {part: len(images) for part, images in dataset.parts.items()},
-            "environment": environment(),
+            "classes": self.dataset.classes,
+            "images": {part: len(images) for part, images in self.dataset.parts.items()},
+            "skipped": self.dataset.skipped,
+            "environment": environment() | {"processes": ranks.size},
             "epochs": [],
+            "best_epoch": 0,
+            "seconds": 0.0,
             "test": None,
         }
 
-    def train(self) -> None:
-        """All epochs, each followed by validation, checkpoint and metrics."""
+    def start(self) -> None:
+        """Makes the folder and the first state."""
         settings = self.settings
+        if settings.weights is not None:
+            weights = read_weights(settings.weights)
+            same = load_pretrained(self.network, weights, self.head, self.dataset.classes)
+            self.log(f"{settings.weights}: with {'its own' if same else 'a new'} last layer")
+        self._make_trainer()
+        folder = settings.out
+        if self.ranks.first:
+            folder = new_run_folder(settings.out, settings.model)
+            text = json.dumps(settings.to_json() | {"out": None}, indent=2) + "\n"
+            write_text(folder / SETTINGS, text)
+        self._use(folder)
+        self.save()
+
+    def go_on(self) -> None:
+        """Takes the folder's state up."""
+        self._make_trainer()
+        self._use(self.settings.out)
+        self.position, self.metrics, notes = load_state(
+            self.folder / STATE, self.trainer, self.fingerprint
+        )
+        where = f"epoch {self.position.epoch}, step {self.position.step}"
+        self.log("; ".join([f"{self.folder}: goes on in {where}", *notes]))
+
+    def _make_trainer(self) -> None:
+        self.trainer = Trainer(self.network, self.settings, self.head, self.device, self.ranks)
+
+    def _use(self, folder: Path | None) -> None:
+        self.folder = folder
+        self.metrics["run"] = str(folder)
+        self.metrics["settings"] = self.settings.to_json() | {
+            "out": str(folder),
+            "device": str(self.device),
+        }
         counts = ", ".join(f"{n} {part}" for part, n in self.metrics["images"].items())
         self.log(
-            f"{settings.model} with {settings.layers} layers on {self.device}, "
-            f"{self.dataset.source}: {counts} images -> {self.folder}"
+            f"{self.settings.model} with {self.settings.layers} layers on {self.device}, "
+            f"{self.dataset.source}: {counts} images -> {folder}"
         )
-        # One kernel for all parameters: half the time of the default on a CPU.
-        optimizer = SGD(self.model.parameters(), settings.lr, settings.momentum, fused=True)
-        shuffle = torch.Generator().manual_seed(settings.seed)
-        for number in range(1, settings.epochs + 1):
-            rate = decayed(settings.lr, number, settings.epochs)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            try:
-                self._epoch(number, optimizer, shuffle)
-            except DivergedError as error:
-                raise DivergedError(
-                    f"{error} in epoch {number}: try a lower --lr, it was {settings.lr}; "
-                    f"{self.kept()}"
-                ) from None
 
-    def _epoch(self, number: int, optimizer: Optimizer, shuffle: torch.Generator) -> None:
-        settings = self.settings
+    def finish(self) -> dict[str, Any]:
+        """The epochs that are left, and the test."""
+        try:
+            with losses_told(), stop_request() as self.stop:
+                self._train()
+            if self.ranks.first:
+                self._test()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"stopped; {self._kept()}") from None
+        except DivergedError as error:
+            raise DivergedError(
+                f"{error} in epoch {self.position.epoch}: try a lower --lr, it was "
+                f"{self.settings.lr}; {self._kept()}"
+            ) from None
+        except (TrainingError, OSError) as error:
+            raise TrainingError(f"{error}; {self._kept()}") from None
+        finally:
+            self.progress.close()
+        return self.metrics
+
+    def _train(self) -> None:
+        with LogWriter(self.folder, self.settings.tensorboard and self.ranks.first) as writer:
+            while self.position.epoch <= self.settings.epochs and not self._is_enough():
+                self._epoch()
+                writer.write(self.metrics["epochs"][-1])
+
+    def _is_enough(self) -> bool:
+        """Whether validation has stopped to become better."""
+        patience = self.settings.patience
+        done = len(self.metrics["epochs"])
+        return patience is not None and done - self.metrics["best_epoch"] >= patience
+
+    def _epoch(self) -> None:
+        position, settings = self.position, self.settings
         images = self.dataset.parts["train"]
-        with _progress_bar(len(images), f"epoch {number}/{settings.epochs}") as bar:
-            result = train_epoch(
-                self.model,
-                optimizer,
-                images,
+        self.progress.epoch(position.epoch, settings.epochs, len(images), position.images)
+        train_epoch(self.trainer, images, position, self._after_step)
+        self.progress.close()
+        with self.trainer.autocast():
+            scores = evaluate(
+                self.network,
+                self.dataset.parts["val"],
                 settings.batch_size,
-                shuffle,
                 self.device,
-                bar.update,
+                self.ranks,
+                self._after_batch,
             )
-        scores = evaluate(self.model, self.dataset.parts["val"], settings.batch_size, self.device)
         if not math.isfinite(scores.loss):
             raise DivergedError(f"the validation loss became {scores.loss}")
-        self.metrics["epochs"].append(
+        self._note(scores)
+        epoch = self.metrics["epochs"][-1]
+        if self.metrics["best_epoch"] == position.epoch:
+            self._save_best()
+        self.position = Position(position.epoch + 1)
+        self.save()
+        self.log(self.progress.line(self.metrics, settings.epochs, epoch))
+
+    def _note(self, scores: Scores) -> None:
+        """Enters an epoch into the metrics."""
+        position, epochs = self.position, self.metrics["epochs"]
+        epochs.append(
             {
-                "epoch": number,
-                "lr": optimizer.param_groups[0]["lr"],
-                "train_loss": result.loss,
+                "epoch": position.epoch,
+                "lr": self.settings.lr * rate_factor(self.settings, position.epoch, 1),
+                "train_loss": position.loss / position.images,
                 "val_loss": scores.loss,
                 "val_accuracy": scores.accuracy,
-                "images_per_second": result.images_per_second,
+                "val_top5": scores.top5,
+                "images_per_second": position.images / position.seconds,
+                "waiting": position.waited / position.seconds,
             }
         )
-        self._save(number)
-        self.log(
-            f"epoch {number:{len(str(settings.epochs))}}/{settings.epochs}  "
-            f"loss {result.loss:.4f}  validation accuracy {scores.accuracy:.1%}  "
-            f"{result.images_per_second:.0f} images/s"
-        )
+        self.metrics["seconds"] += position.seconds
+        best = max(epochs, key=lambda epoch: (epoch["val_accuracy"], -epoch["val_loss"]))
+        self.metrics["best_epoch"] = best["epoch"]
 
-    def test(self) -> None:
-        """The test accuracy, and the picture of the run."""
-        scores = evaluate(
-            self.model, self.dataset.parts["test"], self.settings.batch_size, self.device
-        )
-        self.metrics["test"] = {
-            "accuracy": scores.accuracy,
-            "loss": scores.loss,
-            "precision": scores.precision.mean().item(),
-            "recall": scores.recall.mean().item(),
-            "f1": scores.f1.mean().item(),
-        }
+    def _after_step(self, count: int) -> None:
+        self.progress.update(count, self.position.loss / self.position.images)
+        if self.ranks.any(self.stop.made):
+            self._stop()
+        if time.monotonic() - self._saved > self._save_interval:
+            self.save()
+
+    def _after_batch(self, count: int) -> None:
+        if self.stop.made and self.ranks.size == 1:
+            self._stop()
+
+    def _stop(self) -> None:
+        self.save()
+        raise KeyboardInterrupt
+
+    def save(self) -> None:
+        """Writes the state, from which the run can go on."""
+        if not self.ranks.first:
+            return
+        start = time.monotonic()
+        path = self.folder / STATE
+        save_state(path, self.trainer, self.position, self.metrics, self.fingerprint)
         self._write_metrics()
-        draw_curves(self.folder / CURVES, self.metrics)
-        self.log(f"test accuracy {scores.accuracy:.1%}  ({self.folder})")
+        self._saved = time.monotonic()
+        self._save_interval = max(SAVE_SECONDS, (self._saved - start) / SAVE_SHARE)
 
-    def save_if_first(self) -> None:
-        """Saves the weights as they are, where there is no checkpoint yet."""
-        if not (self.folder / CHECKPOINT).exists():
-            self._save(0)
-
-    def kept(self) -> str:
-        """Says which checkpoint there is."""
-        path = self.folder / CHECKPOINT
-        if not path.exists():
-            return "there is no checkpoint yet"
-        return f"{path} holds the network after epoch {read_description(path).epoch}"
-
-    def _save(self, epoch: int) -> None:
+    def _save_best(self) -> None:
+        if not self.ranks.first:
+            return
         settings, dataset = self.settings, self.dataset
         description = Description(
             model=settings.model,
@@ -196,20 +290,59 @@ class _Run:
             classes=dataset.classes,
             image_size=dataset.preprocessing.image_size,
             resize=dataset.preprocessing.resize,
-            epoch=epoch,
+            epoch=self.position.epoch,
             data=dataset.source,
             seed=settings.seed,
         )
-        save_checkpoint(self.folder / CHECKPOINT, self.model, description)
+        save_checkpoint(self.folder / CHECKPOINT, self.network, description)
+
+    def _test(self) -> None:
+        """The test of the best weights, and the report."""
+        load_weights(self.folder / CHECKPOINT, self.network)
+        images = self.dataset.parts["test"]
+        with self.trainer.autocast():
+            scores = evaluate(self.network, images, self.settings.batch_size, self.device)
+        self.metrics["test"] = scores.summary()
+        write_report(self.folder, self.metrics, self.network, scores, images)
         self._write_metrics()
+        (self.folder / STATE).unlink(missing_ok=True)
+        best = self.metrics["best_epoch"]
+        self.log(
+            f"test accuracy {scores.accuracy:.1%} with the weights of epoch {best}  "
+            f"({self.folder / 'report.html'})"
+        )
+
+    def _kept(self) -> str:
+        """Says what there is to go on with."""
+        if self.folder is None or not (self.folder / STATE).exists():
+            return "there is nothing to go on from yet"
+        text = f"`fastconv train --resume {self.folder}` goes on"
+        if (self.folder / CHECKPOINT).exists():
+            epoch = read_description(self.folder / CHECKPOINT).epoch
+            text += f", {CHECKPOINT} there has the best weights so far, of epoch {epoch}"
+        return text
 
     def _write_metrics(self) -> None:
-        text = json.dumps(self.metrics, indent=2) + "\n"
-        replace_file(self.folder / METRICS, lambda path: path.write_text(text))
+        write_text(self.folder / METRICS, json.dumps(self.metrics, indent=2) + "\n")
 
 
-def _progress_bar(total: int, title: str) -> Any:
-    """Counts images on a terminal and is silent elsewhere."""
-    from tqdm import tqdm
+def _own_device(device: torch.device, ranks: Ranks) -> torch.device:
+    """Each process has a GPU of its own."""
+    if ranks.size > 1 and device.type == "cuda":
+        device = torch.device("cuda", ranks.local_rank)
+        torch.cuda.set_device(device)
+    return device
 
-    return tqdm(total=total, desc=title, unit="image", leave=False, disable=not sys.stderr.isatty())
+
+def _create(settings: Settings, classes: int) -> Module:
+    try:
+        network = models.create(settings.model, classes, settings.image_size, settings.layers)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if settings.dropout is not None:
+        layers = [m for m in network.modules() if isinstance(m, torch.nn.Dropout)]
+        if not layers:
+            raise UsageError(f"{settings.model} has no dropout layer, leave dropout out")
+        for layer in layers:
+            layer.p = settings.dropout
+    return network

@@ -1,0 +1,94 @@
+"""What a run needs to go on as if it had never stopped, in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .atomic import write_tensors
+from .distributed import Ranks
+from .epoch import Position
+from .errors import UsageError
+from .trainer import Trainer
+
+_KEY = "fastconv-state"  # of the file's metadata
+
+
+def save_state(
+    path: Path, trainer: Trainer, position: Position, metrics: dict[str, Any], data: str
+) -> None:
+    """Writes the state between two steps, replacing an older one at once.
+
+    Args:
+        path: the file.
+        trainer, position: what is to go on.
+        metrics: as in metrics.json.
+        data: the data set's fingerprint.
+
+    Raises:
+        TrainingError: the file cannot be written.
+    """
+    about = {
+        "position": asdict(position),
+        "metrics": metrics,
+        "data": data,
+        "scaler": trainer.scaler.state_dict(),
+        "machine": _machine(trainer.ranks),
+    }
+    write_tensors(path, trainer.tensors(), {_KEY: json.dumps(about)})
+
+
+def load_state(
+    path: Path, trainer: Trainer, data: str
+) -> tuple[Position, dict[str, Any], list[str]]:
+    """Takes a state up again.
+
+    Args:
+        path: the file.
+        trainer: is made as it was for the run; gets the state's weights and momentum.
+        data: the data set's fingerprint.
+
+    Returns:
+        The position, the metrics, and notes on what keeps the numbers from being the same.
+
+    Raises:
+        UsageError: there is no state, or it does not fit the trainer or the data.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})[_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise UsageError(f"{path.parent}: there is nothing to go on from, no {path.name}") from None
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise UsageError(f"{path}: not the state of a run ({error})") from None
+    if about["data"] != data:
+        raise UsageError(f"{path.parent}: the images are no longer those that it was begun with")
+    try:
+        trainer.load_tensors(tensors)
+        if trainer.scaler.is_enabled():
+            trainer.scaler.load_state_dict(about["scaler"])
+    except (RuntimeError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{path}: does not fit the settings of its run ({reason})") from None
+    return Position(**about["position"]), about["metrics"], _changes(about, trainer.ranks)
+
+
+def _machine(ranks: Ranks) -> dict[str, int]:
+    """What numbers depend on, bit for bit."""
+    return {"threads": torch.get_num_threads(), "processes": ranks.size}
+
+
+def _changes(about: dict[str, Any], ranks: Ranks) -> list[str]:
+    now = _machine(ranks)
+    return [
+        f"{now[name]} {name} instead of {count}: the numbers will differ by roundings"
+        for name, count in about["machine"].items()
+        if now[name] != count
+    ]
