@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__, info
+
+if TYPE_CHECKING:
+    import torch
+    from torch.nn import Module
+
+    from .training import Description
 
 FAILED, WRONG_USE, STOPPED = 1, 2, 130
 
@@ -159,46 +166,74 @@ def _train(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     """Prints accuracy, precision, recall and F1 of a trained network on the test images."""
     from . import data
-    from .training import UsageError, evaluate, load_checkpoint
-    from .training.run_folder import find_checkpoint
-    from .training.settings import find_device
+    from .training import UsageError, evaluate
 
     if options.batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, got {options.batch_size}")
-    device = find_device(options.device)
-    path = find_checkpoint(options.checkpoint)
-    model, description = load_checkpoint(path, options.layers, device)
+    path, model, description, device = _load(options)
     source = options.data or description.data
+    if not source:
+        raise UsageError("say with --data which images to test it with")
     dataset = data.load(source, description.image_size, description.seed, parts=("test",))
+    for line in dataset.notes:
+        print(line)
     if dataset.classes != description.classes:
         raise UsageError(f"{source}: its classes are not those that {path} was trained for")
     scores = evaluate(model, dataset.parts["test"], options.batch_size, device)
     print(f"{path}: {description.model} after epoch {description.epoch}, {source}")
     print(scores.table(description.classes))
+    if scores.top5 is not None:
+        print(f"top-5 accuracy {scores.top5:.1%}")
     print(f"test accuracy {scores.accuracy:.1%}")
     return 0
 
 
 def _predict(options: argparse.Namespace) -> int:
-    """Prints the class of each image and its probability."""
+    """Prints the likeliest classes of each image and their probabilities."""
     from .data import DataError
-    from .training import load_checkpoint, predict
+    from .training import UsageError
+    from .training.explain import Explanations
+    from .training.predict import find_images, predict_files
+
+    if options.top < 1:
+        raise UsageError(f"top must be at least 1, got {options.top}")
+    images = find_images(options.images)
+    _, model, description, device = _load(options)
+    preprocessing = description.preprocessing
+    pictures = options.explain and Explanations(options.explain, model, preprocessing, device)
+    status, results = 0, []
+    for path, result in predict_files(model, images, preprocessing, device):
+        entry: dict[str, Any] = {"image": str(path)}
+        results.append(entry)
+        if isinstance(result, DataError):
+            status = _fail(str(result), WRONG_USE)
+            entry["error"] = str(result)
+            continue
+        best = result.topk(min(options.top, len(result)))
+        entry["predictions"] = [
+            {"class": description.classes[label], "probability": probability}
+            for probability, label in zip(*(column.tolist() for column in best), strict=True)
+        ]
+        if pictures:
+            entry["explanation"] = str(pictures.draw(path, int(best.indices[0])))
+        if not options.json:
+            found = (f"{p['class']} {p['probability']:.1%}" for p in entry["predictions"])
+            print("  ".join([str(path), *found]), flush=True)
+    if options.json:
+        print(json.dumps(results, indent=2))
+    return status
+
+
+def _load(options: argparse.Namespace) -> tuple[Path, Module, Description, torch.device]:
+    """The network that the options mean, and its file."""
+    from .training.foreign import load_network
     from .training.run_folder import find_checkpoint
     from .training.settings import find_device
 
     device = find_device(options.device)
     path = find_checkpoint(options.checkpoint)
-    model, description = load_checkpoint(path, options.layers, device)
-    status = 0
-    for image in options.images:
-        try:
-            probabilities = predict(model, image, description.preprocessing, device)
-        except DataError as error:
-            status = _fail(str(error), WRONG_USE)
-            continue
-        best = int(probabilities.argmax())
-        print(f"{image}  {description.classes[best]}  {probabilities[best]:.3f}")
-    return status
+    model, description = load_network(path, options.model, options.layers, device)
+    return path, model, description, device
 
 
 def _info(options: argparse.Namespace) -> int:

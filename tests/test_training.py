@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from fastconv import data, models, training
+from fastconv.data.preprocessing import MEAN, STD
 from fastconv.training import Description, Settings, TrainingError, UsageError
 from fastconv.training.atomic import replace_file
 from fastconv.training.checkpoint import load_checkpoint, read_description, save_checkpoint
-from fastconv.training.epoch import train_epoch
+from fastconv.training.epoch import batches_of_epoch
 from fastconv.training.run_folder import find_checkpoint
 from fastconv.training.scores import Scores
 
@@ -61,7 +62,12 @@ class TestTrain:
         lines = []
         metrics = training.train(settings(images, tmp_path), lines.append)
         out = tmp_path / "run"
-        assert sorted(os.listdir(out)) == ["curves.png", "metrics.json", "model.safetensors"]
+        assert sorted(name for name in os.listdir(out) if not name.endswith(".png")) == [
+            "metrics.json",
+            "model.safetensors",
+            "report.html",
+            "settings.json",
+        ]
         assert json.loads((out / "metrics.json").read_text()) == metrics
         assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2, 3]
         for epoch in metrics["epochs"]:
@@ -73,9 +79,15 @@ class TestTrain:
         assert metrics["images"] == {"train": 40, "val": 4, "test": 4}
         assert metrics["settings"]["lr"] == 0.01
         assert metrics["environment"]["torch"] == torch.__version__
-        assert PIL.Image.open(out / "curves.png").size == (1200, 480)
+        assert metrics["best_epoch"] == 1 + max(
+            range(3),
+            key=lambda i: (
+                metrics["epochs"][i]["val_accuracy"],
+                -metrics["epochs"][i]["val_loss"],
+            ),
+        )
         assert len(lines) == 1 + 3 + 1
-        assert lines[-1].startswith("test accuracy 100.0%")
+        assert lines[-1].startswith("test accuracy 100.0% with the weights of epoch ")
 
     def test_the_checkpoint_gives_the_test_accuracy_again(self, images, tmp_path):
         metrics = training.train(settings(images, tmp_path, epochs=1, lr=0.001), silent)
@@ -144,32 +156,18 @@ class TestTrain:
         assert about.epoch == 1
         assert all(parameter.isfinite().all() for parameter in model.parameters())
 
-    def test_a_rest_of_one_image_is_left_out(self):
-        pixels = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
-        images = data.MemoryImages(pixels, torch.tensor([0, 1, 0, 1, 0]), 32)
-        model = models.create("resnet50", 2, 32)  # its batch norm sees 1x1 pixels in the end
-        counts = []
-        optimizer = torch.optim.SGD(model.parameters(), 0.001)
-        generator = torch.Generator().manual_seed(0)
-        train_epoch(model, optimizer, images, 2, generator, torch.device("cpu"), counts.append)
-        assert counts == [2, 2]
+    def test_a_rest_that_batch_norm_cannot_take_is_left_out(self):
+        def sizes(count, batch_size, processes=1):
+            settings = Settings(batch_size=batch_size)
+            chunks = batches_of_epoch(settings, count, 1, processes)
+            return [len(chunk) for chunk in chunks]
 
-    @pytest.mark.parametrize(
-        "changes, message",
-        [
-            ({"model": "VGG"}, "unknown model 'VGG', choose one of CNN, "),
-            ({"layers": "jax"}, "unknown layers 'jax', choose one of fastconv, torch"),
-            ({"epochs": 0}, "epochs must be at least 1, got 0"),
-            ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-            ({"image_size": -3}, "image_size must be at least 1, got -3"),
-            ({"lr": 0.0}, "lr must be above 0, got 0.0"),
-            ({"lr": math.nan}, "lr must be above 0, got nan"),
-            ({"seed": -1}, "seed must be between 0 and"),
-        ],
-    )
-    def test_wrong_settings(self, changes, message):
-        with pytest.raises(UsageError, match=message):
-            Settings(**changes)
+        assert sizes(5, 2) == [2, 2]
+        assert sizes(6, 4) == [4, 2]
+        assert sizes(1, 4) == [1]
+        assert sizes(3, 1) == [1, 1, 1]
+        assert sizes(7, 4, processes=2) == [4]
+        assert sizes(8, 4, processes=2) == [4, 4]
 
     def test_an_unusable_device(self, images, tmp_path):
         for device in ("warp9", "meta"):
@@ -182,33 +180,7 @@ class TestTrain:
         assert not (tmp_path / "run").exists()
 
 
-class TestInterruption:
-    def interrupt(self, images, tmp_path, line_number):
-        lines = []
-
-        def log(line):
-            lines.append(line)
-            if len(lines) == line_number:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt) as caught:
-            training.train(settings(images, tmp_path), log)
-        return str(caught.value)
-
-    def test_ctrl_c_keeps_the_last_epoch(self, images, tmp_path):
-        path = tmp_path / "run" / "model.safetensors"
-        message = self.interrupt(images, tmp_path, line_number=3)
-        assert message == f"stopped; {path} holds the network after epoch 2"
-        assert load_checkpoint(path)[1].epoch == 2
-        metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-        assert len(metrics["epochs"]) == 2
-        assert metrics["test"] is None
-
-    def test_ctrl_c_before_the_first_checkpoint_saves_what_there_is(self, images, tmp_path):
-        message = self.interrupt(images, tmp_path, line_number=1)
-        assert message.endswith("holds the network after epoch 0")
-        assert load_checkpoint(tmp_path / "run" / "model.safetensors")[1].epoch == 0
-
+class TestAtomic:
     def test_killed_while_writing(self, tmp_path, run_python):
         """SIGKILL when half of the new checkpoint is on the disk: the old one is still there."""
         path = tmp_path / "model.safetensors"
@@ -294,7 +266,8 @@ class TestRunFolder:
     def test_a_finished_run_is_not_overwritten(self, images, tmp_path):
         training.train(settings(images, tmp_path, epochs=1), silent)
         before = (tmp_path / "run" / "model.safetensors").read_bytes()
-        with pytest.raises(UsageError, match="run: holds a finished run; remove it or choose"):
+        message = "run: holds a finished run; remove it or choose"
+        with pytest.raises(UsageError, match=message):
             training.train(settings(images, tmp_path, epochs=1, seed=1), silent)
         assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
 
@@ -334,6 +307,16 @@ def test_scores():
     ]
 
 
+def test_the_summary_is_json():
+    scores = Scores(0.5, torch.tensor([[8, 2], [1, 9]]), None, [])
+    summary = json.loads(json.dumps(scores.summary()))
+    assert summary["accuracy"] == pytest.approx(17 / 20)
+    assert summary["top5"] is None
+    assert summary["confusion"] == [[8, 2], [1, 9]]
+    assert summary["per_class"]["images"] == [10, 10]
+    assert summary["f1"] == pytest.approx(sum(summary["per_class"]["f1"]) / 2)
+
+
 def test_evaluate_counts_right():
     class Brightness(torch.nn.Module):
         """Says 1 for a light image."""
@@ -348,3 +331,26 @@ def test_evaluate_counts_right():
     scores = training.evaluate(model, data.MemoryImages(pixels, labels, 1), batch_size=2)
     assert scores.confusion.tolist() == [[2, 1], [1, 1]]
     assert model.training
+
+
+def test_evaluate_finds_top_five_and_the_surest_mistakes():
+    class Says(torch.nn.Module):
+        """Logits are the image's first values."""
+
+        def forward(self, x):
+            return (x.flatten(1) * STD[0] + MEAN[0])[:, :7] * 10
+
+    values = torch.zeros(4, 1, 1, 7, dtype=torch.uint8)
+    values[0, 0, 0] = torch.tensor([255, 0, 0, 0, 0, 0, 0])  # surely 0
+    values[1, 0, 0] = torch.tensor([250, 240, 230, 220, 210, 200, 0])  # 0, then 1, 2, ...
+    values[2, 0, 0] = torch.tensor([250, 240, 230, 220, 210, 200, 0])
+    values[3, 0, 0] = torch.tensor([0, 0, 0, 0, 0, 0, 255])  # surely 6
+    images = data.MemoryImages(values.expand(4, 1, 7, 7), torch.tensor([3, 4, 5, 6]), 7)
+    scores = training.evaluate(Says(), images, batch_size=3)
+    assert scores.top5 == 3 / 4
+    assert [(m.index, m.label, m.predicted) for m in scores.mistakes] == [
+        (0, 3, 0),
+        (1, 4, 0),
+        (2, 5, 0),
+    ]
+    assert scores.mistakes[0].probability > 0.99 > scores.mistakes[1].probability
