@@ -13,9 +13,23 @@ pytestmark = pytest.mark.skipif(
     not __import__("torch").distributed.is_gloo_available(), reason="needs torch with gloo"
 )
 
-OPTIONS = (
-    "--model SimpleCNN --image-size 85 --batch-size 10 --epochs 2 --lr 0.01 --device cpu"
-).split()
+OPTIONS = [
+    *("--model", "SimpleCNN", "--image-size", "85", "--batch-size", "10"),
+    *("--epochs", "2", "--lr", "0.01", "--device", "cpu"),
+]
+    "--model",
+    "SimpleCNN",
+    "--image-size",
+    "85",
+    "--batch-size",
+    "10",
+    "--epochs",
+    "2",
+    "--lr",
+    "0.01",
+    "--device",
+    "cpu",
+]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,60 @@
+"""Networks from weights that fastconv did not write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.nn import Module
+
+from .. import models
+from ..data import Preprocessing
+from ..data.imagenet_names import output_names
+from .checkpoint import Description, load_checkpoint
+from .errors import UsageError
+from .weights import load_pretrained, read_weights
+
+
+def load_network(
+    path: Path,
+    model: str | None,
+    layers: str | None = None,
+    device: torch.device | str = "cpu",
+    log: Callable[[str], object] = print,
+) -> tuple[Module, Description]:
+    """A network ready for prediction, from a checkpoint or from any weights.
+
+    Args:
+        path: a checkpoint; where `model` is given, safetensors or a torch file with a state_dict.
+        model: the network that the weights are for, see `fastconv.models.create`.
+        layers: "fastconv" or "torch"; None is what it was trained with, else "fastconv".
+        device: where it shall run.
+        log: gets a line where the classes' names could be had.
+
+    Returns:
+        The network in evaluation mode, and its description. Where the file has no list of classes,
+        1000 outputs have ImageNet's.
+
+    Raises:
+        UsageError: the file is missing or broken, or another network's.
+    """
+    if model is None:
+        return load_checkpoint(path, layers, device)
+    weights = read_weights(path)
+    layers = layers or "fastconv"
+    try:
+        size = models.default_image_size(model)
+        head = models.head_names(model, size)
+        outputs = {len(weights.tensors[name]) for name in head if name in weights.tensors}
+        if len(outputs) != 1:
+            raise UsageError(f"{path}: has no last layer of {model}, {' and '.join(head)}")
+        (count,) = outputs
+        network = models.create(model, count, size, layers)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    classes = weights.classes or output_names(count, log)
+    load_pretrained(network, weights, head, classes)
+    resize = Preprocessing.for_photos(size).resize
+    description = Description(model, layers, classes, size, resize, epoch=0, data="", seed=0)
+    return network.to(device).eval(), description
