@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from calls import FORMATS, memory_format
 from environment import environment
-from squeezenet import SqueezeNet
 from torch import Tensor, nn
 
 import fastconv
@@ -45,7 +44,7 @@ NETWORKS = {
     "CNN": _registered("CNN", 64),
     "CaseStudyCNN": _registered("CaseStudyCNN", 64),
     "SimpleCNN": _registered("SimpleCNN", 64),
-    "SqueezeNet 1.1": Network(lambda size: SqueezeNet(CLASSES), 224, 64),
+    "SqueezeNet 1.1": _registered("squeezenet1_1", 64),
     "ResNet-50": _registered("resnet50", 4),
 }
 

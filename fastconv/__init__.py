@@ -32,11 +32,11 @@ from .variants import load_variants
 
 if TYPE_CHECKING:
     from . import models
-    from .models import CNN, CaseStudyCNN, SimpleCNN, resnet50
+    from .models import CNN, CaseStudyCNN, SimpleCNN, resnet50, squeezenet1_1
 
 __version__: str = _build_info()["version"]
 
-_FROM_MODELS = ("CNN", "CaseStudyCNN", "SimpleCNN", "resnet50")
+_FROM_MODELS = ("CNN", "CaseStudyCNN", "SimpleCNN", "resnet50", "squeezenet1_1")
 
 
 def __getattr__(name: str) -> object:
@@ -72,4 +72,5 @@ __all__ = [
     "resnet50",
     "revert",
     "set_precision",
+    "squeezenet1_1",
 ]

@@ -18,7 +18,6 @@ import pytest
 import readme_table
 import timing
 import torch
-from squeezenet import SqueezeNet
 from torch import nn
 
 import fastconv
@@ -94,7 +93,7 @@ def test_names_are_chosen_whole_or_by_a_part():
 
 def test_squeezenet_and_mobilenet_are_the_ones_that_are_known():
     shapes = [Problem.parse(text) for text in convolutions.squeezenet()]
-    model = SqueezeNet()
+    model = fastconv.squeezenet1_1(layers="torch")
     convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     assert [p.w_size for p in shapes] == [tuple(conv.weight.shape) for conv in convs]
     assert sum(w.numel() for w in model.parameters()) == 1_235_496

@@ -307,7 +307,8 @@ def test_placeholders_keep_their_layer_out_of_sight():
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_networks(name):
-    size = {"CNN": 16, "CaseStudyCNN": 16, "SimpleCNN": 85, "resnet50": 32}[name]
+    sizes = {"CNN": 16, "CaseStudyCNN": 16, "SimpleCNN": 85, "resnet50": 32, "squeezenet1_1": 33}
+    size = sizes[name]
     torch.manual_seed(0)
     model = models.create(name, 3, size, layers="torch").eval()
     converted = fastconv.convert(model)
@@ -316,7 +317,8 @@ def test_networks(name):
         isinstance(layer, fastconv.ConvReLU2d | fastconv.ConvReLUMaxPool2d)
         for layer in converted.modules()
     )
-    assert fused == {"CNN": 1, "CaseStudyCNN": 3, "SimpleCNN": 3, "resnet50": 0}[name]
+    blocks = {"CNN": 1, "CaseStudyCNN": 3, "SimpleCNN": 3, "resnet50": 0, "squeezenet1_1": 2}
+    assert fused == blocks[name]
     kinds = (nn.Conv2d, nn.ReLU, nn.MaxPool2d)
     assert not any(type(layer) in kinds for layer in converted.modules())
     x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))

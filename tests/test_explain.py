@@ -5,14 +5,13 @@ import os
 import pytest
 import torch
 import torch.nn.functional as F
-from squeezenet import Fire
 from torch import nn
 from torch.nn import utils
 from torch.nn.utils import prune
 
 import fastconv
 from fastconv import models
-from test_convert_code import MODELS, Inception, Tutorial, UNet, X, build
+from test_convert_code import MODELS, Fire, Inception, Tutorial, UNet, X, build
 
 pytestmark = pytest.mark.quick
 

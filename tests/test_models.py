@@ -1,5 +1,9 @@
 """The networks: shapes, names, and the same numbers with both kinds of layers."""
 
+import json
+import math
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,7 +13,8 @@ from fastconv import models
 pytestmark = pytest.mark.quick
 
 # Sizes that are cheap, one of them odd, and the features that the first FC layer then sees.
-SMALL = {"CNN": 13, "CaseStudyCNN": 17, "SimpleCNN": 85, "resnet50": 32}
+SMALL = {"CNN": 13, "CaseStudyCNN": 17, "SimpleCNN": 85, "resnet50": 32, "squeezenet1_1": 33}
+TORCHVISION = json.loads((Path(__file__).parent / "data" / "torchvision_names.json").read_text())
 
 
 def build(name, layers="fastconv", num_classes=7):
@@ -27,8 +32,9 @@ def test_both_kinds_of_layers_have_the_same_weights(name):
 @pytest.mark.parametrize("name", models.MODELS)
 def test_both_kinds_of_layers_give_the_same_numbers(name):
     ours, theirs = build(name).double(), build(name, "torch").double()
-    if name == "SimpleCNN":  # the only one with dropout, whose noise is not the question here
-        ours.classifier[0].p = theirs.classifier[0].p = 0.0
+    for module in (*ours.modules(), *theirs.modules()):
+        if isinstance(module, torch.nn.Dropout):  # its noise is not the question here
+            module.p = 0.0
     x = torch.randn(4, 3, SMALL[name], SMALL[name], dtype=torch.float64)
     y, expected = ours(x), theirs(x)
     assert y.shape == (4, 7)
@@ -80,25 +86,48 @@ def test_the_first_fully_connected_layer_follows_from_the_image_size(model, feat
     assert linear.in_features == features
 
 
-def test_resnet50_has_torchvisions_names_and_size():
+@pytest.mark.parametrize("name", ["resnet50", "squeezenet1_1"])
+def test_torchvisions_names_and_shapes(name):
     with torch.device("meta"):
-        state = fastconv.resnet50().state_dict()
-    assert len(state) == 320
-    assert sum(v.numel() for k, v in state.items() if "running" not in k and "num_b" not in k) == (
-        25_557_032
-    )
-    shapes = {
-        "conv1.weight": (64, 3, 7, 7),
-        "bn1.num_batches_tracked": (),
-        "layer1.0.downsample.0.weight": (256, 64, 1, 1),
-        "layer1.0.downsample.1.running_mean": (256,),
-        "layer2.3.conv2.weight": (128, 128, 3, 3),
-        "layer3.5.bn3.bias": (1024,),
-        "layer4.2.conv3.weight": (2048, 512, 1, 1),
-        "fc.weight": (1000, 2048),
-        "fc.bias": (1000,),
-    }
-    assert {key: tuple(state[key].shape) for key in shapes} == shapes
+        state = getattr(fastconv, name)().state_dict()
+    found = [(key, list(value.shape)) for key, value in state.items()]
+    assert found == list(TORCHVISION[name].items())
+
+
+def test_squeezenet_begins_as_torchvisions():
+    torch.manual_seed(0)
+    model = fastconv.squeezenet1_1(dropout=0.25)
+    convs = {k: m for k, m in model.named_modules() if isinstance(m, torch.nn.Conv2d)}
+    assert len(convs) == 26
+    assert not any(conv.bias.any() for conv in convs.values())
+    last = convs.pop("classifier.1")
+    assert last.weight.std().item() == pytest.approx(0.01, rel=0.02)
+    for conv in convs.values():
+        bound = math.sqrt(6 / conv.weight[0].numel())
+        assert 0.98 * bound < conv.weight.abs().max() <= bound
+    assert model.classifier[0].p == 0.25
+
+
+@pytest.mark.parametrize(
+    "name, head",
+    [
+        ("CNN", "classifier.2"),
+        ("CaseStudyCNN", "classifier.2"),
+        ("SimpleCNN", "classifier.5"),
+        ("resnet50", "fc"),
+        ("squeezenet1_1", "classifier.1"),
+    ],
+)
+def test_the_head(name, head):
+    assert models.head_names(name, SMALL[name]) == [f"{head}.weight", f"{head}.bias"]
+
+
+def test_default_image_sizes():
+    assert models.default_image_size("CNN") == 112
+    assert models.default_image_size("squeezenet1_1") == 224
+    assert models.default_image_size("timm:resnet18") == 224
+    with pytest.raises(ValueError, match="unknown model 'VGG'"):
+        models.default_image_size("VGG")
 
 
 def test_case_study_probabilities():
@@ -110,13 +139,16 @@ def test_case_study_probabilities():
 
 
 def test_wrong_arguments():
-    with pytest.raises(ValueError, match=r"unknown model 'VGG', choose one of CNN, "):
-        models.create("VGG", 10, 112)
+    for name in ("VGG", "keras:VGG"):
+        with pytest.raises(ValueError, match=f"unknown model '{name}', choose one of CNN, .*timm:N"):
+            models.create(name, 10, 112)
     with pytest.raises(ValueError, match="layers must be 'fastconv' or 'torch', got 'jax'"):
         models.CNN(layers="jax")
-    for name, smallest in (("CNN", 2), ("CaseStudyCNN", 8), ("SimpleCNN", 85)):
+    smallest_sizes = {"CNN": 2, "CaseStudyCNN": 8, "SimpleCNN": 85, "squeezenet1_1": 17}
+    for name, smallest in smallest_sizes.items():
         with torch.device("meta"):
-            models.create(name, 10, smallest)
+            model = models.create(name, 10, smallest)
+            assert model(torch.empty(2, 3, smallest, smallest)).shape == (2, 10)
         with pytest.raises(ValueError, match=f"{name}: image_size {smallest - 1} is too small"):
             models.create(name, 10, smallest - 1)
 

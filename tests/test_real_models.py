@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from squeezenet import SqueezeNet
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import fastconv
+from fastconv import models, training
 from fastconv.testing import errors
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -64,7 +64,7 @@ def transformers_model(name, **options):
 
 SMALL = dict(embedding_size=8, hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1])
 MODELS = {
-    "squeezenet": SqueezeNet,
+    "squeezenet": lambda: fastconv.squeezenet1_1(layers="torch"),
     "u-net": u_net,
     "transformers ResNet": transformers_model("ResNet", **SMALL),
     "transformers ResNet, basic": transformers_model("ResNet", layer_type="basic", **SMALL),
@@ -122,12 +122,16 @@ def test_squeezenet_knows_what_it_sees(image, labels):
 
     from fastconv.data.preprocessing import Preprocessing, to_input
 
-    model = SqueezeNet().eval()
-    model.load_state_dict(load_file(DATA / "squeezenet1_1_imagenet.safetensors"))
+    path = DATA / "squeezenet1_1_imagenet.safetensors"
+    theirs = fastconv.squeezenet1_1(layers="torch").eval()
+    theirs.load_state_dict(load_file(path))
+    ours = fastconv.squeezenet1_1().eval()
+    head = models.head_names("squeezenet1_1", 224)
+    assert training.load_pretrained(ours, training.read_weights(path), head, ["any"] * 1000)
     pixels = Preprocessing.for_photos(224).read(DATA / f"{image}.png")
     x = to_input(pixels.unsqueeze(0), 224)
     with torch.no_grad():
-        expected, found = model(x), fastconv.convert(model)(x)
+        expected, found = theirs(x), ours(x)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert found.argmax().item() in labels
 

@@ -1,4 +1,4 @@
-"""The sizes of feature maps, for the networks whose first fully connected layer depends on them."""
+"""The sizes of feature maps, and of the images that are too small for any."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ def after(size: int, kernel_size: int, stride: int = 1, padding: int = 0) -> int
     return (size + 2 * padding - kernel_size) // stride + 1
 
 
-def check_size(network: str, image_size: int, features: int, smallest: int) -> None:
-    """Raises ValueError where no feature map is left of an image."""
-    if features < 1:
+def check_size(network: str, image_size: int, smallest: int) -> None:
+    """Raises ValueError where no feature map would be left of an image."""
+    if image_size < smallest:
         raise ValueError(
             f"{network}: image_size {image_size} is too small, it needs at least {smallest}"
         )

@@ -27,8 +27,8 @@ class CaseStudyCNN(nn.Module):
         self, num_classes: int = 1000, image_size: int = 224, layers: str = "fastconv"
     ) -> None:
         super().__init__()
+        check_size("CaseStudyCNN", image_size, smallest=8)
         size = image_size // 2 // 2 // 2
-        check_size("CaseStudyCNN", image_size, size, smallest=8)
         # One flat chain: a block may hand its output on in the layout that the next one likes.
         self.features = nn.Sequential(
             *_block(3, 32),

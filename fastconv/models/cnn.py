@@ -26,8 +26,8 @@ class CNN(nn.Module):
         self, num_classes: int = 10, image_size: int = 112, layers: str = "fastconv"
     ) -> None:
         super().__init__()
+        check_size("CNN", image_size, smallest=2)
         size = after(image_size, 2, stride=2)
-        check_size("CNN", image_size, size, smallest=2)
         self.features = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
         self.classifier = nn.Sequential(
             nn.Linear(32 * size * size, 128), nn.ReLU(), nn.Linear(128, num_classes)

@@ -34,10 +34,10 @@ class SimpleCNN(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
+        check_size("SimpleCNN", image_size, smallest=85)
         size = image_size
         for kernel_size, padding in ((7, 3), (3, 1), (3, 1)):
             size = after(after(size, kernel_size, stride=2, padding=padding), 3, stride=2)
-        check_size("SimpleCNN", image_size, size, smallest=85)
         self.features = nn.Sequential(
             *_block(3, 64, 7, padding=3),
             *_block(64, 128, 3, padding=1),

@@ -9,6 +9,7 @@ from .predict import predict
 from .scores import Scores
 from .settings import Settings
 from .train import train
+from .weights import Weights, load_pretrained, read_weights
 
 __all__ = [
     "Description",
@@ -17,9 +18,12 @@ __all__ = [
     "Settings",
     "TrainingError",
     "UsageError",
+    "Weights",
     "evaluate",
     "load_checkpoint",
+    "load_pretrained",
     "predict",
+    "read_weights",
     "save_checkpoint",
     "train",
 ]

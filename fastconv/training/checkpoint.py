@@ -69,6 +69,14 @@ def read_description(path: Path) -> Description:
         raise UsageError(f"{path}: was not written by fastconv train") from None
 
 
+def classes_in(metadata: dict[str, str] | None) -> list[str] | None:
+    """The class list in a safetensors file's metadata; None where fastconv did not write it."""
+    try:
+        return json.loads((metadata or {})[_KEY])["classes"]
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 def load_checkpoint(
     path: Path, layers: str | None = None, device: torch.device | str = "cpu"
 ) -> tuple[Module, Description]:
