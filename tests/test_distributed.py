@@ -17,19 +17,6 @@ OPTIONS = [
     *("--model", "SimpleCNN", "--image-size", "85", "--batch-size", "10"),
     *("--epochs", "2", "--lr", "0.01", "--device", "cpu"),
 ]
-    "--model",
-    "SimpleCNN",
-    "--image-size",
-    "85",
-    "--batch-size",
-    "10",
-    "--epochs",
-    "2",
-    "--lr",
-    "0.01",
-    "--device",
-    "cpu",
-]
 
 
 @pytest.fixture(scope="module")
