@@ -62,11 +62,15 @@ def test_train_prints_a_line_for_every_epoch(images, tmp_path, capsys):
     assert captured.err == ""
     first, *epochs, last = captured.out.splitlines()
     assert first.startswith("CNN with torch layers on cpu, ")
-    for number, line in enumerate(epochs, 1):
+    for number, (line, left) in enumerate(zip(epochs, (r"  \d:\d\d left", ""), strict=True), 1):
         assert re.fullmatch(
-            rf"epoch {number}/2  loss \d+\.\d+  validation accuracy \d+\.\d%  \d+ images/s", line
+            rf"epoch {number}/2  loss \d+\.\d+  validation accuracy \d+\.\d%  \d+ images/s"
+            rf"(  \d+% of it waiting for images)?{left}",
+            line,
         )
-    assert re.fullmatch(r"test accuracy \d+\.\d%  \(.*run\)", last)
+    assert re.fullmatch(
+        r"test accuracy \d+\.\d% with the weights of epoch [12]  \(.*run/report\.html\)", last
+    )
     assert json.loads((out / "metrics.json").read_text())["settings"]["layers"] == "torch"
 
 
@@ -93,9 +97,62 @@ def test_predict(run_folder, images, capsys):
     dark, light = images / "dark" / "3.png", images / "light" / "5.png"
     for checkpoint in (run_folder, run_folder / "model.safetensors"):
         assert main(["predict", str(dark), str(light), "--checkpoint", str(checkpoint)]) == 0
-        lines = [line.rsplit(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
-        assert [line[:2] for line in lines] == [[str(dark), "dark"], [str(light), "light"]]
-        assert all(0.5 < float(line[2]) <= 1 for line in lines)
+        lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+        assert [line[0] for line in lines] == [str(dark), str(light)]
+        for (_, first, second), expected in zip(lines, ("dark", "light"), strict=True):
+            name, share = first.split()
+            other, rest = second.split()
+            assert name == expected
+            assert {name, other} == {"dark", "light"}
+            assert float(share[:-1]) > 50
+            assert float(share[:-1]) + float(rest[:-1]) == pytest.approx(100)
+
+
+def test_predict_a_folder_as_json(run_folder, images, tmp_path, capsys):
+    folder = tmp_path / "new"
+    for path in (folder / "a.png", folder / "deeper" / "b.PNG"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((images / "light" / "1.png").read_bytes())
+    (folder / "notes.txt").write_text("no image")
+    (folder / "c.jpg").write_text("no image")
+    options = ["--checkpoint", str(run_folder), "--json", "--top", "1", "--device", "cpu"]
+    assert main(["predict", str(folder), *options]) == 2
+    captured = capsys.readouterr()
+    first, broken, last = json.loads(captured.out)
+    assert [entry["image"] for entry in (first, broken, last)] == [
+        str(folder / name) for name in ("a.png", "c.jpg", "deeper/b.PNG")
+    ]
+    assert first["predictions"] == last["predictions"]
+    ((found),) = first["predictions"]
+    assert found["class"] == "light" and 0.5 < found["probability"] <= 1
+    assert broken["error"].startswith(f"{folder / 'c.jpg'}: not a readable image")
+    assert captured.err == f"fastconv: {broken['error']}\n"
+
+
+def test_predict_draws_explanations(run_folder, images, tmp_path, capsys):
+    options = ["--checkpoint", str(run_folder), "--explain", str(tmp_path / "why")]
+    files = [str(images / name / "3.png") for name in ("dark", "light")]
+    assert main(["predict", *files, *options]) == 0
+    assert sorted(os.listdir(tmp_path / "why")) == ["3-2.png", "3.png"]
+    for name in ("3.png", "3-2.png"):
+        assert PIL.Image.open(tmp_path / "why" / name).size == (8, 8)
+
+
+def test_predict_with_weights_of_others(images, tmp_path, capsys):
+    import torch
+
+    from fastconv import models
+
+    torch.save(models.create("squeezenet1_1", 4, 224).state_dict(), tmp_path / "weights.pth")
+    image = str(images / "dark" / "0.png")
+    options = ["--checkpoint", str(tmp_path / "weights.pth"), "--device", "cpu"]
+    assert main(["predict", image, *options, "--model", "squeezenet1_1"]) == 0
+    assert re.fullmatch(rf"{image}(  class \d \d+\.\d%){{3}}\n", capsys.readouterr().out)
+    assert "--model says whose weights" in fails(capsys, 2, "predict", image, *options)
+    message = fails(capsys, 2, "predict", image, *options, "--model", "resnet50")
+    assert "has no last layer of resnet50, fc.weight and fc.bias" in message
+    message = fails(capsys, 2, "evaluate", *options, "--model", "squeezenet1_1")
+    assert "say with --data which images" in message
 
 
 def test_predict_goes_on_after_a_broken_image(run_folder, images, tmp_path, capsys):
@@ -130,8 +187,29 @@ def test_version_and_help(capsys):
         assert "fastconv" in capsys.readouterr().out
 
 
+def test_settings_from_a_file_and_going_on(images, tmp_path, capsys):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"data": str(images), "epochs": 3, "lr": 0.02, "layers": "torch"}))
+    out = tmp_path / "run"
+    options = ["--config", str(config), "--epochs", "1", "--out", str(out), *TINY]
+    assert main(["train", *options]) == 0
+    settings = json.loads((out / "settings.json").read_text())
+    assert (settings["epochs"], settings["lr"], settings["layers"]) == (1, 0.02, "torch")
+    again = tmp_path / "again"
+    assert main(["train", "--config", str(out / "settings.json"), "--out", str(again)]) == 0
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (out, again)]
+    assert weights[0] == weights[1]
+    assert "the run is finished" in fails(capsys, 2, "train", "--resume", out)
+    message = fails(capsys, 2, "train", "--resume", out, "--lr", "1")
+    assert "--resume takes all settings from the run: leave --lr out" in message
+
+
 def test_wrong_use(capsys, images, tmp_path):
-    assert "choose from" in fails(capsys, 2, "train", "--model", "VGG")
+    assert "unknown model 'VGG'" in fails(capsys, 2, "train", "--model", "VGG")
+    assert "top must be" in fails(capsys, 2, "predict", "x.png", "--top", "0")
+    assert "holds no images" in fails(capsys, 2, "predict", tmp_path)
+    assert "not allowed with" in fails(capsys, 2, "train", "--config", "a", "--resume", "b")
+    assert "CNN has no dropout layer" in fails(capsys, 2, "train", "--dropout", "0.1")
     assert "COMMAND" in fails(capsys, 2)
     assert "IMAGE" in fails(capsys, 2, "predict")
     assert "invalid int value: 'x'" in fails(capsys, 2, "train", "--epochs", "x")
@@ -147,16 +225,22 @@ def test_wrong_use(capsys, images, tmp_path):
     assert "not a readable safetensors file" in message
 
 
-def test_a_broken_image_is_named(capsys, tmp_path):
+def test_a_broken_image_is_named_and_left_out(capsys, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for i in range(4):
             PIL.Image.new("RGB", (9, 9)).save(tmp_path / name / f"{i}.png")
     broken = tmp_path / "b" / "2.png"
     broken.write_bytes(broken.read_bytes()[:40])
-    message = fails(capsys, 2, "train", "--data", tmp_path, "--out", tmp_path / "out", *TINY)
-    assert str(broken) in message
+    options = ["--data", tmp_path, "--out", tmp_path / "out", "--epochs", "1", *TINY]
+    assert str(broken) in fails(capsys, 2, "train", *options, "--strict")
     assert not (tmp_path / "out").exists()
+    assert main(["train", *map(str, options)]) == 0
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    assert first == "left out 1 that cannot be read:"
+    assert second.startswith(f"  {broken}: not a readable image")
+    (skipped,) = json.loads((tmp_path / "out" / "metrics.json").read_text())["skipped"]
+    assert skipped == second.strip()
 
 
 def test_a_finished_run_is_kept(capsys, images, run_folder):
@@ -195,7 +279,7 @@ def endless_training(images, tmp_path):
     signal.signal(signal.SIGINT, before)
     try:
         deadline = time.monotonic() + 100
-        while not (out / "metrics.json").exists():
+        while not (out / "model.safetensors").exists():
             assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -212,8 +296,10 @@ def test_ctrl_c(endless_training):
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 130
     epoch = load_checkpoint(out / "model.safetensors")[1].epoch
-    message = f"{out / 'model.safetensors'} holds the network after epoch {epoch}"
-    assert errors == f"fastconv: stopped; {message}\n"
+    assert errors == (
+        f"fastconv: stopped; `fastconv train --resume {out}` goes on, "
+        f"model.safetensors there has the best weights so far, of epoch {epoch}\n"
+    )
 
 
 def test_sigkill(endless_training):

@@ -15,6 +15,7 @@ from .atomic import write_tensors
 from .errors import UsageError
 
 _KEY = "fastconv"  # of the file's metadata
+_HINT = "--model says whose weights it holds, where it is another's"
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ def read_description(path: Path) -> Description:
     except FileNotFoundError:
         raise UsageError(f"{path}: no such checkpoint") from None
     except (OSError, SafetensorError) as error:
-        raise UsageError(f"{path}: not a readable safetensors file ({error})") from None
+        raise UsageError(f"{path}: not a readable safetensors file ({error}); {_HINT}") from None
     except (KeyError, TypeError, ValueError):
-        raise UsageError(f"{path}: was not written by fastconv train") from None
+        raise UsageError(f"{path}: was not written by fastconv train; {_HINT}") from None
 
 
 def classes_in(metadata: dict[str, str] | None) -> list[str] | None:
