@@ -1,4 +1,4 @@
-"""Heat maps: Grad-CAM's definition, the same for either kind of layers, and the model left alone."""
+"""Heat maps: Grad-CAM's definition, the same for either kind of layers, the model left alone."""
 
 import numpy as np
 import PIL.Image
@@ -84,7 +84,7 @@ def test_behind_a_mean_it_is_the_weighted_sum_of_the_maps(convert):
 def test_code_that_convert_fused():
     model, x = Code().double().eval(), image()
     converted = fastconv.convert(model)
-    assert "forward" in converted.__dict__ or not fastconv.explain(model).rows
+    assert "forward" in converted.__dict__
     torch.testing.assert_close(heat_map(converted, x, 0), heat_map(model, x, 0))
 
 
