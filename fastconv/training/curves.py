@@ -1,43 +1,57 @@
-"""The picture of a run."""
+"""A run's epochs as a picture."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from .atomic import replace_file
+from .figures import label, new_figure, save_figure
 
-_LOSS, _ACCURACY, _TEST = "#1f77b4", "#d95f02", "#555555"
+_TRAINING, _VALIDATION, _TEST, _BEST = "#1f77b4", "#d95f02", "#555555", "#2ca02c"
+_MARKED = 30  # so many epochs get a mark each
 
 
 def draw_curves(path: Path, metrics: dict[str, Any]) -> None:
-    """Draws loss and accuracy over the epochs of a metrics.json into a PNG file."""
-    from matplotlib.figure import Figure  # without pyplot: no display, no global state
+    """Draws loss, accuracy and learning rate over the epochs of a metrics.json into a PNG file.
+
+    A line marks the best epoch, whose weights are kept.
+    """
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     epochs = metrics["epochs"]
-    numbers = [epoch["epoch"] for epoch in epochs]
+    columns = {name: [epoch[name] for epoch in epochs] for name in epochs[0]}
+    numbers = columns["epoch"]
     settings = metrics["settings"]
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    figure.suptitle(
-        f"{settings['model']} with {settings['layers']} layers on {Path(settings['data']).name}"
-    )
-    loss, accuracy = figure.subplots(1, 2)
+    figure = new_figure(10, 4)
+    data = label(Path(settings["data"]).name, 60)
+    figure.suptitle(f"{label(settings['model'], 60)} with {settings['layers']} layers on {data}")
+    loss, accuracy, rate = figure.subplots(1, 3, width_ratios=(4, 4, 3))
 
-    loss.plot(numbers, [e["train_loss"] for e in epochs], "o-", color=_LOSS, label="training")
-    loss.plot(numbers, [e["val_loss"] for e in epochs], "s--", color=_ACCURACY, label="validation")
-    loss.set(title="Cross-entropy", xlabel="epoch", ylim=(0, None))
+    marks = ("o", "s") if len(epochs) <= _MARKED else ("", "")
+    training = dict(color=_TRAINING, marker=marks[0], markersize=4)
+    validation = dict(color=_VALIDATION, marker=marks[1], markersize=4, linestyle="--")
 
-    values = [e["val_accuracy"] for e in epochs]
-    accuracy.plot(numbers, values, "s--", color=_ACCURACY, label="validation")
+    loss.plot(numbers, columns["train_loss"], label="training", **training)
+    loss.plot(numbers, columns["val_loss"], label="validation", **validation)
+    loss.set(title="Cross-entropy", ylim=(0, None))
+
+    accuracy.plot(numbers, columns["val_accuracy"], label="validation", **validation)
     if metrics["test"]:
         test = metrics["test"]["accuracy"]
         accuracy.axhline(test, color=_TEST, linestyle=":", label=f"test: {test:.1%}")
-    accuracy.set(title="Accuracy", xlabel="epoch", ylim=(0, 1))
+    accuracy.set(title="Accuracy", ylim=(0, 1))
     accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
-    for axes in (loss, accuracy):
+    rate.plot(numbers, columns["lr"], label="training", **training)
+    rate.set(title="Learning rate", ylim=(0, None))
+    rate.ticklabel_format(axis="y", scilimits=(-2, 3))
+
+    best = metrics["best_epoch"]
+    for axes in (loss, accuracy, rate):
+        axes.axvline(best, color=_BEST, linewidth=1, zorder=1, label=f"best epoch: {best}")
+        axes.set(xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
-        axes.legend(loc="upper right" if axes is loss else "lower right")
-    replace_file(path, lambda temporary: figure.savefig(temporary, dpi=120, format="png"))
+    loss.legend(loc="upper right")
+    accuracy.legend(loc="lower right")
+    save_figure(path, figure)

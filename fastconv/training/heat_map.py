@@ -1,0 +1,91 @@
+"""Where a network looks: Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391, section 3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import Module
+
+from ..convert import revert
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_OPACITY = 0.65  # of the heat map over a picture, where it is 1
+
+
+def heat_map(model: Module, x: Tensor, label: int) -> Tensor:
+    """How much each place of an image speaks for a class.
+
+    Made of the last feature maps [1, C, h, w] of more than one pixel that any of the network's
+    modules returns, each weighted by the mean gradient of the class's output. For networks of
+    convolutions, fastconv's or torch.nn's: `fastconv.revert` takes fused blocks apart first, so
+    that the map does not depend on the kind of layers. The model itself is left as it is.
+
+    Args:
+        model: a classifier in evaluation mode that gives logits [1, classes].
+        x: one input, [1, channels, H, W].
+        label: the class's index.
+
+    Returns:
+        [H, W] from 0 to 1, in x's dtype; all 0 where nothing speaks for the class.
+
+    Raises:
+        ValueError: the model is in training mode, `x` is not one image, or there are no such maps.
+    """
+    if model.training:
+        raise ValueError("heat_map: the model must be in evaluation mode, call model.eval() first")
+    if x.dim() != 4 or len(x) != 1:
+        raise ValueError(f"heat_map: expected one image [1, C, H, W], got {list(x.shape)}")
+    model = revert(model)  # a copy around the same weights
+    with torch.inference_mode(False), torch.enable_grad():
+        # With a graph even where all weights are frozen; the second copy may be changed in place.
+        score, maps = _score_and_maps(model, x.clone().requires_grad_().clone(), label)
+        (gradient,) = torch.autograd.grad(score, maps, allow_unused=True)
+    if gradient is None:
+        raise ValueError("heat_map: the class's output does not depend on the last feature maps")
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    heat = (weights * maps.detach()).sum(dim=1, keepdim=True).relu()
+    heat = F.interpolate(heat, x.shape[2:], mode="bilinear")[0, 0]
+    return heat / heat.max().clamp(min=torch.finfo(heat.dtype).tiny)
+
+
+def _score_and_maps(model: Module, x: Tensor, label: int) -> tuple[Tensor, Tensor]:
+    """The output for the class, and the last feature maps on the way to it. Leaves hooks behind."""
+    maps: list[Tensor] = []
+
+    def remember(module: Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.dim() == 4 and output[0, 0].numel() > 1:
+            maps[:] = [output]
+
+    # Not of single layers alone: what a block returns may come from code behind its last layer.
+    for module in model.modules():
+        module.register_forward_hook(remember)
+    score = model(x)[0, label]
+    if not maps:
+        raise ValueError("heat_map: no module of the network returns feature maps [1, C, h, w]")
+    return score, maps[0]
+
+
+def overlay(image: Image, heat: Tensor) -> Image:
+    """A heat map in colour over a picture.
+
+    Args:
+        image: what the network saw, at any size.
+        heat: [H, W] from 0 to 1; it is stretched over the picture.
+
+    Returns:
+        An RGB picture of the same size, unchanged where the heat is 0.
+    """
+    import PIL.Image
+    from matplotlib import colormaps
+
+    levels = PIL.Image.fromarray((heat * 255).round().byte().cpu().numpy())
+    levels = levels.resize(image.size, PIL.Image.Resampling.BILINEAR)
+    colours = PIL.Image.fromarray(colormaps["turbo"](levels, bytes=True)[..., :3])
+    return PIL.Image.composite(
+        colours, image.convert("RGB"), levels.point(lambda level: _OPACITY * level)
+    )

@@ -1,0 +1,157 @@
+"""Heat maps: Grad-CAM's definition, the same for either kind of layers, the model left alone."""
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import fastconv
+from fastconv import models
+from fastconv.training.heat_map import heat_map, overlay
+
+pytestmark = pytest.mark.quick
+
+
+class Code(nn.Module):
+    """Features made by calls, which `convert` fuses by a forward of its own; then their mean."""
+
+    def __init__(self, channels=6, classes=3):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.second = nn.Conv2d(4, channels, 3)
+        self.head = nn.Linear(channels, classes)
+
+    def features(self, x):
+        x = F.relu(self.first(x))
+        return F.max_pool2d(F.relu(self.second(x)), 2)
+
+    def forward(self, x):
+        return self.head(self.features(x).mean(dim=(2, 3)))
+
+
+class Sequence(Code):
+    """The same as layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            self.first, nn.ReLU(inplace=True), self.second, nn.ReLU(inplace=True), nn.MaxPool2d(2)
+        )
+
+    def features(self, x):
+        return self.layers(x)
+
+
+def image(height=20, width=28):
+    return torch.randn(1, 3, height, width, dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize(
+    "name, size",
+    [("CNN", 32), ("CaseStudyCNN", 32), ("SimpleCNN", 224), ("SimpleCNN", 96), ("resnet50", 64)],
+)
+def test_the_same_for_either_kind_of_layers(name, size):
+    """SimpleCNN's last pool leaves one pixel at 96: what is in front of it counts."""
+    maps = []
+    for layers in models.LAYERS:
+        torch.manual_seed(1)
+        model = models.create(name, 3, size, layers).double().eval()
+        torch.manual_seed(2)
+        maps.append(heat_map(model, image(size, size), label=1))
+    assert maps[0].shape == (size, size)
+    assert maps[0].max() == 1 and maps[0].min() >= 0
+    torch.testing.assert_close(*maps, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("convert", [False, True])
+def test_behind_a_mean_it_is_the_weighted_sum_of_the_maps(convert):
+    """Where the head is linear, the gradients are its weights."""
+    model, x = Sequence().double().eval(), image()
+    maps = model.features(x)
+    expected = (model.head.weight[2].view(1, -1, 1, 1) * maps).sum(dim=1, keepdim=True).relu()
+    expected = F.interpolate(expected, (20, 28), mode="bilinear")[0, 0]
+    model = fastconv.convert(model) if convert else model
+    torch.testing.assert_close(heat_map(model, x, 2), expected.detach() / expected.max().item())
+
+
+def test_code_that_convert_fused():
+    model, x = Code().double().eval(), image()
+    converted = fastconv.convert(model)
+    assert "forward" in converted.__dict__
+    torch.testing.assert_close(heat_map(converted, x, 0), heat_map(model, x, 0))
+
+
+@pytest.mark.parametrize("top", [True, False])
+@pytest.mark.parametrize("left", [True, False])
+def test_the_corner_that_decides_is_hot(top, left):
+    rows = slice(0, 8) if top else slice(24, 32)
+    columns = slice(0, 8) if left else slice(24, 32)
+    x = torch.zeros(1, 3, 32, 32)
+    x[:, :, rows, columns] = 1
+    model = nn.Sequential(
+        nn.Conv2d(3, 1, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(256, 2)
+    )
+    nn.init.ones_(model[0].weight)
+    nn.init.zeros_(model[0].bias)
+    nn.init.constant_(model[4].weight[0], 1.0)
+    nn.init.constant_(model[4].weight[1], -1.0)
+    heat = heat_map(fastconv.convert(model.eval()), x, label=0)
+    assert heat[rows, columns].min() > 0.5
+    heat[rows, columns] = 0
+    assert (heat > 0.3).sum() == 0
+    # The other class is what the bright corner speaks against.
+    assert torch.equal(heat_map(model, x, label=1), torch.zeros(32, 32))
+
+
+def test_frozen_weights_and_inference_mode():
+    model, x = Sequence().eval(), image().float()
+    expected = heat_map(model, x, 0)
+    model.requires_grad_(False)
+    with torch.inference_mode():
+        assert torch.equal(heat_map(model, x.clone(), 0), expected)
+
+
+def test_the_model_and_the_image_are_left_as_they_were():
+    model = nn.Sequential(nn.ReLU(inplace=True), *Sequence().layers, nn.Flatten(), nn.LazyLinear(2))
+    x = image().float()
+    model(x.clone())
+    model = fastconv.convert(model.eval())
+    before = x.clone()
+    heat_map(model, x, 0)
+    assert torch.equal(x, before) and not x.requires_grad
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())
+    assert any(type(module) is fastconv.ConvReLUMaxPool2d for module in model)
+
+
+@pytest.mark.parametrize(
+    "model, x, message",
+    [
+        (Sequence(), image(), r"evaluation mode, call model\.eval\(\) first"),
+        (Sequence().eval(), image()[0], r"expected one image \[1, C, H, W\], got \[3, 20, 28\]"),
+        (Sequence().eval(), torch.zeros(2, 3, 20, 28), r"one image .* got \[2, 3, 20, 28\]"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).eval(), torch.zeros(1, 3, 2, 2), "no modul"),
+    ],
+)
+def test_errors(model, x, message):
+    with pytest.raises(ValueError, match=message):
+        heat_map(model, x, 0)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_overlay(mode):
+    picture = PIL.Image.new(mode, (40, 30), 100 if mode == "L" else (100, 110, 120))
+    heat = torch.zeros(6, 8)
+    heat[:, 4:] = 1
+    result = overlay(picture, heat)
+    assert (result.mode, result.size) == ("RGB", (40, 30))
+    before, after = np.asarray(picture.convert("RGB")).astype(int), np.asarray(result).astype(int)
+    assert np.array_equal(after[:, :15], before[:, :15])
+    assert (np.abs(after - before).sum(axis=2)[:, 25:] > 50).all()

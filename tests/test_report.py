@@ -1,0 +1,262 @@
+"""The report of a run: its numbers, its pictures, and that it needs nothing else."""
+
+import base64
+import io
+from html.parser import HTMLParser
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from torch import nn
+
+from fastconv import data, models, training
+from fastconv.training.confusion_matrix import draw_confusion_matrix
+from fastconv.training.curves import draw_curves
+from fastconv.training.environment import environment
+from fastconv.training.figures import label
+from fastconv.training.filters import draw_filters, first_filters
+from fastconv.training.mistakes import draw_mistakes
+from fastconv.training.report import write_report
+
+pytestmark = pytest.mark.quick
+
+NAMES = ["<img src=x onerror=alert(1)>", "$5 & $6", "猫"]
+VOID = ("meta", "img")
+
+
+class Page(HTMLParser):
+    """What a page is made of; refuses tags that do not match."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text, self.opened = [], "", []
+        self.feed(text)
+        assert not self.opened
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.opened.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.opened.pop() == tag
+
+    def handle_data(self, text):
+        self.text += text if "style" in self.opened else f" {' '.join(text.split())} "
+
+    def pictures(self):
+        sources = [about["src"] for tag, about in self.tags if tag == "img"]
+        return [
+            base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in sources
+        ]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Six images of noise for each of three classes."""
+    root = tmp_path_factory.mktemp("data") / "pets & <co>"
+    generator = np.random.default_rng(0)
+    for name in NAMES:
+        (root / name).mkdir(parents=True)
+        for i in range(6):
+            values = generator.integers(0, 256, (12, 20, 3), dtype=np.uint8)
+            PIL.Image.fromarray(values).save(root / name / f"{i}.png")
+    return data.load(root, image_size=8, parts=("train", "test"))
+
+
+def metrics_of(images, scores, part, **changes):
+    """As `train` makes them."""
+    names = ("epoch", "lr", "train_loss", "val_loss", "val_accuracy", "val_top5")
+    epochs = [(1, 0.01, 1.1, 1.0, 0.4, None), (2, 0.005, 0.7, 0.8, 0.625, None)]
+    rates = {"images_per_second": 1234.4, "waiting": 0.031}
+    settings = {"model": "CNN", "data": images.source, "layers": "fastconv", "lr": 0.01}
+    return {
+        "run": "runs/my run",
+        "settings": settings | {"batch_size": 64, "momentum": 0.9},
+        "classes": images.classes,
+        "images": {"train": 1200, "val": 4, "test": len(part)},
+        "skipped": [],
+        "environment": environment(),
+        "best_epoch": 2,
+        "seconds": 185.2,
+        "epochs": [dict(zip(names, values, strict=True)) | rates for values in epochs],
+        "test": scores.summary(),
+    } | changes
+
+
+def untrained():
+    torch.manual_seed(0)
+    return models.CNN(len(NAMES), 8)
+
+
+@pytest.fixture
+def report(images, tmp_path):
+    """Writes a report of an untrained network, and reads it."""
+
+    def write(model=None, **changes):
+        model = model or untrained()
+        part = images.parts["train"]
+        scores = training.evaluate(model, part)
+        write_report(tmp_path, metrics_of(images, scores, part, **changes), model, scores, part)
+        return Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+
+    return write
+
+
+def test_numbers(report, images):
+    page = report()
+    scores = training.evaluate(untrained(), images.parts["train"])
+    expected = [
+        "CNN on pets & <co>",
+        f"{scores.accuracy:.1%}",
+        "2 of 2",
+        "1,234",
+        "3% of the time waiting for images",
+        "3 min 05 s",
+        "1,200 training images",
+        "fastconv predict IMAGE... --checkpoint 'runs/my run'",
+    ]
+    for values in (scores.precision, scores.recall, scores.f1):
+        expected += [f" {value:.3f} " for value in values.tolist()]
+    assert [text for text in expected if text not in page.text] == []
+    assert "Top-5" not in page.text
+
+
+def test_top5_where_there_is_one(report, images):
+    part = images.parts["train"]
+    test = metrics_of(images, training.evaluate(untrained(), part), part)["test"]
+    assert " Top-5 accuracy  97.2% " in report(test=test | {"top5": 0.972}).text
+
+
+def test_it_needs_nothing_else(report):
+    page = report()
+    assert not {"script", "link", "iframe", "object", "a"} & {tag for tag, _ in page.tags}
+    for _, about in page.tags:
+        assert not about.keys() & {"href", "srcset", "background", "onerror"}
+        assert about.get("src", "data:image/png;base64,").startswith("data:image/png;base64,")
+    assert "url(" not in page.text and "@import" not in page.text and "://" not in page.text
+
+
+def test_the_pictures_are_those_of_the_folder(report, tmp_path):
+    pictures = report().pictures()
+    names = ("curves", "confusion", "mistakes", "filters")
+    assert pictures == [(tmp_path / f"{name}.png").read_bytes() for name in names]
+    for picture in pictures:
+        PIL.Image.open(io.BytesIO(picture)).load()
+
+
+def test_users_texts_are_escaped(report):
+    page = report(skipped=["<script>alert(1)</script>.jpg", "caf\udce9.png"])
+    assert sum(tag == "img" for tag, _ in page.tags) == 4
+    for text in (*NAMES, "<script>alert(1)</script>.jpg", "caf?.png"):
+        assert f" {text} " in page.text
+
+
+def test_sections_without_content_are_left_out(report):
+    assert "Skipped files" not in report().text
+
+    class Flat(nn.Module):
+        """Sees no convolution's filters; says the first class for all."""
+
+        def forward(self, x):
+            return torch.tensor([[1.0, 0.0, 0.0]]).repeat(len(x), 1)
+
+    page = report(Flat())
+    assert "First layer" not in page.text
+    assert len(page.pictures()) == 3
+
+
+def test_only_changed_settings_are_listed(report):
+    page = report()
+    assert " lr  0.01 " in page.text
+    assert " batch size " not in page.text and " momentum " not in page.text
+
+
+def test_the_mistakes_are_named(report, images):
+    part = images.parts["train"]
+    worst = training.evaluate(untrained(), part).mistakes[0]
+    expected = (
+        f"{part.name(worst.index)}: {images.classes[worst.label]}, "
+        f"taken for {images.classes[worst.predicted]} {worst.probability:.1%}"
+    )
+    assert expected in report().text
+
+
+def test_a_page_without_mistakes(images, tmp_path):
+    draw_mistakes(tmp_path / "none.png", [], images.parts["test"], images.classes)
+    pixels = np.asarray(PIL.Image.open(tmp_path / "none.png").convert("L"))
+    assert pixels.shape == (312, 1440)
+    assert (pixels < 128).any()
+
+
+@pytest.mark.parametrize("count", [2, 20, 21, 60, 61, 1000])
+def test_confusion_matrices_of_any_size(tmp_path, count):
+    confusion = torch.randint(0, 50, (count, count), generator=torch.Generator().manual_seed(0))
+    confusion[0] = 0  # a class without images
+    classes = [f"class {'of a long name ' * (i % 4)}{i}" for i in range(count)]
+    pictures = []
+    for name in ("a.png", "b.png"):
+        draw_confusion_matrix(tmp_path / name, confusion, classes)
+        pictures.append((tmp_path / name).read_bytes())
+    assert pictures[0] == pictures[1]
+    assert max(PIL.Image.open(tmp_path / "a.png").size) < 1500
+
+
+def test_curves_of_one_and_of_many_epochs(images, tmp_path):
+    part = images.parts["train"]
+    metrics = metrics_of(images, training.evaluate(untrained(), part), part)
+    for count in (1, 90):
+        epochs = [metrics["epochs"][0] | {"epoch": i + 1} for i in range(count)]
+        draw_curves(tmp_path / "curves.png", metrics | {"epochs": epochs, "best_epoch": count})
+        assert PIL.Image.open(tmp_path / "curves.png").size == (1200, 480)
+
+
+class TestFilters:
+    @pytest.mark.parametrize("name, size", [("CNN", 32), ("SimpleCNN", 96), ("resnet50", 32)])
+    def test_the_same_for_either_kind_of_layers(self, name, size):
+        found = []
+        for layers in models.LAYERS:
+            torch.manual_seed(0)
+            found.append(first_filters(models.create(name, 2, size, layers)))
+        assert torch.equal(*found)
+        assert found[0].shape[1] == 3
+        assert torch.equal(found[0].amin(dim=(1, 2, 3)), torch.zeros(len(found[0])))
+        assert torch.equal(found[0].amax(dim=(1, 2, 3)), torch.ones(len(found[0])))
+
+    def test_networks_that_see_no_pictures(self):
+        assert first_filters(nn.Linear(2, 2)) is None
+        assert first_filters(nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(1, 4, 3))) is None
+
+    def test_every_value_is_a_square(self, tmp_path):
+        filters = torch.zeros(3, 3, 1, 2)
+        filters[0, :, 0, 0] = torch.tensor([1.0, 0.0, 0.0])
+        filters[0, :, 0, 1] = torch.tensor([0.0, 0.0, 1.0])
+        draw_filters(tmp_path / "filters.png", filters)
+        pixels = np.asarray(PIL.Image.open(tmp_path / "filters.png"))
+        height, width, _ = pixels.shape
+        assert pixels[height // 2, width // 12].tolist() == [255, 0, 0]
+        assert pixels[height // 2, width // 4].tolist() == [0, 0, 255]
+        assert pixels[0, 0].tolist() == [255, 255, 255]
+        assert pixels[height // 2, width // 2].tolist() == [0, 0, 0]
+
+    def test_the_last_row_is_filled(self, tmp_path):
+        draw_filters(tmp_path / "filters.png", torch.zeros(9, 1, 3, 3))
+        pixels = np.asarray(PIL.Image.open(tmp_path / "filters.png"))
+        height, width, _ = pixels.shape
+        assert pixels[height * 3 // 4, width // 16].tolist() == [0, 0, 0]
+        assert pixels[height * 3 // 4, width * 3 // 16].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize(
+    "text, drawn",
+    [
+        ("cat", "cat"),
+        ("two\nlines", "two lines"),
+        ("$x$", r"\$x\$"),
+        ("caf\udce9", "caf?"),
+        ("sulphur-crested cockatoo, Kakatoe galerita", "sulphur-crested cockato…"),
+    ],
+)
+def test_labels(text, drawn):
+    assert label(text) == drawn
