@@ -4,7 +4,8 @@
     python benchmarks/readme_table.py --check    fails where they say something else
 
 blocks.json, layers.json, networks.json, memory.json and overhead.json come from
-`python benchmarks all --json benchmarks/results`; train-fastconv.json and train-torch.json are the
+`python benchmarks all --json benchmarks/results`, blocks-64.json from
+`python benchmarks blocks --batch 64 --no-compile`; train-fastconv.json and train-torch.json are the
 metrics.json of `fastconv train` and of `fastconv train --layers torch`. layers.json is drawn as
 well, as layers.png. Where a file is not there, its table says that nothing was measured; so does
 that of GPUs, from a gpu-<name>.json each (the gpu.json of gpu_check.py).
@@ -36,6 +37,7 @@ PICTURE = "[Every layer in a picture](benchmarks/results/layers.png)."
 # What is made of a part's result, and for which file.
 PARTS: dict[str, tuple[Path, Callable[[dict], str]]] = {
     "blocks": (README, table.summary),
+    "blocks-64": (README, table.summary),
     "layers": (README, lambda result: f"{layers.summary(result)}\n\n{PICTURE}"),
     "networks": (README, networks.summary),
     "memory": (README, memory.summary),
