@@ -48,7 +48,7 @@ def test_rotation_is_about_the_middle_and_within_its_bound():
     angles = []
     for seed in range(30):
         image = applied(Augmentation(rotation=20), corner, size=33, zoom=1, seed=seed)
-        y, x = np.unravel_index(image[0].argmax(), (33, 33))
+        y, x = np.unravel_index(int(image[0].argmax()), (33, 33))
         assert np.hypot(x - 16, y - 16) == pytest.approx(12, abs=1)
         angles.append(np.degrees(np.arctan2(y - 16, x - 16)))
     assert max(np.abs(angles)) < 23

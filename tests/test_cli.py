@@ -279,7 +279,8 @@ def endless_training(images, tmp_path):
     signal.signal(signal.SIGINT, before)
     try:
         deadline = time.monotonic() + 100
-        while not (out / "model.safetensors").exists():
+        metrics = out / "metrics.json"
+        while not (metrics.exists() and json.loads(metrics.read_text())["epochs"]):
             assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -8,7 +8,7 @@ from .evaluate import evaluate
 from .predict import predict
 from .scores import Scores
 from .settings import Settings
-from .train import train
+from .train import resume, train
 from .weights import Weights, load_pretrained, read_weights
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "load_pretrained",
     "predict",
     "read_weights",
+    "resume",
     "save_checkpoint",
     "train",
 ]

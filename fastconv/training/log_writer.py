@@ -28,14 +28,14 @@ def check_tensorboard() -> None:
 
 
 class LogWriter:
-    """Writes each epoch's numbers where `wanted`, else nothing."""
+    """Writes each epoch's numbers, from the epoch `first` on, where `wanted`, else nothing."""
 
-    def __init__(self, folder: Path, wanted: bool) -> None:
+    def __init__(self, folder: Path | None, first: int, wanted: bool) -> None:
         self._writer: Any = None
         if wanted:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(folder / FOLDER)
+            self._writer = SummaryWriter(folder / FOLDER, purge_step=first)
 
     def write(self, epoch: dict[str, Any]) -> None:
         """Adds an epoch of metrics.json."""

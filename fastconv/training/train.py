@@ -199,7 +199,8 @@ class _Run:
         return self.metrics
 
     def _train(self) -> None:
-        with LogWriter(self.folder, self.settings.tensorboard and self.ranks.first) as writer:
+        logged = self.settings.tensorboard and self.ranks.first
+        with LogWriter(self.folder, self.position.epoch, logged) as writer:
             while self.position.epoch <= self.settings.epochs and not self._is_enough():
                 self._epoch()
                 writer.write(self.metrics["epochs"][-1])
