@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -85,7 +86,7 @@ def overlay(image: Image, heat: Tensor) -> Image:
 
     levels = PIL.Image.fromarray((heat * 255).round().byte().cpu().numpy())
     levels = levels.resize(image.size, PIL.Image.Resampling.BILINEAR)
-    colours = PIL.Image.fromarray(colormaps["turbo"](levels, bytes=True)[..., :3])
+    colours = PIL.Image.fromarray(colormaps["turbo"](np.asarray(levels), bytes=True)[..., :3])
     return PIL.Image.composite(
         colours, image.convert("RGB"), levels.point(lambda level: _OPACITY * level)
     )
