@@ -56,7 +56,7 @@ def write_report(
         page.section("Classes", _class_table(classes, metrics["test"])),
         page.section(
             "Confusion matrix",
-            page.picture(folder / CONFUSION, "Confusion matrix"),
+            page.picture(folder / CONFUSION, "Confusion matrix", wide=len(classes) > 6),
             *_confusions(scores.confusion, classes),
         ),
         page.section(
