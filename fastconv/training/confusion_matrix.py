@@ -50,5 +50,5 @@ def draw_confusion_matrix(path: Path, confusion: Tensor, classes: list[str]) -> 
         for (row, column), images in np.ndenumerate(confusion.numpy()):
             if images:
                 colour = "white" if shares[row, column] > 0.3 else "black"
-                axes.text(column, row, images, ha="center", va="center", color=colour, fontsize=8)
+                axes.text(column, row, images, ha="center", va="center", color=colour, fontsize=9)
     save_figure(path, figure)

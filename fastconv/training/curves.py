@@ -39,12 +39,11 @@ def draw_curves(path: Path, metrics: dict[str, Any]) -> None:
     if metrics["test"]:
         test = metrics["test"]["accuracy"]
         accuracy.axhline(test, color=_TEST, linestyle=":", label=f"test: {test:.1%}")
-    accuracy.set(title="Accuracy", ylim=(0, 1))
+    accuracy.set(title="Accuracy", ylim=(0, 1.03))
     accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
-    rate.plot(numbers, columns["lr"], label="training", **training)
+    rate.plot(numbers, columns["lr"], **training)
     rate.set(title="Learning rate", ylim=(0, None))
-    rate.ticklabel_format(axis="y", scilimits=(-2, 3))
 
     best = metrics["best_epoch"]
     for axes in (loss, accuracy, rate):

@@ -11,7 +11,7 @@ from torch.nn import Module
 
 from .atomic import replace_file
 
-_WIDTH, _GAP = 960, 2  # pixels
+_WIDTH, _GAP = 960, 5  # pixels
 
 
 def first_filters(model: Module) -> Tensor | None:

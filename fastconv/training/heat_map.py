@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +15,7 @@ from ..convert import revert
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_OPACITY = 0.65  # of the heat map over a picture, where it is 1
+_OPACITY = 0.7  # of the heat map over a picture, where it is 1
 
 
 def heat_map(model: Module, x: Tensor, label: int) -> Tensor:
@@ -71,21 +72,23 @@ def _score_and_maps(model: Module, x: Tensor, label: int) -> tuple[Tensor, Tenso
 
 
 def overlay(image: Image, heat: Tensor) -> Image:
-    """A heat map in colour over a picture.
+    """A heat map over a picture in grey, so that its colours stand out on any picture.
 
     Args:
         image: what the network saw, at any size.
         heat: [H, W] from 0 to 1; it is stretched over the picture.
 
     Returns:
-        An RGB picture of the same size, unchanged where the heat is 0.
+        An RGB picture of the same size.
     """
     import PIL.Image
     from matplotlib import colormaps
 
-    levels = PIL.Image.fromarray((heat * 255).round().byte().cpu().numpy())
-    levels = levels.resize(image.size, PIL.Image.Resampling.BILINEAR)
-    colours = PIL.Image.fromarray(colormaps["turbo"](levels, bytes=True)[..., :3])
-    return PIL.Image.composite(
-        colours, image.convert("RGB"), levels.point(lambda level: _OPACITY * level)
-    )
+    size, bilinear = image.size, PIL.Image.Resampling.BILINEAR
+    values = PIL.Image.fromarray(heat.float().cpu().numpy()).resize(size, bilinear)
+    values = np.asarray(values)[..., None]
+    colours = 255 * colormaps["inferno"](values[..., 0])[..., :3]
+    opacity = _OPACITY * np.sqrt(values)  # a lot of colour already where there is some heat
+    grey = np.asarray(image.convert("L").convert("RGB"))
+    mixed = opacity * colours + (1 - opacity) * grey
+    return PIL.Image.fromarray(mixed.round().astype(np.uint8))

@@ -30,15 +30,15 @@ def draw_mistakes(path: Path, mistakes: list[Mistake], images: Images, classes: 
         fastconv.data.DataError: an image can no longer be read.
     """
     rows = max(1, math.ceil(len(mistakes) / _COLUMNS))
-    figure = new_figure(12, 2.6 * rows)
+    figure = new_figure(10, 2.3 * rows)
     if not mistakes:
         figure.text(0.5, 0.5, "No mistakes.", ha="center", va="center", fontsize="x-large")
-    places = figure.subplots(rows, _COLUMNS, squeeze=False).flat
+    places = figure.subplots(rows, _COLUMNS, squeeze=False).flatten()
     for axes in places:
         axes.axis("off")
     for number, (axes, mistake) in enumerate(zip(places, mistakes, strict=False), start=1):
         axes.imshow(np.asarray(images.frame(mistake.index)), cmap="gray", vmin=0, vmax=255)
-        is_, taken_for = (label(classes[i]) for i in (mistake.label, mistake.predicted))
-        caption = f"{number}. {is_},\ntaken for {taken_for} {mistake.probability:.0%}"
+        right, wrong = (label(classes[i], 20) for i in (mistake.label, mistake.predicted))
+        caption = f"{number}. {right}\ntaken for\n{wrong} {mistake.probability:.0%}"
         axes.text(0.5, -0.04, caption, transform=axes.transAxes, ha="center", va="top", fontsize=8)
     save_figure(path, figure)

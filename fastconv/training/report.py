@@ -56,7 +56,7 @@ def write_report(
         page.section("Classes", _class_table(classes, metrics["test"])),
         page.section(
             "Confusion matrix",
-            page.picture(folder / CONFUSION, "Confusion matrix"),
+            page.picture(folder / CONFUSION, "Confusion matrix", wide=len(classes) > 6),
             *_confusions(scores.confusion, classes),
         ),
         page.section(
@@ -89,7 +89,7 @@ def _head(title: str, metrics: dict[str, Any]) -> str:
     tiles += [
         ("Best epoch", f"{metrics['best_epoch']} of {len(epochs)}", "its weights are kept"),
         ("Images/s", f"{_mean(epochs, 'images_per_second'):,.0f}", waiting),
-        ("Time", _duration(metrics["seconds"]), "in all"),
+        ("Time", _duration(metrics["seconds"]), "of training"),
     ]
     return f"<h1>{page.escaped(title)}</h1>\n{page.note(about)}\n{page.numbers(tiles)}"
 
@@ -185,7 +185,8 @@ def _settings(settings: dict[str, Any]) -> str:
 def _environment(environment: dict[str, Any]) -> str:
     build = environment["fastconv"]  # repeats some of the others
     own = {f"fastconv: {name}": value for name, value in build.items() if name not in environment}
-    return page.pairs({k: v for k, v in environment.items() if k != "fastconv"} | own)
+    others = {name: value for name, value in environment.items() if name != "fastconv"}
+    return page.folded("What it ran on", page.pairs(others | own))
 
 
 def _skipped(files: list[str]) -> list[str]:
