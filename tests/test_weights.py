@@ -1,6 +1,7 @@
 """Weights made elsewhere: all kinds of files, and what of them goes into a network."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ FILES = {
     "under state_dict": lambda state, path: torch.save({"epoch": 3, "state_dict": state}, path),
     "under model": lambda state, path: torch.save({"model": state, "optimizer": {}}, path),
     "DataParallel": lambda state, path: torch.save(
-        nn.DataParallel(nn.ParameterDict(state)).state_dict(), path
+        {f"module.{name}": value for name, value in state.items()}, path
     ),
 }
 
@@ -131,7 +132,7 @@ def test_files_of_other_things(content, end, tmp_path):
 
 def weights_of(model, classes=None):
     """Its weights as if read from a file."""
-    return Weights("old.pt", model.state_dict(), classes)
+    return Weights(Path("old.pt"), model.state_dict(), classes)
 
 
 @pytest.mark.parametrize("layers", models.LAYERS)
@@ -144,15 +145,10 @@ def test_all_of_it_for_the_same_classes(layers, classes):
 
 
 @pytest.mark.parametrize(
-    "old, classes",
-    [
-        (cnn(3, seed=2), None),  # another number of outputs
-        (cnn(2, seed=2), ["b", "a"]),  # another order
-        (cnn(2, seed=2), ["a", "c"]),
-    ],
+    "outputs, classes", [(3, None), (3, ["a", "b", "c"]), (2, ["b", "a"]), (2, ["a", "c"])]
 )
-def test_all_but_the_head_for_other_classes(old, classes):
-    model, before = cnn(), cnn().state_dict()
+def test_all_but_the_head_for_other_classes(outputs, classes):
+    model, before, old = cnn(), cnn().state_dict(), cnn(outputs, seed=2)
     assert not load_pretrained(model, weights_of(old, classes), HEAD, ["a", "b"])
     for name, value in model.state_dict().items():
         expected = before if name in HEAD else old.state_dict()
@@ -162,7 +158,7 @@ def test_all_but_the_head_for_other_classes(old, classes):
 def test_weights_without_a_head():
     model, old = cnn(), cnn(seed=2)
     tensors = {name: value for name, value in old.state_dict().items() if name not in HEAD}
-    assert not load_pretrained(model, Weights("old.pt", tensors, None), HEAD, ["a", "b"])
+    assert not load_pretrained(model, Weights(Path("old.pt"), tensors, None), HEAD, ["a", "b"])
     assert torch.equal(model.classifier[0].weight, old.classifier[0].weight)
 
 
@@ -187,7 +183,7 @@ def test_old_files_do_not_count_batches():
     old(torch.randn(2, 3, 4, 4))
     tensors = old.state_dict()
     del tensors["1.num_batches_tracked"]
-    load_pretrained(model, Weights("old.pt", tensors, None), [], [])
+    load_pretrained(model, Weights(Path("old.pt"), tensors, None), [], [])
     assert torch.equal(model[1].running_mean, old[1].running_mean)
     assert model[1].num_batches_tracked == 0
 
@@ -198,7 +194,9 @@ def test_weights_of_another_network():
     def found(**changes):
         tensors = cnn(seed=2).state_dict() | changes
         tensors = {name: value for name, value in tensors.items() if value is not None}
-        return message(load_pretrained, model, Weights("old.pt", tensors, None), HEAD, ["a", "b"])
+        return message(
+            load_pretrained, model, Weights(Path("old.pt"), tensors, None), HEAD, ["a", "b"]
+        )
 
     missing, unexpected, shape = "features.0.weight", "layer1.weight", torch.zeros(7)
     assert found(**{missing: None, "features.0.bias": None}) == (

@@ -18,7 +18,8 @@ def create_external(name: str, num_classes: int, image_size: int, layers: str) -
     """See `create`; `name` is "PACKAGE:NETWORK".
 
     The entries of the state_dict have the names that the package gives them, so that its weight
-    files load.
+    files load; but those files of vision transformers that transformers gives new names while it
+    reads them.
     """
     check_layers(layers)
     package, _, network = name.partition(":")
@@ -55,7 +56,7 @@ def _transformers(transformers: ModuleType, network: str, num_classes: int) -> M
             network, num_labels=num_classes, **own_code
         )
         model = transformers.AutoModelForImageClassification.from_config(config, **own_code)
-    except (ImportError, OSError, ValueError) as error:
+    except Exception as error:  # of all kinds, depending on what the configuration says
         raise ValueError(f"transformers:{network}: {reason(error)}") from None
     return model.float()  # some configs ask for 16 bits
 

@@ -19,6 +19,15 @@ def head_names(name: str, image_size: int) -> list[str]:
     Raises:
         ValueError: as `create`.
     """
-    with torch.device("meta"):  # shapes are all it takes
-        few, more = (create(name, classes, image_size, "torch").state_dict() for classes in (2, 3))
-    return [key for key, value in few.items() if value.shape != more[key].shape]
+    few, more = (_shapes(name, classes, image_size) for classes in (2, 3))
+    return [key for key, shape in few.items() if shape != more[key]]
+
+
+def _shapes(name: str, num_classes: int, image_size: int) -> dict[str, torch.Size]:
+    try:
+        with torch.device("meta"):  # takes no memory and little time
+            model = create(name, num_classes, image_size, "torch")
+    except Exception:  # some constructors need values, such as torchvision's regnet
+        with torch.random.fork_rng(devices=[]):
+            model = create(name, num_classes, image_size, "torch")
+    return {key: value.shape for key, value in model.state_dict().items()}
