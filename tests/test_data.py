@@ -1,8 +1,8 @@
 """The packaged data set, folders of images, and what is said about broken ones."""
 
 import io
-from collections import Counter
 import sys
+from collections import Counter
 
 import numpy as np
 import PIL.Image
