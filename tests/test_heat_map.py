@@ -55,7 +55,7 @@ def seed():
 
 @pytest.mark.parametrize(
     "name, size",
-    [("CNN", 32), ("CaseStudyCNN", 32), ("SimpleCNN", 224), ("SimpleCNN", 96), ("resnet50", 64)],
+    [("CNN", 32), ("CaseStudyCNN", 32), ("SimpleCNN", 224), ("SimpleCNN", 96), ("resnet50", 40)],
 )
 def test_the_same_for_either_kind_of_layers(name, size):
     """SimpleCNN's last pool leaves one pixel at 96: what is in front of it counts."""
@@ -68,18 +68,22 @@ def test_the_same_for_either_kind_of_layers(name, size):
         found.append(torch.stack([heat_map(model, x, label) for label in range(3)]))
     assert found[0].shape == (3, size, size)
     assert found[0].max() == 1 and found[0].min() == 0
+    assert len(found[0].unique()) > 100
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("convert", [False, True])
-def test_behind_a_mean_it_is_the_weighted_sum_of_the_maps(convert):
+def test_the_definition(convert):
     """Where the head is linear, the gradients are its weights."""
-    model, x = Sequence().double().eval(), image()
-    maps = model.features(x)
-    expected = (model.head.weight[2].view(1, -1, 1, 1) * maps).sum(dim=1, keepdim=True).relu()
-    expected = F.interpolate(expected, (20, 28), mode="bilinear")[0, 0]
+    model = nn.Sequential(Sequence().layers, nn.Flatten(), nn.Linear(6 * 9 * 13, 3)).double().eval()
+    x = image()
+    maps = model[0](x)
+    weights = model[2].weight[2].view(1, 6, 9, 13).mean(dim=(2, 3), keepdim=True)
+    expected = (weights * maps).sum(dim=1, keepdim=True).relu()
+    expected = F.interpolate(expected, (20, 28), mode="bilinear")[0, 0].detach()
+    assert expected.max() > 0
     model = fastconv.convert(model) if convert else model
-    torch.testing.assert_close(heat_map(model, x, 2), expected.detach() / expected.max().item())
+    torch.testing.assert_close(heat_map(model, x, 2), expected / expected.max())
 
 
 def test_code_that_convert_fused():
