@@ -354,3 +354,13 @@ def test_evaluate_finds_top_five_and_the_surest_mistakes():
         (2, 5, 0),
     ]
     assert scores.mistakes[0].probability > 0.99 > scores.mistakes[1].probability
+
+
+def test_tensorboard_logs(images, tmp_path):
+    pytest.importorskip("tensorboard", reason="needs the package tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    metrics = training.train(settings(images, tmp_path, tensorboard=True), silent)
+    logs = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    values = [(event.step, event.value) for event in logs.Scalars("accuracy/validation")]
+    assert values == [(e["epoch"], pytest.approx(e["val_accuracy"])) for e in metrics["epochs"]]

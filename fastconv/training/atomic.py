@@ -42,12 +42,13 @@ def write_text(path: Path, text: str) -> None:
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Replaces a safetensors file at once. Raises TrainingError where it cannot be written."""
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {name: value.detach().contiguous() for name, value in tensors.items()}
     metadata = {"format": "pt", **metadata}
     try:
-        replace_file(path, lambda temporary: save_file(tensors, temporary, metadata))
+        # Not save_file, whose files nobody else may read.
+        replace_file(path, lambda temporary: temporary.write_bytes(save(tensors, metadata)))
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{path}: cannot be written ({error})") from None
 

@@ -10,6 +10,7 @@ import torch
 from torch.nn import Module
 
 from .. import models
+from .._reason import reason
 from ..data import Preprocessing
 from .atomic import write_tensors
 from .errors import UsageError
@@ -104,8 +105,7 @@ def load_checkpoint(
         )
         load_weights(path, model)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"{path}: does not fit its own description ({reason})") from None
+        raise UsageError(f"{path}: does not fit its own description ({reason(error)})") from None
     return model.to(device).eval(), description
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .._reason import reason
 from .errors import TrainingError
 
 
@@ -79,5 +80,4 @@ def losses_told() -> Iterator[None]:
         of_exchange = isinstance(error, torch.distributed.DistError)
         if not of_exchange and not any(mark in str(error) for mark in marks):
             raise
-        reason = str(error).splitlines()[0]
-        raise TrainingError(f"another process of this run was lost ({reason})") from None
+        raise TrainingError(f"another process of this run was lost ({reason(error)})") from None

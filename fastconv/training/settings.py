@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 import torch
 
 from .. import models
+from .._reason import reason
 from ..data import PACKAGED, Augmentation
 from .errors import UsageError
 
@@ -214,6 +215,5 @@ def find_device(name: str | None) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device {name!r} cannot be used here: {reason}") from None
+        raise UsageError(f"device {name!r} cannot be used here: {reason(error)}") from None
     return device

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from .._reason import reason
 from .atomic import write_tensors
 from .distributed import Ranks
 from .epoch import Position
@@ -75,8 +76,9 @@ def load_state(
         if trainer.scaler.is_enabled():
             trainer.scaler.load_state_dict(about["scaler"])
     except (RuntimeError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"{path}: does not fit the settings of its run ({reason})") from None
+        raise UsageError(
+            f"{path}: does not fit the settings of its run ({reason(error)})"
+        ) from None
     return Position(**about["position"]), about["metrics"], _changes(about, trainer.ranks)
 
 

@@ -124,7 +124,7 @@ class _Run:
         self.position = Position()
         self.fingerprint = self.dataset.fingerprint()
         self.folder: Path | None = None
-        self._saved, self._save_interval = time.monotonic(), SAVE_SECONDS
+        self._saved = self._save_cost = 0.0
         self.metrics: dict[str, Any] = {
             "classes": self.dataset.classes,
             "images": {part: len(images) for part, images in self.dataset.parts.items()},
@@ -230,10 +230,15 @@ class _Run:
             raise DivergedError(f"the validation loss became {scores.loss}")
         self._note(scores)
         epoch = self.metrics["epochs"][-1]
-        if self.metrics["best_epoch"] == position.epoch:
+        is_best = self.metrics["best_epoch"] == position.epoch
+        if is_best:
             self._save_best()
         self.position = Position(position.epoch + 1)
-        self.save()
+        if is_best:  # so that the state knows of the weights in the folder
+            self.save()
+        else:
+            self._save_if_due(0.0)
+            self._write_metrics()
         self.log(self.progress.line(self.metrics, settings.epochs, epoch))
 
     def _note(self, scores: Scores) -> None:
@@ -259,8 +264,7 @@ class _Run:
         self.progress.update(count, self.position.loss / self.position.images)
         if self.ranks.any(self.stop.made):
             self._stop()
-        if time.monotonic() - self._saved > self._save_interval:
-            self.save()
+        self._save_if_due(SAVE_SECONDS)
 
     def _after_batch(self, count: int) -> None:
         if self.stop.made and self.ranks.size == 1:
@@ -279,7 +283,12 @@ class _Run:
         save_state(path, self.trainer, self.position, self.metrics, self.fingerprint)
         self._write_metrics()
         self._saved = time.monotonic()
-        self._save_interval = max(SAVE_SECONDS, (self._saved - start) / SAVE_SHARE)
+        self._save_cost = self._saved - start
+
+    def _save_if_due(self, interval: float) -> None:
+        """Writes the state where the last one is so many seconds old, and cost little of them."""
+        if time.monotonic() - self._saved > max(interval, self._save_cost / SAVE_SHARE):
+            self.save()
 
     def _save_best(self) -> None:
         if not self.ranks.first:
@@ -304,8 +313,8 @@ class _Run:
         with self.trainer.autocast():
             scores = evaluate(self.network, images, self.settings.batch_size, self.device)
         self.metrics["test"] = scores.summary()
-        write_report(self.folder, self.metrics, self.network, scores, images)
         self._write_metrics()
+        write_report(self.folder, self.metrics, self.network, scores, images)
         (self.folder / STATE).unlink(missing_ok=True)
         best = self.metrics["best_epoch"]
         self.log(
@@ -324,7 +333,8 @@ class _Run:
         return text
 
     def _write_metrics(self) -> None:
-        write_text(self.folder / METRICS, json.dumps(self.metrics, indent=2) + "\n")
+        if self.ranks.first:
+            write_text(self.folder / METRICS, json.dumps(self.metrics, indent=2) + "\n")
 
 
 def _own_device(device: torch.device, ranks: Ranks) -> torch.device:
