@@ -10,8 +10,10 @@ import torch
 from fastconv import models
 from fastconv.training import DivergedError, Settings, UsageError
 from fastconv.training.distributed import ALONE
+from fastconv.training.epoch import Position
 from fastconv.training.schedule import rate_factor
 from fastconv.training.settings import setting_types
+from fastconv.training.state import load_state, save_state
 from fastconv.training.trainer import Trainer
 
 pytestmark = pytest.mark.quick
@@ -228,3 +230,13 @@ class TestTrainer:
         for one in (trainer, other):
             one.step(*self.batch(), 6, 1.0)
         assert all(torch.equal(v, trainer.tensors()[n]) for n, v in other.tensors().items())
+
+    def test_the_state_has_the_scale_of_float16(self, tmp_path):
+        trainer, other = (self.trainer(precision="float16") for _ in range(2))
+        trainer.step(*self.batch(), 6, 1.0)
+        trainer.scaler.update(1024.0)
+        path = tmp_path / "state.safetensors"
+        save_state(path, trainer, Position(step=1), {}, "data")
+        assert load_state(path, other, "data") == (Position(step=1), {}, [])
+        other.step(*self.batch(), 6, 1.0)
+        assert other.scaler.get_scale() == 1024
