@@ -8,10 +8,10 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import PIL.Image
 import pytest
 
+import noise_images
 from fastconv.cli import main
 from fastconv.training.checkpoint import load_checkpoint
 
@@ -22,15 +22,7 @@ TINY = ["--image-size", "8", "--batch-size", "8", "--device", "cpu"]
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """A folder of dark and light noise, 12 images of each."""
-    root = tmp_path_factory.mktemp("data")
-    generator = np.random.default_rng(0)
-    for name, low in (("dark", 0), ("light", 150)):
-        (root / name).mkdir()
-        for i in range(12):
-            values = generator.integers(low, low + 100, (12, 12, 3), dtype=np.uint8)
-            PIL.Image.fromarray(values).save(root / name / f"{i}.png")
-    return root
+    return noise_images.write(tmp_path_factory.mktemp("images"), 12)
 
 
 @pytest.fixture(scope="module")

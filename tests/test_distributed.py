@@ -5,11 +5,11 @@ import os
 import subprocess
 import sys
 
-import numpy as np
-import PIL.Image
 import pytest
 import torch
 from safetensors.torch import load_file
+
+import noise_images
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_gloo_available(), reason="needs torch with gloo"
@@ -23,15 +23,7 @@ OPTIONS = [
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """A folder of dark and light noise: 23 images of each."""
-    root = tmp_path_factory.mktemp("images")
-    generator = np.random.default_rng(0)
-    for name, low in (("dark", 0), ("light", 60)):
-        (root / name).mkdir()
-        for i in range(23):
-            values = generator.integers(low, low + 190, (12, 12, 3), dtype=np.uint8)
-            PIL.Image.fromarray(values).save(root / name / f"{i}.png")
-    return root
+    return noise_images.write(tmp_path_factory.mktemp("images"), 23, light=60, spread=190)
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import random
 import signal
 import sys
 
-import numpy as np
 import PIL.Image
 import pytest
 import torch
 
+import noise_images
 from fastconv import training
 from fastconv.training import Settings, TrainingError, UsageError
 from fastconv.training.checkpoint import load_checkpoint
@@ -18,15 +18,7 @@ from fastconv.training.checkpoint import load_checkpoint
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """A folder of dark and light noise: 24 images of each."""
-    root = tmp_path_factory.mktemp("images")
-    generator = np.random.default_rng(0)
-    for name, low in (("dark", 0), ("light", 60)):
-        (root / name).mkdir()
-        for i in range(24):
-            values = generator.integers(low, low + 190, (12, 12, 3), dtype=np.uint8)
-            PIL.Image.fromarray(values).save(root / name / f"{i}.png")
-    return root
+    return noise_images.write(tmp_path_factory.mktemp("images"), 24, light=60, spread=190)
 
 
 def silent(line):

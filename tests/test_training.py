@@ -5,11 +5,10 @@ import math
 import os
 import signal
 
-import numpy as np
-import PIL.Image
 import pytest
 import torch
 
+import noise_images
 from fastconv import data, models, training
 from fastconv.data.preprocessing import MEAN, STD
 from fastconv.training import Description, Settings, TrainingError, UsageError
@@ -24,14 +23,7 @@ pytestmark = pytest.mark.quick
 
 @pytest.fixture
 def images(tmp_path):
-    """A folder of dark and light noise: 24 images of each, easy to tell apart."""
-    generator = np.random.default_rng(0)
-    for name, low in (("dark", 0), ("light", 150)):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for i in range(24):
-            values = generator.integers(low, low + 100, (12, 12, 3), dtype=np.uint8)
-            PIL.Image.fromarray(values).save(tmp_path / "images" / name / f"{i}.png")
-    return tmp_path / "images"
+    return noise_images.write(tmp_path / "images", 24)
 
 
 def settings(images, tmp_path, **changes):
