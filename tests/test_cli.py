@@ -57,7 +57,7 @@ def test_train_prints_a_line_for_every_epoch(images, tmp_path, capsys):
     for number, (line, left) in enumerate(zip(epochs, (r"  \d:\d\d left", ""), strict=True), 1):
         assert re.fullmatch(
             rf"epoch {number}/2  loss \d+\.\d+  validation accuracy \d+\.\d%  \d+ images/s"
-            rf"(  \d+% of it waiting for images)?{left}",
+            rf"( \(\d+% waiting for images\))?{left}",
             line,
         )
     assert re.fullmatch(

@@ -148,6 +148,7 @@ KILLED = """if True:
             model="SimpleCNN", image_size=85, data=data, epochs=3, batch_size=8, lr=0.01,
             device="cpu", augment=True, out=out,
         ), begun)
+    os._exit(0)  # before the timer can kill what is finished
 """
 
 
@@ -165,6 +166,8 @@ def test_killed_at_random_moments(images, tmp_path, run_python, seed):
             break
         assert done.returncode == -signal.SIGKILL, done.stderr
         kills += 1
+        if (out / "report.html").exists() and not (out / "state.safetensors").exists():
+            break  # between the end of the run and that of its process
     assert kills
     assert results(out) == results(tmp_path / "whole")
 
@@ -195,7 +198,7 @@ def test_disk_full(images, tmp_path, run_python):
     done = run_python(FULL, str(images), str(out))
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
-    assert ".safetensors: cannot be written (" in line
+    assert "File too large" in line
     assert f"; `fastconv train --resume {out}` goes on" in line
     training.resume(out, silent)
     training.train(settings(images, tmp_path / "whole"), silent)

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 
 import pytest
@@ -356,3 +357,33 @@ def test_tensorboard_logs(images, tmp_path):
     logs = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     values = [(event.step, event.value) for event in logs.Scalars("accuracy/validation")]
     assert values == [(e["epoch"], pytest.approx(e["val_accuracy"])) for e in metrics["epochs"]]
+
+
+class TestOptions:
+    """Whole runs that differ in how steps are computed."""
+
+    def losses(self, images, tmp_path, name, **changes):
+        options = settings(images, tmp_path, out=tmp_path / name, epochs=2, **changes)
+        return [epoch["train_loss"] for epoch in training.train(options, silent)["epochs"]]
+
+    @pytest.mark.parametrize(
+        "changes, tolerance",
+        [
+            ({"channels_last": True}, 1e-4),
+            ({"accumulate": 3}, 1e-4),
+            ({"precision": "bfloat16"}, 0.05),
+            ({"precision": "float16"}, 0.02),
+        ],
+    )
+    def test_the_losses_are_about_the_same(self, images, tmp_path, changes, tolerance):
+        usual = self.losses(images, tmp_path, "usual")
+        assert self.losses(images, tmp_path, "other", **changes) == pytest.approx(
+            usual, rel=tolerance
+        )
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_steps(images, tmp_path):
+    options = TestOptions()
+    usual = options.losses(images, tmp_path, "usual")
+    assert options.losses(images, tmp_path, "compiled", compile=True) == pytest.approx(usual, 1e-4)

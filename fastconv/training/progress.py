@@ -50,7 +50,7 @@ class Progress:
             f"{epoch['images_per_second']:.0f} images/s"
         )
         if epoch["waiting"] > NOTABLE_WAITING:
-            text += f"  {epoch['waiting']:.0%} of it waiting for images"
+            text += f" ({epoch['waiting']:.0%} waiting for images)"
         if number < epochs:
             text += f"  {_clock(metrics['seconds'] / number * (epochs - number))} left"
         return text
