@@ -12,6 +12,7 @@ import torch
 
 import noise_images
 from fastconv import training
+from fastconv.data import folder
 from fastconv.training import Settings, TrainingError, UsageError
 from fastconv.training.checkpoint import load_checkpoint
 
@@ -215,6 +216,28 @@ def test_a_folder_that_may_not_be_written(images):
         training.train(settings(images, Path("/sys/kernel")), silent)
     assert str(caught.value).startswith("/sys/kernel/settings.json: cannot be written (")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.quick
+def test_an_image_that_goes_away(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "MEMORY_LIMIT", 0)
+    path = images / "dark" / "3.png"
+    content = path.read_bytes()
+
+    def take_away(line):
+        if line.startswith("epoch 1/"):
+            path.unlink()
+
+    out = tmp_path / "run"
+    try:
+        with pytest.raises(TrainingError) as caught:
+            training.train(settings(images, out), take_away)
+    finally:
+        path.write_bytes(content)
+    assert str(caught.value).startswith(f"{path}: no such file; `fastconv train --resume {out}`")
+    training.resume(out, silent)
+    training.train(settings(images, tmp_path / "whole"), silent)
+    assert results(out) == results(tmp_path / "whole")
 
 
 @pytest.mark.quick

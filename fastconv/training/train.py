@@ -192,7 +192,7 @@ class _Run:
                 f"{error} in epoch {self.position.epoch}: try a lower --lr, it was "
                 f"{self.settings.lr}; {self._kept()}"
             ) from None
-        except (TrainingError, OSError) as error:
+        except (TrainingError, data.DataError, OSError) as error:
             raise TrainingError(f"{error}; {self._kept()}") from None
         finally:
             self.progress.close()
