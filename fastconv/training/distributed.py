@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,3 +82,10 @@ def losses_told() -> Iterator[None]:
         if not of_exchange and not any(mark in str(error) for mark in marks):
             raise
         raise TrainingError(f"another process of this run was lost ({reason(error)})") from None
+
+
+def clear_frames(error: BaseException | None) -> None:
+    """Lets go of what the functions that an error came through hold, see `Trainer.close`."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__

@@ -16,7 +16,7 @@ from torch.nn import Module
 from .. import data, models
 from .atomic import write_text
 from .checkpoint import Description, load_weights, read_description, save_checkpoint
-from .distributed import Ranks, joined, losses_told
+from .distributed import Ranks, clear_frames, joined, losses_told
 from .environment import environment
 from .epoch import Position, train_epoch
 from .errors import DivergedError, TrainingError, UsageError
@@ -181,8 +181,14 @@ class _Run:
     def finish(self) -> dict[str, Any]:
         """The epochs that are left, and the test."""
         try:
-            with losses_told(), stop_request() as self.stop:
-                self._train()
+            try:
+                with losses_told(), stop_request() as self.stop:
+                    self._train()
+            except BaseException as error:
+                clear_frames(error)
+                raise
+            finally:
+                self.trainer.close()
             if self.ranks.first:
                 self._test()
         except KeyboardInterrupt:

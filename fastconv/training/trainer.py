@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 from collections.abc import Collection
 from typing import Any
@@ -127,6 +128,15 @@ class Trainer:
         if self.ranks.size == 1 or last:
             return contextlib.nullcontext()
         return self._model.no_sync()
+
+    def close(self) -> None:
+        """Ends the exchange with the other processes; no step can be taken any more.
+
+        DistributedDataParallel lies in a cycle of references. Were it there still when Python
+        ends, its threads would now and then abort the process.
+        """
+        self._model = self.network
+        gc.collect()
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights and the optimizer's memory, for `load_tensors`."""
