@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,6 +83,9 @@ def losses_told() -> Iterator[None]:
         of_exchange = isinstance(error, torch.distributed.DistError)
         if not of_exchange and not any(mark in str(error) for mark in marks):
             raise
+        if threading.current_thread() is threading.main_thread():
+            # torchrun tells the others to end, too: they do, but shall say why.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise TrainingError(f"another process of this run was lost ({reason(error)})") from None
 
 
