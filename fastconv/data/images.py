@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -120,29 +121,40 @@ class FileImages(Images):
         return in_threads(chunks, lambda index: self.preprocessing.crop(self.frame(index)))
 
 
-def in_threads(
-    chunks: Iterable[Tensor], read: Callable[[int], Tensor], ahead: int = 2
-) -> Iterator[Tensor]:
-    """For each chunk of indices a stack of what `read` gives, read by threads ahead of its use."""
-    for images in read_ahead((chunk.tolist() for chunk in chunks), read, ahead):
-        yield torch.stack(images)
+def in_threads(chunks: Iterable[Tensor], read: Callable[[int], Tensor]) -> Iterator[Tensor]:
+    """For each chunk of indices a stack of what `read` gives, made by threads ahead of its use."""
+    return read_ahead((chunk.tolist() for chunk in chunks), read, _stack)
+
+
+def _stack(images: list[Tensor]) -> Tensor:
+    # Not by torch, which would start threads of its own beside those that train.
+    return torch.from_numpy(np.stack([image.numpy() for image in images]))
 
 
 def read_ahead(
-    chunks: Iterable[Sequence[object]], read: Callable[..., object], ahead: int = 2
-) -> Iterator[list]:
-    """For each chunk the list of what `read` gives for its items, by threads, `ahead` chunks early.
+    chunks: Iterable[Sequence[object]],
+    read: Callable[..., object],
+    join: Callable[[list], Any] = list,
+    ahead: int = 2,
+) -> Iterator[Any]:
+    """For each chunk what `join` makes of the list that `read` gives for its items, by threads.
 
-    An item's exception is raised when its chunk's turn comes.
+    They are `ahead` chunks early. An item's exception is raised when its chunk's turn comes.
     """
     pool = ThreadPoolExecutor(os.cpu_count())
-    reading: deque[list[Future]] = deque()
+
+    def join_results(items: list[Future]) -> object:
+        return join([item.result() for item in items])
+
+    reading: deque[Future] = deque()
     try:
         for chunk in chunks:
-            reading.append([pool.submit(read, item) for item in chunk])
+            items = [pool.submit(read, item) for item in chunk]
+            # First in, first out: when its turn comes, a thread has each of them already.
+            reading.append(pool.submit(join_results, items))
             if len(reading) > ahead:
-                yield [future.result() for future in reading.popleft()]
+                yield reading.popleft().result()
         while reading:
-            yield [future.result() for future in reading.popleft()]
+            yield reading.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)

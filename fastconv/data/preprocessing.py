@@ -125,9 +125,10 @@ def to_input(pixels: Tensor, image_size: int) -> Tensor:
     Returns:
         float32 [N, 3, image_size, image_size].
     """
-    values = pixels.float()
-    if tuple(values.shape[2:]) != (image_size, image_size):
-        size = (image_size, image_size)
-        values = F.interpolate(values, size, mode="bilinear", antialias=True)
-    mean, std = (values.new_tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
-    return torch.addcmul(-mean / std, values, 1 / (255 * std))
+    size = (image_size, image_size)
+    values = pixels
+    if tuple(values.shape[2:]) != size:
+        values = F.interpolate(values.float(), size, mode="bilinear", antialias=True)
+    dtype, device = torch.float32, pixels.device
+    mean, std = (torch.tensor(v, dtype=dtype, device=device).view(1, 3, 1, 1) for v in (MEAN, STD))
+    return torch.mul(values, 1 / (255 * std)).sub_(mean / std)  # one new tensor
