@@ -112,7 +112,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     """An option for each setting, absent from the result where it was not given."""
-    from .models import MODELS
     from .training.settings import Settings, setting_types
 
     parser.set_defaults(command=_train)
@@ -123,12 +122,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     only.add_argument(
         "--resume", type=Path, metavar="RUN", help="go on with the stopped run in this folder"
     )
-    texts = {
-        "model": f"the network: {', '.join(MODELS)}, torchvision:NAME, timm:NAME, transformers:NAME"
-    }
     defaults = Settings()
     for name, setting in setting_types().items():
-        text, default = texts.get(name, setting.help), getattr(defaults, name)
+        text, default = setting.help, getattr(defaults, name)
         options: dict[str, Any] = {"default": argparse.SUPPRESS}
         if setting.kind is bool:
             options["action"] = argparse.BooleanOptionalAction

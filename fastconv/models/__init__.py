@@ -6,7 +6,7 @@ from ._layers import LAYERS
 from .case_study_cnn import CaseStudyCNN
 from .cnn import CNN
 from .head import head_names
-from .registry import MODELS, create, default_image_size
+from .registry import MODELS, NAMES, create, default_image_size
 from .resnet50 import resnet50
 from .simple_cnn import SimpleCNN
 from .squeezenet1_1 import squeezenet1_1
@@ -15,6 +15,7 @@ __all__ = [
     "CNN",
     "LAYERS",
     "MODELS",
+    "NAMES",
     "CaseStudyCNN",
     "SimpleCNN",
     "create",

@@ -37,6 +37,9 @@ MODELS = {
     "squeezenet1_1": Entry(_squeezenet1_1, 224),
 }
 
+# What a network may be called, for errors and help.
+NAMES = (*MODELS, *(f"{package}:NAME" for package in PACKAGES))
+
 
 def create(name: str, num_classes: int, image_size: int, layers: str = "fastconv") -> Module:
     """A new network by name.
@@ -71,6 +74,5 @@ def _entry(name: str) -> Entry:
     if name.partition(":")[0] in PACKAGES:
         return Entry(partial(create_external, name), 224)
     if name not in MODELS:
-        others = ", ".join(f"{package}:NAME" for package in PACKAGES)
-        raise ValueError(f"unknown model {name!r}, choose one of {', '.join(MODELS)}, {others}")
+        raise ValueError(f"unknown model {name!r}, choose one of {', '.join(NAMES)}")
     return MODELS[name]

@@ -30,7 +30,7 @@ class Settings:
         UsageError: a value is out of range.
     """
 
-    model: Annotated[str, "the network"] = "CNN"
+    model: Annotated[str, f"the network: {', '.join(models.NAMES)}"] = "CNN"
     data: Annotated[
         str, "a folder with a sub-folder of images for each class, or the one of fastconv"
     ] = PACKAGED

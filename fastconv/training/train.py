@@ -151,6 +151,7 @@ class _Run:
             write_text(folder / SETTINGS, text)
         self._use(folder)
         self.save()
+        self._write_metrics()
 
     def go_on(self) -> None:
         """Takes the folder's state up."""
@@ -159,6 +160,7 @@ class _Run:
         self.position, self.metrics, notes = load_state(
             self.folder / STATE, self.trainer, self.fingerprint
         )
+        self._write_metrics()  # those on the disk may be of later epochs
         where = f"epoch {self.position.epoch}, step {self.position.step}"
         self.log("; ".join([f"{self.folder}: goes on in {where}", *notes]))
 
@@ -244,7 +246,7 @@ class _Run:
             self.save()
         else:
             self._save_if_due(0.0)
-            self._write_metrics()
+        self._write_metrics()
         self.log(self.progress.line(self.metrics, settings.epochs, epoch))
 
     def _note(self, scores: Scores) -> None:
@@ -287,7 +289,6 @@ class _Run:
         start = time.monotonic()
         path = self.folder / STATE
         save_state(path, self.trainer, self.position, self.metrics, self.fingerprint)
-        self._write_metrics()
         self._saved = time.monotonic()
         self._save_cost = self._saved - start
 
