@@ -1,5 +1,5 @@
-"""What fastconv costs apart from arithmetic: each operation on a tiny tensor, against torch's; the
-imports and the first call; and the room on disk."""
+"""What fastconv costs apart from arithmetic: each operation and each kind of converted module on a
+tiny tensor, against torch's; the imports and the first call; and the room on disk."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import timing
 import torch
 import torch.nn.functional as F
 from environment import environment
-from torch import Tensor
+from torch import Tensor, nn
 
+import fastconv
 from fastconv import functional
+from fastconv.models.resnet50 import Bottleneck
 
 SIZES = {"x": (1, 3, 6, 6), "weight": (4, 3, 3, 3), "bias": (4,)}
 
@@ -33,6 +35,31 @@ OPERATIONS: dict[str, tuple[Operation, Operation]] = {
         lambda x, w, b: functional.conv2d_relu_max_pool2d(x, w, b, pool_kernel_size=2),
     ),
 }
+
+
+class InCode(nn.Module):
+    """A chain in a forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.pool = nn.Conv2d(3, 4, 3), nn.MaxPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(F.relu(self.conv(x)))
+
+
+# Modules as torch.nn has them, and how many channels they take.
+MODULES: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "converted Conv2d": (lambda: nn.Conv2d(3, 4, 3), 3),
+    "converted ReLU": (nn.ReLU, 3),
+    "converted MaxPool2d": (lambda: nn.MaxPool2d(2), 3),
+    "converted Sequential of conv, ReLU, pool": (
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2)),
+        3,
+    ),
+    "converted conv, ReLU, pool in code": (InCode, 3),
+    "converted ResNet block": (lambda: Bottleneck(16, 4, stride=1), 16),
+}
 MODES = ("no grad", "forward with a graph", "forward + backward")
 
 
@@ -42,20 +69,43 @@ def tensors() -> list[Tensor]:
     return [torch.randn(size, generator=generator) for size in SIZES.values()]
 
 
-def _call(operation: Operation, mode: str) -> Callable[[], object]:
-    given = tensors()
-    if mode == "no grad":
-        return lambda: operation(*given)
-    for tensor in given:
-        tensor.requires_grad_()
-    if mode == "forward with a graph":
+def _module_ways(name: str) -> tuple[nn.Module, nn.Module, Tensor]:
+    """A module, the same converted, and what to call them with."""
+    build, channels = MODULES[name]
+    torch.manual_seed(0)
+    module = build()
+    return module, fastconv.convert(module), torch.randn(1, channels, *SIZES["x"][2:])
+
+
+def _call(
+    operation: Callable[..., Tensor], given: list[Tensor], leaves: list[Tensor], mode: str
+) -> Callable[[], object]:
+    for tensor in leaves:
+        tensor.requires_grad_(mode != "no grad")
+    if mode != "forward + backward":
         return lambda: operation(*given)
     dy = torch.ones_like(operation(*given))
     return lambda: torch.autograd.backward(operation(*given), dy)
 
 
+def _calls(name: str, mode: str) -> dict[str, Callable[[], object]]:
+    """What is timed, once it is known that both sides give the same."""
+    if name in OPERATIONS:
+        ways: tuple[Callable[..., Tensor], ...] = OPERATIONS[name]
+        givens, parameters = [tensors(), tensors()], []
+    else:
+        *ways, x = _module_ways(name)
+        givens, parameters = [[x], [x.clone()]], list(ways[0].parameters())
+    torch.testing.assert_close(*(way(*given) for way, given in zip(ways, givens, strict=True)))
+    return {
+        side: _call(way, given, given + parameters, mode)
+        for side, way, given in zip(("torch", "fastconv"), ways, givens, strict=True)
+    }
+
+
 def run(repeat: int, processes: int = 5) -> dict[str, object]:
-    """Checks and times every operation in every mode, on one thread; can be written as JSON.
+    """Checks and times every operation and module in every mode, on one thread; can be written as
+    JSON.
 
     Args:
         processes: how many new ones import and call for the first time.
@@ -63,13 +113,9 @@ def run(repeat: int, processes: int = 5) -> dict[str, object]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     results = []
-    for name, mode in progress.each([(n, m) for n in OPERATIONS for m in MODES], ", ".join):
-        ways = OPERATIONS[name]
-        torch.testing.assert_close(*(way(*tensors()) for way in ways))
-        calls = {
-            side: _call(way, mode) for side, way in zip(("torch", "fastconv"), ways, strict=True)
-        }
-        times = timing.milliseconds(timing.alternate(calls, repeat))
+    names = (*OPERATIONS, *MODULES)
+    for name, mode in progress.each([(n, m) for n in names for m in MODES], ", ".join):
+        times = timing.milliseconds(timing.alternate(_calls(name, mode), repeat))
         results.append({"operation": name, "mode": mode, "milliseconds": times})
     progress.say("imports and first calls in new processes")
     result = {

@@ -106,8 +106,12 @@ def test_memory_counts_what_a_step_takes(run_python):
 
 def test_overhead(monkeypatch):
     monkeypatch.setattr(overhead, "OPERATIONS", {"relu": overhead.OPERATIONS["relu"]})
+    block = "converted ResNet block"
+    monkeypatch.setattr(overhead, "MODULES", {block: overhead.MODULES[block]})
     found = overhead.run(1, processes=1)
-    assert [call["mode"] for call in found["calls"]] == list(overhead.MODES)
+    assert [(call["operation"], call["mode"]) for call in found["calls"]] == [
+        (name, mode) for name in ("relu", block) for mode in overhead.MODES
+    ]
     what = {entry["what"]: list(entry["milliseconds"]) for entry in found["startup"]}
     assert what["import torch"] == ["torch", "fastconv"]
     assert what["import fastconv, after torch"] == ["fastconv"]
