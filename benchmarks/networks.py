@@ -153,16 +153,21 @@ def check(
     """Raises AssertionError where a network does not do what torch's eager one does.
 
     Each layer alone is held to float64 by the other parts. Here a near-tie that rounding decides
-    otherwise moves a gradient by a thousandth (behind batch norm by more), a wrong kernel by all
-    of it: allowed is a hundredth, and three times what torch differs by from itself.
+    otherwise moves a gradient by a thousandth, a wrong kernel by all of it. Behind batch norm of
+    few values a near-tie moves it by hundredths, and chance decides which gradient: torch's own
+    are off by 0.03 there, measured against float64, and agree in other places to 0.0001. So
+    allowed is a hundredth, and three times the most that any result of torch differs by from
+    itself.
 
     Args:
         expected, again: torch's in either memory format.
     """
     assert len(found) == len(expected), f"{name}: {len(found)} results, not {len(expected)}"
-    for i, (actual, right, other) in enumerate(zip(found, expected, again, strict=True)):
-        size, own, error = (t.norm().item() for t in (right, other - right, actual - right))
-        assert error <= 0.01 * size + 3 * own, (
+    pairs = zip(expected, again, strict=True)
+    own = max(((b - a).norm() / a.norm()).nan_to_num().item() for a, b in pairs)
+    for i, (actual, right) in enumerate(zip(found, expected, strict=True)):
+        size, error = right.norm().item(), (actual - right).norm().item()
+        assert error <= (0.01 + 3 * own) * size, (
             f"{name}: result {i} is off by {error:.2g} of {size:.2g}, torch's own by {own:.2g}"
         )
 

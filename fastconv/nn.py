@@ -10,9 +10,22 @@ from torch import Tensor
 
 from . import functional
 
-__all__ = ["Conv2d", "ConvReLU2d", "ConvReLUMaxPool2d", "MaxPool2d", "Placeholder", "ReLU"]
+__all__ = ["Conv2d", "ConvReLU2d", "ConvReLUMaxPool2d", "MaxPool2d", "ReLU"]
 
 Ints = int | tuple[int, int]
+
+
+def conv2d_arguments(
+    layer: torch.nn.Conv2d, input: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Any, ...]:
+    """A convolution layer's call as `functional.conv2d` takes it: other padding than zeros is
+    done here."""
+    if layer.padding_mode == "zeros":
+        padding = layer.padding
+    else:
+        input = F.pad(input, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
+        padding = 0
+    return input, weight, bias, layer.stride, padding, layer.dilation, layer.groups
 
 
 class Conv2d(torch.nn.Conv2d):
@@ -25,18 +38,7 @@ class Conv2d(torch.nn.Conv2d):
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return self._compute(*self._arguments(input, weight, bias))
-
-    def _arguments(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Any, ...]:
-        if self.padding_mode == "zeros":
-            padding = self.padding
-        else:
-            input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
-            padding = 0
-        return input, weight, bias, self.stride, padding, self.dilation, self.groups
-
-    def _compute(self, *arguments: Any) -> Tensor:
-        return functional.conv2d(*arguments)
+        return functional.conv2d(*conv2d_arguments(self, input, weight, bias))
 
 
 class ReLU(torch.nn.ReLU):
@@ -72,8 +74,8 @@ class ConvReLU2d(Conv2d):
     input and one bit per output value.
     """
 
-    def _compute(self, *arguments: Any) -> Tensor:
-        return functional.conv2d_relu(*arguments)
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return functional.conv2d_relu(*conv2d_arguments(self, input, weight, bias))
 
 
 class ConvReLUMaxPool2d(Conv2d):
@@ -121,21 +123,15 @@ class ConvReLUMaxPool2d(Conv2d):
             device,
             dtype,
         )
-        self.set_pool(pool_kernel_size, pool_stride, pool_padding, pool_dilation, ceil_mode)
-
-    def set_pool(
-        self, kernel_size: Ints, stride: Ints | None, padding: Ints, dilation: Ints, ceil_mode: bool
-    ) -> None:
-        """Sets the pool's arguments, MaxPool2d's."""
-        self.pool_kernel_size = kernel_size
-        self.pool_stride = kernel_size if stride is None else stride
-        self.pool_padding = padding
-        self.pool_dilation = dilation
+        self.pool_kernel_size = pool_kernel_size
+        self.pool_stride = pool_kernel_size if pool_stride is None else pool_stride
+        self.pool_padding = pool_padding
+        self.pool_dilation = pool_dilation
         self.ceil_mode = ceil_mode
 
-    def _compute(self, *arguments: Any) -> Tensor:
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return functional.conv2d_relu_max_pool2d(
-            *arguments,
+            *conv2d_arguments(self, input, weight, bias),
             self.pool_kernel_size,
             self.pool_stride,
             self.pool_padding,
@@ -153,36 +149,27 @@ class ConvReLUMaxPool2d(Conv2d):
         return text + (", ceil_mode=True" if self.ceil_mode else "")
 
 
-class Placeholder(torch.nn.Module):
-    """Stands where a ReLU or a pool was before `convert` put it into the block in front of it.
+class FoldedBatchNorm2d(torch.nn.Module):
+    """Stands where a BatchNorm2d was before `convert` folded it into the convolution in front.
 
-    Returns its input. The layer itself is kept for `revert`, unseen by state_dict and modules().
+    Returns its input, and is for inference only. The layer itself and the convolution's own
+    parameters are kept for `revert`, unseen by state_dict and modules().
     """
 
-    def __init__(self, original: torch.nn.Module) -> None:
+    def __init__(self, original: torch.nn.Module, conv: torch.nn.Module) -> None:
         super().__init__()
-        self.__dict__["original"] = original
         self.training = original.training
+        self.__dict__["original"] = original
+        self.__dict__["conv"] = conv
+        self.__dict__["unfolded"] = torch.nn.ParameterDict(
+            {name: conv._parameters[name] for name in ("weight", "bias")}
+        )
 
     def forward(self, input: Tensor) -> Tensor:
         return input
 
     def extra_repr(self) -> str:
-        return f"{type(self.original).__name__}, part of the block before"
-
-
-class FoldedBatchNorm2d(Placeholder):
-    """Stands where a BatchNorm2d was before `convert` folded it into the convolution in front.
-
-    It also keeps that convolution's own parameters, for `revert`. Of use for inference only.
-    """
-
-    def __init__(self, original: torch.nn.Module, conv: torch.nn.Module) -> None:
-        super().__init__(original)
-        self.__dict__["conv"] = conv
-        self.__dict__["unfolded"] = torch.nn.ParameterDict(
-            {name: conv._parameters[name] for name in ("weight", "bias")}
-        )
+        return f"{type(self.original).__name__}, part of the convolution before"
 
     def train(self, mode: bool = True) -> FoldedBatchNorm2d:
         if mode:

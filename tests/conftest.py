@@ -9,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 import emulated
+from fastconv import functional
 from fastconv.testing import kernels
 
 # The same examples every time; `HYPOTHESIS_PROFILE=thorough pytest` looks for new ones.
@@ -99,3 +100,26 @@ def run_python(tmp_path):
         )
 
     return run
+
+
+@pytest.fixture
+def fused(monkeypatch):
+    """A function that counts fused operations since its last call: with a pool, and without."""
+    calls = []
+
+    def counted(name, run):
+        def call(*arguments):
+            calls.append(name)
+            return run(*arguments)
+
+        return call
+
+    for name in ("conv2d_relu_max_pool2d", "conv2d_relu"):
+        monkeypatch.setattr(functional, name, counted(name, getattr(functional, name)))
+
+    def count():
+        counts = calls.count("conv2d_relu_max_pool2d"), calls.count("conv2d_relu")
+        calls.clear()
+        return counts
+
+    return count

@@ -220,7 +220,7 @@ def test_variants_run_what_they_say():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     made = {str(variant): variant.made(model) for variant in networks.variants(compiled=False)}
     assert type(made["torch eager NCHW"][0]) is nn.Conv2d
-    assert isinstance(made["fastconv NCHW"][0], fastconv.ConvReLU2d)
+    assert "forward" in vars(made["fastconv NCHW"]) and not vars(model).get("forward")
     assert made["torch eager channels_last"][0].weight.stride()[1] == 1
     assert type(model[0]) is nn.Conv2d and model[0].weight.is_contiguous()
 

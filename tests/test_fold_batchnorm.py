@@ -11,7 +11,7 @@ from torch import nn
 import fastconv
 from fastconv import models
 from fastconv.nn import FoldedBatchNorm2d
-from test_convert_code import X, fused  # noqa: F401  a fixture
+from test_convert_code import X
 
 pytestmark = pytest.mark.quick
 
@@ -62,7 +62,7 @@ def build(make):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_folding(name, fused):  # noqa: F811
+def test_folding(name, fused):
     make, count, chains = MODELS[name]
     model = build(make)
     x = X(32 if name == "resnet50" else 16)
@@ -248,7 +248,7 @@ def test_tied_weights_get_one_each():
     torch.testing.assert_close(converted(X()), model(X()))
 
 
-def test_transformers_resnet(fused):  # noqa: F811
+def test_transformers_resnet(fused):
     """Its models branch and make objects; the blocks below do not."""
     transformers = pytest.importorskip("transformers")
     config = transformers.ResNetConfig(

@@ -242,11 +242,3 @@ def test_gradients_have_the_weights_format():
     conv = fastconv.Conv2d(3, 4, 3)
     conv(torch.randn(2, 3, 6, 6).contiguous(memory_format=torch.channels_last)).sum().backward()
     assert conv.weight.grad.is_contiguous()
-
-
-def test_placeholder_returns_its_input():
-    relu = torch.nn.ReLU()
-    placeholder, x = fastconv.nn.Placeholder(relu), torch.randn(3)
-    assert placeholder(x) is x
-    assert not placeholder.state_dict() and list(placeholder.modules()) == [placeholder]
-    assert "ReLU" in repr(placeholder)

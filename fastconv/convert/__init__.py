@@ -3,48 +3,50 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch.nn import Module
 
 from .. import nn
 from ._batchnorm import fold, unfold
-from ._chains import Chain
-from ._forward import FusedForward
-from ._layers import BLOCKS, TORCH, replacement
+from ._chain import SequentialForward
+from ._code import CodeForward
+from ._forward import Forward
+from ._layers import BLOCKS, FORWARDS, OURS, has_own_forward
 from ._plan import make_plan
 from ._report import Report, Row, report
 
 __all__ = ["Report", "Row", "convert", "explain", "revert"]
 
+Model = TypeVar("Model", bound=Module)
+
 _POOL_ATTRIBUTES = ("pool_kernel_size", "pool_stride", "pool_padding", "pool_dilation", "ceil_mode")
 
 
 def convert(
-    model: Module, fuse: bool = True, inplace: bool = False, fold_batchnorm: bool = False
-) -> Module:
+    model: Model, fuse: bool = True, inplace: bool = False, fold_batchnorm: bool = False
+) -> Model:
     """Makes a model run on fastconv.
 
-    Every torch.nn.Conv2d, ReLU and MaxPool2d becomes fastconv's; subclasses and parametrised layers
-    are left alone. `fuse` makes one operation of a convolution and the ReLU (and max-pool, in
-    either order) behind it:
+    Types, names, parameters, state_dict and hooks stay as they are. What changes is what runs:
+    convert sets a forward in the `__dict__` of
 
-    In an nn.Sequential one block stands where the convolution stood; the places of the other two
-    hold a `fastconv.nn.Placeholder`, so names, indices, len() and state_dict keys stay as they
-    were.
+    - every torch.nn.Conv2d, ReLU and MaxPool2d, which runs fastconv's operation; subclasses and
+      parametrised layers are left alone;
+    - with `fuse`, every nn.Sequential that has a convolution with a ReLU (and a max-pool, in
+      either order) behind it: they run as one operation;
+    - with `fuse`, modules whose code has such a chain, `self.pool(F.relu(self.conv(x)))`. It is
+      traced with torch.fx, by running it a few times with stand-ins for tensors.
 
-    In code, `self.pool(F.relu(self.conv(x)))`, the module gets a forward in its `__dict__` that was
-    traced from its own with torch.fx, that is by running it a few times with stand-ins for tensors.
-    The layers stay single ones. The traced forward is used for calls with
-    tensors for all arguments that have no default, and nothing else; otherwise, and when plain
-    attributes that the code reads (`self.use_pool`) have other values than now, the class's own
-    forward runs. What else the code reads, such as global variables and objects, is taken as it is
-    now. Code that branches on data, has `with` statements, changes attributes or cannot be followed
-    for another reason stays as it is: `explain` says where and why.
+    The model may be edited afterwards: it gives what the original would give, edited alike. A layer
+    that is hooked, replaced or changed in type runs by itself. Traced code runs for calls with
+    tensors for all arguments that have no default, as long as everything that it read while it was
+    traced is as it was: children, attributes, globals. Otherwise the class's own forward runs, and
+    its layers one by one. Convert the model again to trace it anew.
 
-    Layers with hooks are replaced but not fused. A layer of an nn.Sequential that is called by code
-    outside the model needs `fuse=False`: there a block does more than the convolution it stands
-    for. So does a model that DataParallel will spread over several GPUs.
+    Code that branches on data, has `with` statements, changes attributes, or reads lists, dicts
+    and other objects that may change unnoticed stays as it is: `explain` says where and why.
 
     Args:
         model: any module.
@@ -63,19 +65,19 @@ def convert(
         ValueError: `fold_batchnorm` and the model is not in eval mode.
     """
     model = _tree(model, inplace, "convert")
+    _remove_forwards(model)
     plan = make_plan(model, fuse, fold_batchnorm)
     places = {bn: fold(conv, bn) for conv, bn in plan.folds}
     for parent in list(model.modules()) if places else ():
         for name, child in parent._modules.items():
             parent._modules[name] = places.get(child, child)
-    for sequential, chain in plan.blocks:
-        _make_block(sequential, chain)
-    for layer in list(model.modules()):
-        ours = replacement(layer)
-        if ours is not None:
-            layer.__class__ = ours
-    for module, forward in plan.forwards.items():
-        module.__dict__["forward"] = forward
+    for module in model.modules():
+        if type(module) in FORWARDS and not has_own_forward(module):
+            module.__dict__["forward"] = FORWARDS[type(module)](module)
+    for module in plan.sequentials:
+        module.__dict__["forward"] = SequentialForward(module)
+    for module, code in plan.codes.items():
+        module.__dict__["forward"] = CodeForward(module, code)
     return model
 
 
@@ -101,8 +103,8 @@ def explain(model: Module, fuse: bool = True, fold_batchnorm: bool = False) -> R
 def revert(model: Module, inplace: bool = False) -> Module:
     """Makes a model run on torch.nn again: the same layers, names and flags as before `convert`.
 
-    A ConvReLU2d or ConvReLUMaxPool2d that was not made by `convert` becomes an nn.Sequential of its
-    parts, with the state_dict keys of that.
+    fastconv's own layers become torch.nn's; a ConvReLU2d or ConvReLUMaxPool2d becomes an
+    nn.Sequential of its parts, with the state_dict keys of that.
 
     Args:
         model: any module.
@@ -115,26 +117,30 @@ def revert(model: Module, inplace: bool = False) -> Module:
         TypeError: `model` is not a Module.
     """
     model = _tree(model, inplace, "revert")
-    own = {id(block): _taken_apart(block) for block in model.modules() if _is_own_block(block)}
+    blocks = [module for module in model.modules() if type(module) in BLOCKS]
+    own = {id(block): _taken_apart(block) for block in blocks}
     if id(model) in own:
         return own[id(model)]
+    _remove_forwards(model)
     for parent in list(model.modules()):
-        if isinstance(parent.__dict__.get("forward"), FusedForward):
-            del parent.__dict__["forward"]
         for name, child in parent._modules.items():
-            if isinstance(child, nn.Placeholder):
+            if isinstance(child, nn.FoldedBatchNorm2d):
                 child.original.train(child.training)
                 parent._modules[name] = child.original
-                if isinstance(child, nn.FoldedBatchNorm2d):
-                    unfold(child)
+                unfold(child)
             elif id(child) in own:
                 parent._modules[name] = own[id(child)]
-    for module in list(model.modules()):
-        if type(module) in BLOCKS:
-            _strip_block(module)
-        elif type(module) in TORCH:
-            module.__class__ = TORCH[type(module)]
+    for module in model.modules():
+        for theirs, ours in OURS.items():
+            if type(module) is ours:
+                module.__class__ = theirs
     return model
+
+
+def _remove_forwards(model: Module) -> None:
+    for module in model.modules():
+        if isinstance(module.__dict__.get("forward"), Forward):
+            del module.__dict__["forward"]
 
 
 def _expect_module(model: object, caller: str) -> None:
@@ -164,27 +170,8 @@ def _shared(module: Module) -> list[object]:
     return [*tensors, *module.parameters(recurse=False), *module.buffers(recurse=False)]
 
 
-def _make_block(sequential: Module, chain: Chain) -> None:
-    conv = chain.conv
-    conv.__class__ = nn.ConvReLU2d
-    conv.__dict__["_fused_by_convert"] = True
-    for step in chain.others():
-        sequential._modules[step.name] = nn.Placeholder(step.layer)
-        if step.kind == "pool":
-            pool = step.layer
-            conv.__class__ = nn.ConvReLUMaxPool2d
-            conv.set_pool(
-                pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
-            )
-
-
-def _is_own_block(module: Module) -> bool:
-    """A fused block that the user made."""
-    return type(module) in BLOCKS and "_fused_by_convert" not in module.__dict__
-
-
 def _strip_block(block: Module) -> None:
-    for attribute in (*_POOL_ATTRIBUTES, "_fused_by_convert"):
+    for attribute in _POOL_ATTRIBUTES:
         block.__dict__.pop(attribute, None)
     block.__class__ = torch.nn.Conv2d
 

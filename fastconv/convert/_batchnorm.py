@@ -44,8 +44,10 @@ def foldable(
         (conv, bn)
         for conv, followers in behind.items()
         for bn in followers
-        if is_free(conv, CONVS)
-        and is_free(bn, (torch.nn.BatchNorm2d,))
+        if type(conv) in CONVS
+        and type(bn) is torch.nn.BatchNorm2d
+        and is_free(conv)
+        and is_free(bn)
         and bn.running_mean is not None
         and followers == {bn}
         and before[bn] == {conv}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,10 @@ from torch.fx import Graph, Node
 from torch.nn import Module
 
 from .. import functional
-from ._layers import CONVS, NOTHING, POOLS, RELUS, is_free
+from ._chain import count_joining
+from ._layers import CONVS, NOTHING, POOLS, RELUS, is_free, is_single
+
+_NOTHING = torch.nn.Identity()  # for a BatchNorm that will be folded
 
 _RELU_CALLS = (F.relu, torch.relu, torch.relu_, functional.relu, "relu", "relu_")
 _POOL_CALLS = (F.max_pool2d, torch.max_pool2d, functional.max_pool2d)
@@ -23,13 +27,11 @@ _POOL_CALLS = (F.max_pool2d, torch.max_pool2d, functional.max_pool2d)
 class Step:
     """One layer or call behind a convolution."""
 
-    kind: str
-    """relu, pool, or nothing: it returns what it gets."""
     name: str
     """The layer's path, or the function's name."""
     layer: Module | None = None
     pool: tuple[Any, ...] = ()
-    """A called pool's arguments."""
+    """A called pool's arguments, () for a called ReLU."""
     node: Node | None = None
 
 
@@ -42,20 +44,24 @@ class Chain:
     steps: list[Step]
     node: Node | None = None
 
+    def is_free(self) -> bool:
+        """Nobody watches a layer of it, so it runs as one operation now."""
+        layers = (self.conv, *(step.layer for step in self.steps))
+        return all(is_free(layer) for layer in layers if layer is not None)
+
     def others(self) -> list[Step]:
         """The steps that do something."""
-        return [step for step in self.steps if step.kind != "nothing"]
+        return [step for step in self.steps if isinstance(step.layer, (*RELUS, *POOLS, type(None)))]
 
 
 def chains_in_sequential(sequential: Module, folded: set[int]) -> list[Chain]:
     """`folded`: the ids of layers that return what they get once BatchNorm is folded."""
-    names = list(sequential._modules)
+    layers = list(sequential._modules.items())
     chains = []
-    for i, name in enumerate(names):
-        conv = sequential._modules[name]
-        if is_free(conv, CONVS):
-            following = (_layer_step(sequential._modules[n], n, folded) for n in names[i + 1 :])
-            chains.append(Chain(conv, name, _joining(following)))
+    for i, (name, conv) in enumerate(layers):
+        if is_single(conv, CONVS):
+            following = (_layer_step(layer, n, folded) for n, layer in layers[i + 1 :])
+            chains.append(Chain(conv, name, _joining(following, folded)))
     return [chain for chain in chains if chain.steps]
 
 
@@ -65,8 +71,8 @@ def chains_in_graph(graph: Graph, root: Module, folded: set[int]) -> list[Chain]
         if node.op != "call_module":
             continue
         conv = root.get_submodule(node.target)
-        if is_free(conv, CONVS) and len(node.args) == 1 and not node.kwargs:
-            steps = _joining(_following(node, root, folded))
+        if is_single(conv, CONVS) and len(node.args) == 1 and not node.kwargs:
+            steps = _joining(_following(node, root, folded), folded)
             chains.append(Chain(conv, node.target, steps, node))
     return [chain for chain in chains if chain.steps]
 
@@ -78,41 +84,19 @@ def calls_without_chain(graph: Graph, chains: list[Chain]) -> list[str]:
     return [name for name in names if name]
 
 
-def _joining(following: Iterable[Step | None]) -> list[Step]:
-    """The steps that make one block with a convolution, none if there is no ReLU among them.
-
-    ReLU and pool may come in either order: the largest value is the same one. A window without
-    any value, which only a dilated pool can have, is -inf before and 0 behind a ReLU.
-    """
-    steps: list[Step] = []
-    kinds: list[str] = []
-    for step in following:
-        if step is None or step.kind in kinds:
-            break
-        steps.append(step)
-        if step.kind != "nothing":
-            kinds.append(step.kind)
-    while steps and steps[-1].kind == "nothing":
-        steps.pop()
-    if "relu" not in kinds or (kinds[0] == "pool" and _is_dilated(steps)):
-        return []
-    return steps
-
-
-def _is_dilated(steps: list[Step]) -> bool:
-    pool = next(step for step in steps if step.kind == "pool")
-    dilation = pool.layer.dilation if pool.layer is not None else pool.pool[3]
-    return dilation not in (1, (1, 1), [1, 1])
+def _joining(following: Iterable[Step | None], folded: set[int]) -> list[Step]:
+    """The steps that make one operation with a convolution."""
+    steps = list(itertools.takewhile(lambda step: step is not None, following))
+    kinds = [
+        step.pool if step.layer is None else _NOTHING if id(step.layer) in folded else step.layer
+        for step in steps
+    ]
+    return steps[: count_joining(kinds)]
 
 
 def _layer_step(layer: Module | None, name: str, folded: set[int]) -> Step | None:
-    if id(layer) in folded or is_free(layer, NOTHING):
-        return Step("nothing", name, layer)
-    if is_free(layer, RELUS):
-        return Step("relu", name, layer)
-    if is_free(layer, POOLS) and not layer.return_indices:
-        return Step("pool", name, layer)
-    return None
+    plain = is_single(layer, (*RELUS, *POOLS, *NOTHING))
+    return Step(name, layer) if plain or id(layer) in folded else None
 
 
 def _following(node: Node, root: Module, folded: set[int]) -> Iterator[Step | None]:
@@ -135,7 +119,7 @@ def _call_step(node: Node) -> Step | None:
     if name is None:
         return None
     if node.target in _RELU_CALLS:
-        return Step("relu", name)
+        return Step(name)
     try:
         bound = _pool_signature.bind(*node.args, **node.kwargs)
     except TypeError:
@@ -144,7 +128,7 @@ def _call_step(node: Node) -> Step | None:
     *pool, return_indices = bound.args[1:]
     if return_indices is not False or not all(_is_number(value) for value in pool):
         return None
-    return Step("pool", name, pool=tuple(tuple(v) if isinstance(v, list) else v for v in pool))
+    return Step(name, pool=tuple(tuple(v) if isinstance(v, list) else v for v in pool))
 
 
 def _function_name(node: Node) -> str | None:

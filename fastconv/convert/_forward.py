@@ -1,152 +1,135 @@
-"""A module's forward with its chains as single calls, which stands in the module's `__dict__`.
+"""What `convert` sets in a module's `__dict__` as its forward.
 
-The layers stay what they are, so that whoever calls one of them gets what it says. The class's own
-forward runs wherever the traced one might not do the same: with other arguments, changed flags.
+The module's type, children and parameters stay as they were: whoever takes the module out of its
+place, looks for it by type or hooks it finds the module itself.
 """
 
 from __future__ import annotations
 
-import linecache
+import copy
+import gc
+import sys
 import types
-from typing import Any
+import weakref
+from sys import getrefcount
+from typing import Any, NoReturn
 
-import torch.nn.functional as F
-from torch import Tensor
-from torch.fx import Graph
+from torch.compiler import is_dynamo_compiling
 from torch.nn import Module
-from torch.nn.modules import module as _torch_module
 
-from .. import functional, nn
-from ._chains import Chain
-
-_LAYERS = (nn.Conv2d, nn.ReLU, nn.MaxPool2d)
-
-# The names that all traced code has, some of which cannot be pickled.
-_KNOWN = Graph().python_code("self").globals
+from ..operators._eager import constant
 
 
-def run_chain(x: Tensor, conv: Module, *steps: Module | tuple[Any, ...]) -> Tensor:
-    """A convolution and what follows: layers, () for a called ReLU, a called pool's arguments.
-
-    As one operation while all of them are plain layers that nobody watches.
-    """
-    layers = [conv, *(step for step in steps if isinstance(step, Module))]
-    if _all_are_watched() or not all(map(_is_free, layers)):
-        x = conv(x)
-        for step in steps:
-            if isinstance(step, Module):
-                x = step(x)
-            else:
-                x = F.max_pool2d(x, *step) if step else F.relu(x)
-        return x
-    arguments = conv._arguments(x, conv.weight, conv.bias)
-    for step in steps:
-        if isinstance(step, nn.MaxPool2d):
-            step = (step.kernel_size, step.stride, step.padding, step.dilation, step.ceil_mode)
-        if isinstance(step, tuple) and step:
-            return functional.conv2d_relu_max_pool2d(*arguments, *step)
-    return functional.conv2d_relu(*arguments)
+def _callers() -> frozenset[types.CodeType]:
+    """The code in which torch calls a module's forward, the module being `self`."""
+    functions = (Module._call_impl, Module._slow_forward)
+    nested = [c for f in functions for c in f.__code__.co_consts if isinstance(c, types.CodeType)]
+    return frozenset((*nested, *(f.__code__ for f in functions)))
 
 
-def _is_free(layer: Module) -> bool:
-    """A plain layer whose calls nobody watches; written out, for it runs in every call."""
-    return (
-        type(layer) in _LAYERS
-        and "forward" not in layer.__dict__
-        and not layer._forward_hooks
-        and not layer._forward_pre_hooks
-        and not layer._backward_hooks
-        and not layer._backward_pre_hooks
-    )
+_CALLERS = _callers()
 
 
-def _all_are_watched() -> bool:
-    return bool(
-        _torch_module._global_forward_hooks
-        or _torch_module._global_forward_pre_hooks
-        or _torch_module._global_backward_hooks
-        or _torch_module._global_backward_pre_hooks
-    )
+def _alone() -> int:
+    """How many references a dictionary of hooks has where there are no copies."""
+    forward = Forward(Module())
+    return getrefcount(forward._hooks) + 1  # the module's, which is gone
 
 
-class FusedForward:
-    """Called as the module's forward. Can be copied and pickled with the module.
+class Forward:
+    """Called as a module's forward; knows the module without keeping it alive.
 
-    Args:
-        module: whose `__dict__` it stands in.
-        code: by `training`: source and names of the traced forward with fused chains.
-        arguments: the names of its arguments, tensors all of them.
-        flags: the module's attributes as they were when it was traced.
+    A shallow copy of a module and a replica by DataParallel have the same object in their
+    `__dict__`, and it has to run on the one that was called. Copies also share the module's
+    dictionary of hooks, other modules never do; so the references to that dictionary tell whether
+    there are copies. Only then is the module that was called read from the frame that calls: an
+    object found in an instance's `__dict__` is not told the instance.
+
+    Subclasses have a `__call__`, which begins with `called()`.
     """
 
-    def __init__(
-        self,
-        module: Module,
-        code: dict[bool, tuple[str, dict[str, Any]]],
-        arguments: tuple[str, ...],
-        flags: dict[str, Any],
-    ) -> None:
-        self.module = module
-        self.code = code
-        self.arguments = arguments
-        self.flags = flags
-        self._compile()
+    def __init__(self, module: Module) -> None:
+        self._know(module, module._forward_hooks)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        module = self.module
-        function = self.functions.get(module.training)
-        named = self.arguments[len(args) :]
-        given = (*args, *(kwargs[name] for name in named if name in kwargs))
-        if (
-            function is not None
-            and len(given) == len(args) + len(kwargs) == len(self.arguments)
-            and all(isinstance(value, Tensor) for value in given)
-            and all(module.__dict__.get(name) == flag for name, flag in self.flags.items())
-        ):
-            return function(module, *given)
-        return type(module).forward(module, *args, **kwargs)
+    def _know(self, module: Module | None, hooks: dict[int, Any]) -> None:
+        self._module = _nothing if module is None else weakref.ref(module)
+        self._hooks = hooks
+        self._has_copies = constant(lambda: getrefcount(hooks) != _ALONE)
+
+    def called(self) -> Module:
+        """The module whose forward runs: for `__call__` itself, which it looks behind."""
+        module = self._module()
+        if is_dynamo_compiling():  # it follows neither reference counts nor frames
+            return self.module() if not self._has_copies() else self._ambiguous()
+        alone = getrefcount(self._hooks) == _ALONE
+        if alone and module is not None and module._forward_hooks is self._hooks:
+            return module
+        frame = sys._getframe(2)
+        if frame.f_code in _CALLERS:
+            caller = frame.f_locals["self"]
+            return caller if self._is_of(caller) else self.module()
+        # Called as x.forward(...). Another thread may just hold the hooks; that is no copy.
+        if alone or sum(map(self._is_of, gc.get_referrers(self._hooks))) < 2:
+            return self.module()
+        known = {id(v): v for v in frame.f_locals.values() if self._is_of(v)}
+        return next(iter(known.values())) if len(known) == 1 else self._ambiguous()
+
+    def _is_of(self, thing: object) -> bool:
+        """Whether it is a module with this forward, or its `__dict__`."""
+        own = thing if type(thing) is dict else getattr(thing, "__dict__", {})
+        return own.get("_forward_hooks") is self._hooks
+
+    def _ambiguous(self) -> NoReturn:
+        raise RuntimeError(
+            "forward: there are shallow copies of this module; call the one you mean, module(x), "
+            "not module.forward(x), and convert a copy that you compile"
+        )
+
+    def module(self) -> Module:
+        """The module that it was made for."""
+        module = self._module()
+        return self._ambiguous() if module is None else module
+
+    def copied(self) -> Forward:
+        """One like this, of no module yet."""
+        return type(self).__new__(type(self))
 
     @property
     def __wrapped__(self) -> Any:  # for inspect.signature
-        return types.MethodType(type(self.module).forward, self.module)
+        module = self.module()
+        return types.MethodType(type(module).forward, module)
 
     @property
     def __code__(self) -> types.CodeType:  # for torch.export
-        return FusedForward.__call__.__code__
+        return type(self).__call__.__code__
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "functions"}
+    @property
+    def __globals__(self) -> Any:  # asked by torch.jit.script
+        raise AttributeError(
+            "torch.jit.script cannot compile a converted module; script fastconv.revert(model), or "
+            "use torch.jit.trace"
+        )
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._compile()
+    def __deepcopy__(self, memo: dict[int, Any]) -> Forward:
+        new = self.copied()
+        memo[id(self)] = new
+        own = self._module()
+        new._know(memo.get(id(own)), copy.deepcopy(self._hooks, memo))
+        return new
 
-    def _compile(self) -> None:
-        self.functions = {}
-        for training, (source, names) in self.code.items():
-            file = f"<fastconv: forward of {type(self.module).__name__}, {hash(source):x}>"
-            linecache.cache[file] = (len(source), None, source.splitlines(True), file)
-            scope = {**_KNOWN, **names}
-            exec(compile(source, file, "exec"), scope)
-            self.functions[training] = scope["forward"]
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _new, (type(self),), (self._module(), self._hooks)
+
+    def __setstate__(self, state: tuple[Module | None, Any]) -> None:
+        self._know(*state)
 
 
-def fused_code(graph: Graph, chains: list[Chain]) -> tuple[str, dict[str, Any]]:
-    """The graph's code with a call of `run_chain` for each chain, and the names it needs.
+def _new(kind: type[Forward]) -> Forward:
+    return kind.__new__(kind)
 
-    Changes the graph.
-    """
-    for chain in chains:
-        conv = chain.node
-        with graph.inserting_before(conv):
-            layers = [graph.get_attr(chain.name)]
-            for step in chain.others():
-                layers.append(step.pool if step.layer is None else graph.get_attr(step.name))
-            fused = graph.call_function(run_chain, (conv.args[0], *layers))
-        chain.steps[-1].node.replace_all_uses_with(fused)
-        for step in reversed(chain.steps):
-            graph.erase_node(step.node)
-        graph.erase_node(conv)
-    code = graph.python_code("self")
-    names = {name: code.globals[name] for name in code.globals.keys() - _KNOWN.keys()}
-    return code.src, names
+
+def _nothing() -> None:
+    """Stands for a reference to a module that is gone."""
+
+
+_ALONE = _alone()

@@ -1,21 +1,26 @@
-"""Which layers `convert` replaces, and why it leaves others alone."""
+"""Which layers run on fastconv once a model is converted, and why others do not.
+
+A layer stays torch.nn's in type and content. What it runs on is decided in every call, by what it
+is then: a layer that somebody hooks, parametrises or patches runs as it says itself.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.compiler import is_compiling
 from torch.nn import Module
+from torch.nn.modules import module as _torch_module
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
-from .. import nn
+from .. import functional, nn
+from ._forward import Forward
 
 # Only these very types: a subclass may do anything.
-PLAIN = {
-    torch.nn.Conv2d: nn.Conv2d,
-    torch.nn.ReLU: nn.ReLU,
-    torch.nn.MaxPool2d: nn.MaxPool2d,
-}
-TORCH = {ours: theirs for theirs, ours in PLAIN.items()}
 CONVS = (torch.nn.Conv2d, nn.Conv2d)
 RELUS = (torch.nn.ReLU, nn.ReLU)
 POOLS = (torch.nn.MaxPool2d, nn.MaxPool2d)
@@ -23,46 +28,152 @@ BLOCKS = (nn.ConvReLU2d, nn.ConvReLUMaxPool2d)
 # They return what they are given.
 NOTHING = (torch.nn.Identity, nn.FoldedBatchNorm2d)
 
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "_state_dict_hooks",
-    "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
-)
+# torch.nn's layers and fastconv's of the same kind.
+OURS = {
+    torch.nn.Conv2d: nn.Conv2d,
+    torch.nn.ReLU: nn.ReLU,
+    torch.nn.MaxPool2d: nn.MaxPool2d,
+}
+
+
+_OURS_OR_NONE = (Forward, type(None))
+
+# What torch's layers run, as torch has it.
+_CALL = Module.__call__
+_CONV, _CONV_FORWARD = torch.nn.Conv2d, torch.nn.Conv2d.forward
+_CONV_OPERATION, _CONV2D = torch.nn.Conv2d._conv_forward, F.conv2d
+_RELU, _RELU_FORWARD, _RELU_FUNCTION = torch.nn.ReLU, torch.nn.ReLU.forward, F.relu
+_POOL, _POOL_FORWARD, _MAX_POOL2D = torch.nn.MaxPool2d, torch.nn.MaxPool2d.forward, F.max_pool2d
+
+
+# Whether somebody has put something else in the place of what layers run; one function for each,
+# because they run in every call.
+def _conv_is_patched() -> bool:
+    return (
+        F.conv2d is not _CONV2D
+        or _CONV.forward is not _CONV_FORWARD
+        or _CONV._conv_forward is not _CONV_OPERATION
+    )
+
+
+def _relu_is_patched() -> bool:
+    return F.relu is not _RELU_FUNCTION or _RELU.forward is not _RELU_FORWARD
+
+
+def _pool_is_patched() -> bool:
+    return F.max_pool2d is not _MAX_POOL2D or _POOL.forward is not _POOL_FORWARD
+
+
+def is_patched() -> bool:
+    """Whether somebody has put something else in the place of the functions that layers run."""
+    return _conv_is_patched() or _relu_is_patched() or _pool_is_patched()
+
+
+def all_are_watched() -> bool:
+    """Whether somebody watches the calls of all modules; torch.export does, for names alone."""
+    return bool(
+        (Module.__call__ is not _CALL and not is_compiling())
+        or _torch_module._global_forward_hooks
+        or _torch_module._global_forward_pre_hooks
+        or _torch_module._global_backward_hooks
+        or _torch_module._global_backward_pre_hooks
+    )
+
+
+class Conv2dForward(Forward):
+    """Runs a convolution on fastconv, as long as it is a plain one."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        layer = self.called()
+        kind = type(layer)
+        if kind is not _CONV or _conv_is_patched() or "_conv_forward" in layer.__dict__:
+            return kind.forward(layer, *args, **kwargs)
+        return self.run(layer, *args, **kwargs)
+
+    @staticmethod
+    def run(layer: Any, input: Tensor) -> Tensor:
+        arguments = nn.conv2d_arguments(layer, input, layer.weight, layer.bias)
+        return functional.conv2d(*arguments)
+
+
+class ReLUForward(Forward):
+    """Runs a ReLU on fastconv, as long as it is a plain one."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        layer = self.called()
+        if type(layer) is not _RELU or _relu_is_patched():
+            return type(layer).forward(layer, *args, **kwargs)
+        return nn.ReLU.forward(layer, *args, **kwargs)
+
+
+class MaxPool2dForward(Forward):
+    """Runs a max-pool on fastconv, as long as it is a plain one."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        layer = self.called()
+        if type(layer) is not _POOL or _pool_is_patched():
+            return type(layer).forward(layer, *args, **kwargs)
+        return nn.MaxPool2d.forward(layer, *args, **kwargs)
+
+
+FORWARDS: dict[type, type[Forward]] = {
+    torch.nn.Conv2d: Conv2dForward,
+    torch.nn.ReLU: ReLUForward,
+    torch.nn.MaxPool2d: MaxPool2dForward,
+}
 
 
 def has_hooks(layer: Module) -> bool:
-    """Somebody watches the layer, so that it has to be called as itself."""
-    return any(getattr(layer, hooks) for hooks in _HOOKS)
+    """Whether somebody watches the layer's calls."""
+    return bool(
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+    )
 
 
-def is_free(layer: Module | None, types: tuple[type, ...]) -> bool:
-    """A plain layer that nobody watches."""
-    return type(layer) in types and "forward" not in layer.__dict__ and not has_hooks(layer)
+def is_single(layer: Module | None, types: tuple[type, ...]) -> bool:
+    """Whether it is a layer of these very types with its class's forward, or ours."""
+    return type(layer) in types and not has_own_forward(layer)
+
+
+def is_free(layer: Module) -> bool:
+    """Whether a layer runs what its class says, and nobody watches.
+
+    Written out, because it runs in every call of a chain.
+    """
+    own = layer.__dict__
+    return not (
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
+        or "_conv_forward" in own
+    ) and isinstance(own.get("forward"), _OURS_OR_NONE)
+
+
+def has_own_forward(module: Module) -> bool:
+    """Whether somebody else than `convert` has set a forward on this one module."""
+    own = vars(module)
+    return "_conv_forward" in own or not isinstance(own.get("forward"), _OURS_OR_NONE)
 
 
 def is_plain_sequential(module: Module) -> bool:
     """An nn.Sequential that calls its children one after another."""
+    kind = type(module)
     return (
         isinstance(module, torch.nn.Sequential)
-        and type(module).forward is torch.nn.Sequential.forward
-        and "forward" not in module.__dict__
+        and kind.forward is torch.nn.Sequential.forward
+        and kind.__iter__ is torch.nn.Sequential.__iter__
+        and not has_own_forward(module)
     )
 
 
-def replacement(layer: Module) -> type[Module] | None:
-    """fastconv's class for the layer, where `convert` replaces it."""
-    return None if "forward" in layer.__dict__ else PLAIN.get(type(layer))
-
-
-def why_left(layer: Module) -> str:
+def why_left(layer: Any) -> str:
     """Why `convert` leaves a Conv2d, ReLU or MaxPool2d alone."""
     kind = type(layer)
-    if "forward" in layer.__dict__:
+    if has_own_forward(layer):
         return "a forward of its own was set on it"
     if parametrize.is_parametrized(layer):
         return "parametrised"

@@ -10,10 +10,10 @@ from torch.nn import Module
 
 from .. import nn
 from ._chains import Chain
-from ._layers import BLOCKS, CONVS, PLAIN, TORCH, has_hooks, replacement, why_left
+from ._layers import BLOCKS, CONVS, OURS, has_hooks, has_own_forward, why_left
 from ._plan import Plan
 
-_NAMES = {kind.__name__ for kind in PLAIN}
+_NAMES = {kind.__name__ for kind in OURS}
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,6 @@ def _row(
         return "folded", f"into {folded}"
     if isinstance(module, nn.FoldedBatchNorm2d):
         return "folded", "into the convolution before"
-    if isinstance(module, nn.Placeholder):
-        return "fused", "part of the block before"
     if note is not None:
         return "fused", note
     if kind in BLOCKS:
@@ -103,9 +101,9 @@ def _row(
         return "left alone", f"TorchScript's {module.original_name}"
     if kind.__module__.startswith("torch.ao.") and kind.__name__ in _NAMES:
         return "left alone", "quantised"
-    if not isinstance(module, tuple(PLAIN)):
+    if not isinstance(module, tuple(OURS)):
         return None
-    if replacement(module) is None and kind not in TORCH:
+    if kind not in (*OURS, *OURS.values()) or has_own_forward(module):
         return "left alone", why_left(module)
     if has_hooks(module):
         return "converted", "has hooks, so it is not fused"
@@ -115,24 +113,28 @@ def _row(
 def _fused_notes(plan: Plan, names: dict[int, str]) -> dict[int, str]:
     """By id: what fused layers are fused with."""
     parts: dict[int, list[str]] = defaultdict(list)
-    for sequential, chain in plan.blocks:
+    for sequential, chains in plan.sequentials.items():
         prefix = f"{names[id(sequential)]}." if names[id(sequential)] else ""
-        _note_chain(parts, chain, prefix, "")
+        for chain in filter(Chain.is_free, chains):
+            _note_chain(parts, chain, prefix, "")
+            hidden = plan.hidden_calls.get(id(chain.conv))
+            if hidden is not None:
+                parts[id(chain.conv)].append(f"{hidden}'s code may call it by itself")
     for module, by_mode in plan.chains.items():
         prefix = f"{names[id(module)]}." if names[id(module)] else ""
         modes: dict[tuple[str, ...], set[bool]] = defaultdict(set)
-        chains: dict[tuple[str, ...], Chain] = {}
+        by_key: dict[tuple[str, ...], Chain] = {}
         for training, own in by_mode.items():
-            for chain in own:
+            for chain in filter(Chain.is_free, own):
                 key = (chain.name, *(step.name for step in chain.steps))
                 modes[key].add(training)
-                chains[key] = chain
-        for key, chain in chains.items():
+                by_key[key] = chain
+        for key, chain in by_key.items():
             mode = (
                 "" if len(modes[key]) == 2 else " in training" if True in modes[key] else " in eval"
             )
             _note_chain(parts, chain, prefix, f"{mode}, in the forward of {type(module).__name__}")
-    also = {id_: "; also called by itself" for id_ in parts if plan.layer_calls[id_]}
+    also = {i: "; also called by itself" for i in parts if plan.layer_calls[i]}
     return {id_: "; ".join(dict.fromkeys(p)) + also.get(id_, "") for id_, p in parts.items()}
 
 

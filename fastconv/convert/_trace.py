@@ -8,6 +8,7 @@ import inspect
 import operator
 import pickle
 import random
+import threading
 import types
 import warnings
 from collections import deque
@@ -20,10 +21,15 @@ import torch
 from torch.fx import Graph
 from torch.nn import Module
 
-from ._forward import FusedForward
+from ._forward import Forward
+from ._guard import Unwatchable, make_guard
+from ._layers import has_own_forward
+from ._reads import Reads
 from ._tracer import NoTensors, Refused, Tracer, location, modes
 
 _CONTAINERS = (list, dict, set, deque)
+# torch.fx patches Module, which two threads must not do at once.
+_ONE_AT_A_TIME = threading.RLock()
 
 
 @dataclass
@@ -36,8 +42,8 @@ class Trace:
     """By `training`: what it does with tensors for `arguments` and the defaults for the others."""
     calls: list[Graph] = field(default_factory=list)
     """These graphs and those with other arguments given too."""
-    flags: dict[str, Any] = field(default_factory=dict)
-    """The plain attributes that its code may read."""
+    reads: list[Reads] = field(default_factory=list)
+    """What else these graphs depend on."""
     reason: str | None = None
     """Why `graphs` lacks a mode."""
     hidden: bool = False
@@ -53,7 +59,7 @@ def trace(module: Module) -> Trace:
     result = Trace()
     changes: list[str] = []
     try:
-        with _unchanged(module, changes):
+        with _ONE_AT_A_TIME, _without_forwards(module), _unchanged(module, changes):
             _trace(module, result)
         if changes:
             raise Refused(f"changes {changes[0]} when it runs")
@@ -64,30 +70,25 @@ def trace(module: Module) -> Trace:
 
 def _trace(module: Module, result: Trace) -> None:
     result.arguments, optional, result.hidden = _signature(module)
-    codes: set[types.CodeType] = set()
     for training in (True, False):
         try:
-            graph = _run(module, result.arguments, training, codes=codes)
+            graph, reads = _run(module, result.arguments, training)
             result.calls.append(graph)
-            other = _run(module, result.arguments, training, turned=True)
+            other, _ = _run(module, result.arguments, training, turned=True)
             if text(graph) != text(other):
                 raise Refused("depends on grad mode, autocast or its children's `training`")
+            make_guard(module, [reads])  # or the reason why there can be none
             result.graphs[training] = graph
-        except Refused as error:
+            result.reads.append(reads)
+        except (Refused, Unwatchable) as error:
             result.reason, result.hidden = str(error), True
     given = [(name,) for name in optional] + ([optional] if len(optional) > 1 else [])
     try:
         for names in [] if result.hidden else given:
             for training in (True, False):
-                result.calls.append(_run(module, result.arguments + names, training))
+                result.calls.append(_run(module, result.arguments + names, training)[0])
     except Refused:
         result.hidden = True
-    read = {name for code in codes for name in code.co_names} - {"training"}
-    result.flags = {
-        name: value
-        for name, value in vars(module).items()
-        if name in read and isinstance(value, bool | int | float | str | None)
-    }
 
 
 def text(graph: Graph) -> str:
@@ -98,8 +99,7 @@ def text(graph: Graph) -> str:
 def _signature(module: Module) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
     """A forward's arguments without and with defaults, and whether it takes any others too."""
     forward = type(module).forward
-    instead = vars(module).get("forward")
-    if not isinstance(forward, types.FunctionType) or not isinstance(instead, FusedForward | None):
+    if not isinstance(forward, types.FunctionType) or has_own_forward(module):
         raise Refused("its forward is not a function of its class")
     parameters = list(inspect.signature(forward).parameters.values())[1:]
     kinds = {parameter.kind for parameter in parameters}
@@ -114,18 +114,14 @@ def _signature(module: Module) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
 
 
 def _run(
-    module: Module,
-    arguments: tuple[str, ...],
-    training: bool,
-    turned: bool = False,
-    codes: set[types.CodeType] | None = None,
-) -> Graph:
+    module: Module, arguments: tuple[str, ...], training: bool, turned: bool = False
+) -> tuple[Graph, Reads]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_training(module, training, turned))
         stack.enter_context(torch.set_grad_enabled(torch.is_grad_enabled() != turned))
         enabled = torch.is_autocast_enabled("cpu") != turned
         stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=enabled))
-        tracer = Tracer(arguments)
+        tracer = Tracer(module, arguments)
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         try:
@@ -141,9 +137,9 @@ def _run(
         gc.collect()
         if any(proxy() is not None for proxy in tracer.proxies):
             raise Refused("keeps a value for later")
-    if codes is not None:
-        codes |= tracer.codes
-    return graph
+    reads = tracer.reads
+    vars(tracer).clear()  # it is part of cycles, which would keep the module
+    return graph, reads
 
 
 def _plain(error: Exception) -> str:
@@ -165,6 +161,20 @@ def _training(module: Module, training: bool, turned: bool) -> Iterator[None]:
             m.training = was
     if changed:
         raise Refused(f"changes {changed[0]}.training when it runs")
+
+
+@contextlib.contextmanager
+def _without_forwards(module: Module) -> Iterator[None]:
+    """Takes away what `convert` has set, so that the classes' code is seen."""
+    ours = [(vars(m), vars(m).get("forward")) for m in module.modules()]
+    ours = [(own, forward) for own, forward in ours if isinstance(forward, Forward)]
+    for own, _ in ours:
+        del own["forward"]
+    try:
+        yield
+    finally:
+        for own, forward in ours:
+            own["forward"] = forward
 
 
 @contextlib.contextmanager

@@ -6,14 +6,17 @@ branch. The tracer asks for all that can make a difference then, and gives up wi
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import functools
+import operator
 import os
 import sys
 import threading
 import traceback
 import types
 import weakref
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import torch
@@ -21,6 +24,8 @@ import torch.fx
 import torch.utils.checkpoint
 from torch.nn import Module
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from ._reads import Reads, is_library
 
 _TORCH, _HERE = os.path.dirname(torch.__file__) + os.sep, os.path.dirname(__file__) + os.sep
 # What asks a stand-in for its class without making anything of the answer.
@@ -31,6 +36,8 @@ _TRACING = (
 # What calls modules and nothing else; other functions, such as checkpoint(), do so in contexts.
 _CALLING = (_HERE, _TORCH + "fx", _TORCH + "nn/modules")
 _CHECKPOINT = torch.utils.checkpoint.__file__
+# Torch's layers that return something else than a tensor.
+_NO_TENSOR = (torch.nn.Identity, torch.nn.RNNBase, torch.nn.MultiheadAttention, torch.nn.LSTMCell)
 _WITH = ("SETUP_WITH", "BEFORE_WITH", "LOAD_SPECIAL")  # Python 3.10, 3.11 to 3.13, from 3.14
 
 
@@ -43,12 +50,12 @@ class Tracer(torch.fx.Tracer):
 
     proxy_buffer_attributes = True
 
-    def __init__(self, arguments: tuple[str, ...]) -> None:
+    def __init__(self, module: Module, arguments: tuple[str, ...]) -> None:
         super().__init__(autowrap_modules=())
         self.arguments = arguments
+        self.reads = Reads(module, self.refuse, _may_be_anything)
         self.thread = threading.get_ident()
         self.modes = modes()
-        self.codes: set[types.CodeType] = set()
         self.refusal: str | None = None
         self.proxies: list[weakref.ref[Any]] = []
 
@@ -61,10 +68,34 @@ class Tracer(torch.fx.Tracer):
         given = {name: self.create_proxy("placeholder", name, (), {}) for name in self.arguments}
 
         def start(root: Module) -> Any:
-            return root_fn(root, **given)
+            with self._whole_calls(root), self.reads.recording():
+                return root_fn(root, **given)
 
         self.start = start.__code__
         return start, [self.root]
+
+    @contextlib.contextmanager
+    def _whole_calls(self, root: Module) -> Iterator[None]:
+        """Makes one call of children whose class has a `__call__` of its own.
+
+        torch.fx would run that and make a call of what it does with super().__call__; the graph's
+        call would then run it again.
+        """
+        kinds = {kind for module in root.modules() for kind in type(module).__mro__}
+        own = {k: vars(k)["__call__"] for k in kinds if _calls_its_own_way(k)}
+        for kind, call in own.items():
+            kind.__call__ = self._as_one(call)
+        try:
+            yield
+        finally:
+            for kind, call in own.items():
+                kind.__call__ = call
+
+    def _as_one(self, own: Callable[..., Any]) -> Callable[..., Any]:
+        def call(module: Module, *args: Any, **kwargs: Any) -> Any:
+            return self.call_module(module, functools.partial(own, module), args, kwargs)
+
+        return call
 
     # torch.fx patches Module for all threads; other ones shall notice nothing.
     def call_module(self, m: Module, forward: Any, args: Any, kwargs: Any) -> Any:
@@ -102,13 +133,12 @@ class Tracer(torch.fx.Tracer):
             codes.append(frame.f_code)
             frame = frame.f_back
         for code in codes if frame is not None else ():  # else the forward has returned
-            if not _is_library(code):
+            if not is_library(code):
                 names = _contexts_and_types(code)
                 if "with" in names:
                     self.refuse(f"has a `with` statement in {code.co_name}()")
                 if "type" in names:
                     self.refuse(f"asks for a type in {code.co_name}()")
-                self.codes.add(code)
             elif code.co_filename == _CHECKPOINT or (
                 kind == "call_module" and not code.co_filename.startswith(_CALLING)
             ):
@@ -125,6 +155,7 @@ class Tracer(torch.fx.Tracer):
 
     def _noted(self, proxy: torch.fx.Proxy) -> torch.fx.Proxy:
         self.proxies.append(weakref.ref(proxy))
+        self.reads.result(proxy)
         return proxy
 
     def to_bool(self, obj: torch.fx.Proxy) -> NoReturn:
@@ -152,6 +183,11 @@ class _Asked:
             self.tracer.refuse(f"asks for .{name}, which tensors do not have")
         return self.tracer._noted(_Attribute(self, name))
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if _is_asked():
+            self.tracer.refuse(f"sets .{name} of a value")
+        object.__setattr__(self, name, value)
+
     def __repr__(self) -> str:
         if _is_asked():
             self.tracer.refuse("makes a text of a value")
@@ -178,6 +214,40 @@ class _Attribute(_Asked, torch.fx.proxy.Attribute):
     pass
 
 
+def _assignment(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """`a += b` of a stand-in: torch.fx would make `a + b` of it, and whatever else refers to the
+    tensor would keep the old value."""
+
+    def assign(self: Any, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    return assign
+
+
+def _in_place(name: str) -> Callable[[Any, Any], Any]:
+    """An assignment as a function; torch.fx prints those of `operator` as statements, which would
+    assign to a number's other names too."""
+    function = getattr(operator, name)
+
+    def assign(a: Any, b: Any) -> Any:
+        return function(a, b)
+
+    assign.__name__ = assign.__qualname__ = name
+    return assign
+
+
+# By the names under which a graph's code finds them in this file.
+iadd, isub, imul, itruediv = map(_in_place, ("iadd", "isub", "imul", "itruediv"))
+ifloordiv, imod, ipow, imatmul = map(_in_place, ("ifloordiv", "imod", "ipow", "imatmul"))
+iand, ior, ixor, ilshift, irshift = map(_in_place, ("iand", "ior", "ixor", "ilshift", "irshift"))
+
+for _function in (
+    *(iadd, isub, imul, itruediv, ifloordiv, imod, ipow, imatmul),
+    *(iand, ior, ixor, ilshift, irshift),
+):
+    setattr(_Asked, f"__{_function.__name__}__", _assignment(_function))
+
+
 class NoTensors(TorchDispatchMode):
     """Real tensors, such as random ones, would become constants of the graph."""
 
@@ -192,7 +262,7 @@ class NoTensors(TorchDispatchMode):
 def location(error: BaseException) -> str:
     """The last line outside of torch that led to the error."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    users = [frame for frame in frames if not _is_library(frame.f_code)]
+    users = [frame for frame in frames if not is_library(frame.f_code)]
     return _where(users[-1] if users else None)
 
 
@@ -214,8 +284,24 @@ def _contexts_and_types(code: types.CodeType) -> set[str]:
     return with_ | {"type" for i in instructions if (i.opname, i.argval) == ("LOAD_GLOBAL", "type")}
 
 
-def _is_library(code: types.CodeType) -> bool:
-    return code.co_filename.startswith((_TORCH, _HERE))
+def _calls_its_own_way(kind: type) -> bool:
+    own = vars(kind).get("__call__")
+    return kind is not Module and issubclass(kind, Module) and isinstance(own, types.FunctionType)
+
+
+def _may_be_anything(value: Any) -> bool:
+    """Whether it is a stand-in for something that need not be a tensor, but None for instance."""
+    if not issubclass(type(value), torch.fx.Proxy):
+        return False
+    if issubclass(type(value), _Attribute):
+        return True
+    node, root = value.node, value.tracer.root
+    if node.op == "call_module":
+        kind = type(root.get_submodule(node.target))
+        return not kind.__module__.startswith("torch.nn.") or issubclass(kind, _NO_TENSOR)
+    if node.op == "call_function":
+        return not getattr(node.target, "__module__", "").startswith(("torch", "fastconv", "_oper"))
+    return False
 
 
 def _is_torchs(kind: type) -> bool:
@@ -232,7 +318,7 @@ def _is_asked() -> bool:
 
 def _user_frame() -> types.FrameType | None:
     frame = sys._getframe(1)
-    while frame is not None and _is_library(frame.f_code):
+    while frame is not None and is_library(frame.f_code):
         frame = frame.f_back
     return frame
 

@@ -1,0 +1,121 @@
+"""A chain: a convolution, the ReLU behind it and perhaps a max-pool, run as one operation.
+
+Its steps are layers, () for a called ReLU, or a called pool's arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import Module
+
+from .. import functional, nn
+from ._forward import Forward
+from ._layers import CONVS, NOTHING, POOLS, RELUS, all_are_watched, is_free, is_patched
+
+_SEQUENTIAL_FORWARD = torch.nn.Sequential.forward
+_SEQUENTIAL_ITER = torch.nn.Sequential.__iter__
+
+Step = Module | tuple[Any, ...]
+
+
+def count_joining(steps: Iterable[Step | None]) -> int:
+    """How many of the steps behind a convolution join it; 0 if there is no ReLU among them.
+
+    ReLU and pool may come in either order: the largest value is the same one. A window without
+    any value, which only a dilated pool can have, is -inf before and 0 behind a ReLU.
+    """
+    count = length = 0
+    relu = pool = False
+    for step in steps:
+        length += 1
+        kind = type(step)
+        if not relu and (kind in RELUS or step == ()):
+            relu = True
+        elif not pool and (kind in POOLS or (kind is tuple and step)):
+            if _has_indices(step) or (not relu and _is_dilated(step)):
+                break
+            pool = True
+        elif kind in NOTHING:
+            continue
+        else:
+            break
+        count = length
+    return count if relu else 0
+
+
+def _has_indices(pool: Step) -> bool:
+    return not isinstance(pool, tuple) and pool.return_indices is not False
+
+
+def _is_dilated(pool: Step) -> bool:
+    dilation = pool[3] if isinstance(pool, tuple) else pool.dilation
+    return dilation not in (1, (1, 1), [1, 1])
+
+
+def run_chain(x: Tensor, conv: Module, *steps: Step) -> Any:
+    """A convolution and what follows, as one operation while all of them are plain layers that
+    nobody watches; otherwise one by one."""
+    if (
+        type(conv) in CONVS
+        and count_joining(steps) == len(steps)
+        and not is_patched()
+        and not all_are_watched()
+        and is_free(conv)
+        and all(is_free(step) for step in steps if type(step) is not tuple)
+    ):
+        return _run_fused(x, conv, steps)
+    x = conv(x)
+    for step in steps:
+        if isinstance(step, Module):
+            x = step(x)
+        elif step:
+            x = F.max_pool2d(x, *step)
+        else:
+            x = F.relu(x)
+    return x
+
+
+def _run_fused(x: Tensor, conv: Module, steps: Sequence[Step]) -> Tensor:
+    arguments = nn.conv2d_arguments(conv, x, conv.weight, conv.bias)
+    for step in steps:
+        if type(step) in POOLS:
+            step = (step.kernel_size, step.stride, step.padding, step.dilation, step.ceil_mode)
+        if type(step) is tuple and step:
+            return functional.conv2d_relu_max_pool2d(*arguments, *step)
+    return functional.conv2d_relu(*arguments)
+
+
+class SequentialForward(Forward):
+    """Runs an nn.Sequential with its chains as one operation each.
+
+    Chains are looked for in every call, so it is always the Sequential of that moment that runs.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        module = self.called()
+        kind = type(module)
+        if (
+            kind.forward is not _SEQUENTIAL_FORWARD
+            or kind.__iter__ is not _SEQUENTIAL_ITER
+            or len(args) != 1
+            or kwargs
+        ):
+            return kind.forward(module, *args, **kwargs)
+        (x,) = args
+        layers = [*module._modules.values()]
+        i, end = 0, len(layers)
+        while i < end:
+            layer = layers[i]
+            i += 1
+            joining = count_joining(layers[i:]) if type(layer) in CONVS else 0
+            if joining:
+                x = run_chain(x, layer, *layers[i : i + joining])
+                i += joining
+            else:
+                x = layer(x)
+        return x

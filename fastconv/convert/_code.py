@@ -1,0 +1,128 @@
+"""A module's traced forward with its chains as one operation each.
+
+The class's own forward runs wherever the traced one might not do the same: with other arguments,
+or when something that the code read while it was traced is not as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.fx import Graph
+from torch.nn import Module
+
+from ._chain import run_chain
+from ._chains import Chain, chains_in_graph
+from ._forward import Forward
+from ._guard import Types, Unwatchable, make_guard
+from ._source import compiled
+from ._trace import Trace, trace
+
+# The names that all traced code has.
+_KNOWN = Graph().python_code("self").globals
+
+
+@dataclass(frozen=True)
+class Code:
+    """What a traced module runs; it knows no module, so that copies share it."""
+
+    arguments: tuple[str, ...]
+    """The names of its arguments, tensors all of them."""
+    functions: dict[bool, Callable[..., Any]]
+    """By `training`: the forward with its chains."""
+    holds: Callable[[Module], bool]
+    """Whether a module reads what the traced one has read."""
+
+
+class CodeForward(Forward):
+    """Runs a module's code with its chains as one operation each.
+
+    A pickled one holds no code. Where it is loaded, the classes may say something else; so the
+    module is traced again when it is first called there.
+    """
+
+    def __init__(self, module: Module, code: Code | None) -> None:
+        super().__init__(module)
+        self.code = code
+        self.traced = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        module = self.called()
+        if not self.traced:
+            self.code, self.traced = traced_code(module), True
+        code = self.code
+        if code is not None:
+            function = code.functions.get(module.training)
+            given = (*args, *(kwargs[n] for n in code.arguments[len(args) :] if n in kwargs))
+            if (
+                function is not None
+                and len(given) == len(args) + len(kwargs) == len(code.arguments)
+                and all(isinstance(value, Tensor) for value in given)
+                and code.holds(module)
+            ):
+                return function(module, *given)
+        return type(module).forward(module, *args, **kwargs)
+
+    def copied(self) -> CodeForward:
+        new = _untraced(type(self))
+        new.code, new.traced = self.code, self.traced
+        return new
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _untraced, (type(self),), (self._module(), self._hooks)
+
+
+def _untraced(kind: type[CodeForward]) -> CodeForward:
+    new = kind.__new__(kind)
+    new.code, new.traced = None, False
+    return new
+
+
+def traced_code(module: Module) -> Code | None:
+    """A module's code with its chains, None where it has none."""
+    found = trace(module)
+    chains = {training: chains_in_graph(g, module, set()) for training, g in found.graphs.items()}
+    return code_with_chains(module, found, chains, type)
+
+
+def code_with_chains(
+    module: Module, found: Trace, chains: dict[bool, list[Chain]], type_of: Types
+) -> Code | None:
+    """The traced code with a call of `run_chain` for each chain. Changes the graphs.
+
+    Args:
+        chains: by `training`.
+        type_of: a module's type once the model is converted.
+    """
+    functions = {
+        training: _compiled(module, graph, chains[training])
+        for training, graph in found.graphs.items()
+        if chains[training]
+    }
+    if not functions:
+        return None
+    try:
+        holds = make_guard(module, found.reads, type_of)
+    except Unwatchable:
+        return None
+    return Code(found.arguments, functions, holds)
+
+
+def _compiled(module: Module, graph: Graph, chains: list[Chain]) -> Callable[..., Any]:
+    for chain in chains:
+        conv = chain.node
+        with graph.inserting_before(conv):
+            layers = [graph.get_attr(chain.name)]
+            for step in chain.steps:
+                layers.append(step.pool if step.layer is None else graph.get_attr(step.name))
+            fused = graph.call_function(run_chain, (conv.args[0], *layers))
+        chain.steps[-1].node.replace_all_uses_with(fused)
+        for step in reversed(chain.steps):
+            graph.erase_node(step.node)
+        graph.erase_node(conv)
+    code = graph.python_code("self")
+    scope = {**_KNOWN, **code.globals}
+    return compiled(code.src, f"forward of {type(module).__name__}", scope)["forward"]
