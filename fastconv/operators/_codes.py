@@ -30,7 +30,7 @@ def gather(full: Tensor, code: Tensor, pool: Sequence[int]) -> Tensor:
     """Values of a full-size tensor at the winners, 0 where there is none: max-pool's adjoint."""
     index = flat_index(code, full.shape[3], pool)
     none = index < 0
-    picked = full.flatten(2).gather(2, index.masked_fill(none, 0).flatten(2)).view(index.shape)
+    picked = _planes(full).gather(2, _planes(index.masked_fill(none, 0))).reshape(index.shape)
     return picked.masked_fill(none, 0)
 
 
@@ -38,9 +38,15 @@ def scatter(dy: Tensor, code: Tensor, hw: Sequence[int], pool: Sequence[int]) ->
     """The full-size gradient of a max-pool: each value of dy added at its winner's place."""
     index = flat_index(code, hw[1], pool)
     none = index < 0
-    dy = dy.masked_fill(none, 0).flatten(2)
+    dy = _planes(dy.masked_fill(none, 0))
     full = dy.new_zeros((*dy.shape[:2], hw[0] * hw[1]))
-    return full.scatter_add(2, index.masked_fill(none, 0).flatten(2), dy).unflatten(2, tuple(hw))
+    full = full.scatter_add(2, _planes(index.masked_fill(none, 0)), dy)
+    return full.reshape(*full.shape[:2], *hw)
+
+
+def _planes(values: Tensor) -> Tensor:
+    """[N, C, H, W] as [N, C, H * W]. Not by flatten, which batched gradients do not know."""
+    return values.reshape(*values.shape[:2], -1)
 
 
 def winners(code: Tensor, filters: int, conv: Sequence[int], pool: Sequence[int]) -> Tensor:

@@ -25,6 +25,12 @@ from torch.autograd import Function
 
 from . import _eager
 
+# What comes of a tensor without memory: torch has no address for it, or `_C` refuses address 0. A
+# slice has another address, so tensors with an offset are asked before.
+_REFUSED = (RuntimeError, ValueError)
+
+has_no_memory, any_without_memory = _eager.has_no_memory, _eager.any_without_memory
+
 _library = torch.library.Library("fastconv", "DEF")
 
 
@@ -76,6 +82,8 @@ def define(
 
     def kernel(*args: Any) -> Any:
         expect_one_device(args)
+        if any_without_memory(args[:tensors]):
+            raise RuntimeError(f"{qualified}: the memory of a tensor was freed")
         output = forward(*args)
         if not isinstance(output, tuple):
             return output
@@ -176,6 +184,7 @@ def define(
                     type(tensor) not in plain_types
                     or not (tensor.is_cpu or tensor.is_cuda)
                     or tensor.is_neg()
+                    or (tensor.storage_offset() and has_no_memory(tensor))
                 ):
                     return call_general(*args)
                 if place is None:
@@ -188,10 +197,10 @@ def define(
                 return run(wanted, args)
             with torch.profiler.record_function(qualified):  # as the dispatcher does
                 return run(wanted, args)
-        except RuntimeError:
-            # A tensor may wrap another one that only torch's dispatcher finds; asked only now
-            # because asking takes time.
-            if _eager.any_wrapper(args[:tensors]):
+        except _REFUSED:
+            # A tensor may have no memory, which only torch's dispatcher can deal with. Asked only
+            # now, because asking takes time.
+            if any_without_memory(args[:tensors]):
                 return call_general(*args)
             raise
 
@@ -206,12 +215,15 @@ def define(
         wanted = any(tensor is not None and tensor.requires_grad for tensor in args[:tensors])
 
         def known(*given: Any) -> Any:
+            for tensor in given:
+                if tensor is not None and tensor.storage_offset() and has_no_memory(tensor):
+                    return call_general(*given, *rest)
             try:
                 if wanted and is_grad_enabled():
                     return apply_short(*given, *rest, saving)
                 return plain(*given)[0] if code else plain(*given)
-            except RuntimeError:
-                if _eager.any_wrapper(given):
+            except _REFUSED:
+                if any_without_memory(given):
                     return call_general(*given, *rest)
                 raise
 

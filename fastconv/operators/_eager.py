@@ -21,7 +21,6 @@ _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", None)
 _function_modes = getattr(torch._C, "_len_torch_function_stack", None)
 _tracing_state = getattr(torch._C, "_get_tracing_state", None)
 _any_autocast = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
-_is_wrapped = getattr(torch._C._functorch, "is_functorch_wrapped_tensor", None)
 _is_compiling = torch.compiler.is_compiling
 # A torch without CUDA has it not; nor is there a CUDA tensor then.
 _raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)
@@ -88,14 +87,24 @@ def needs_torch() -> bool:
     return forward_ad_active() or (_is_compiling() and functorch_active())
 
 
-def is_wrapper(tensor: torch.Tensor | None) -> bool:
-    """A tensor of torch.func, perhaps of a transform that has ended. It has no memory itself."""
-    return tensor is not None and (_is_wrapped is None or _is_wrapped(tensor))
+def has_no_memory(tensor: torch.Tensor | None) -> bool:
+    """A tensor that only torch's dispatcher can read, though it is plain by its type.
+
+    It wraps another one (torch.func's, perhaps of a transform that has ended; those of batched
+    gradients; functional ones), or is torch's zero without memory, which some gradients are. The
+    storage is asked, because a slice's own address is its offset then and not 0.
+    """
+    if type(tensor) not in PLAIN_TYPES:
+        return False
+    try:
+        return tensor.untyped_storage().data_ptr() == 0 and tensor.numel() > 0
+    except RuntimeError:
+        return True
 
 
-def any_wrapper(tensors: Sequence[torch.Tensor | None]) -> bool:
+def any_without_memory(tensors: Sequence[torch.Tensor | None]) -> bool:
     """Whether one of them is such a tensor."""
-    return any(map(is_wrapper, tensors))
+    return any(map(has_no_memory, tensors))
 
 
 def autocast_dtype(tensor: torch.Tensor) -> torch.dtype | None:

@@ -39,5 +39,5 @@ class Known:
             arguments: the public function's; the tensors, which come first, are the operation's.
         """
         tensors = arguments[: self._tensors]
-        if _eager.undisturbed() and not _eager.any_wrapper(tensors):
+        if _eager.undisturbed() and not _eager.any_without_memory(tensors):
             self._add(lambda: operation.bound(*tensors, *rest), *arguments)

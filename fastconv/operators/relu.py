@@ -133,7 +133,7 @@ def relu_(x: Tensor) -> Tensor:
         and type(x) in _eager.PLAIN_TYPES
         and (x.is_cpu or x.is_cuda)
         and not x.is_neg()
-        and not _eager.is_wrapper(x)
+        and not _eager.has_no_memory(x)
     )
     # copy_ refuses what must not be written to, and works under every transform.
     if not plain or x.is_inference() or not _is_packed(x):
