@@ -172,9 +172,9 @@ def conv2d_relu(
         return _fallback.conv2d_relu(*arguments)
     x, weight, bias, conv = ready
     if x.dim() == 3:
-        return operators.conv2d_relu(x.unsqueeze(0), weight, bias, conv, ()).squeeze(0)
-    _known_conv2d_relu.add(operators.conv2d_relu, (conv, ()), *arguments)
-    return operators.conv2d_relu(x, weight, bias, conv, ())
+        return operators.conv2d_relu(x.unsqueeze(0), weight, bias, conv, None).squeeze(0)
+    _known_conv2d_relu.add(operators.conv2d_relu, (conv, None), *arguments)
+    return operators.conv2d_relu(x, weight, bias, conv, None)
 
 
 def conv2d_relu_max_pool2d(

@@ -482,6 +482,14 @@ def test_opcheck_without_gradients(save):
         check("conv2d_wgrad", (x, dy, size, False, want_weight, want_bias, conv))
 
 
+@quick
+def test_no_pool_is_none_or_empty():
+    # Programs that were saved before it could be None have an empty list.
+    *arguments, _, save = SAMPLES["conv2d_relu"]()
+    none, empty = (torch.ops.fastconv.conv2d_relu(*arguments, pool, save) for pool in (None, ()))
+    assert all(torch.equal(a, b) for a, b in zip(none, empty, strict=True))
+
+
 @pytest.fixture
 def dynamo():
     torch._dynamo.reset()

@@ -128,13 +128,13 @@ def max_pool2d_backward(
 def block(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Any, pool: Any) -> Tensor:
     """A fused block."""
     y = F.relu(conv2d_padded(x, weight, bias, conv))
-    return max_pool2d_padded(y, pool) if len(pool) else y
+    return max_pool2d_padded(y, pool) if pool else y
 
 
 def _full_size(dy: Tensor, code: Tensor, x_hw: Any, w_hw: Any, conv: Any, pool: Any) -> Tensor:
     """The gradient of a fused block's convolution."""
     p, q = geometry.conv_size(*x_hw, *w_hw, conv)
-    if len(pool):
+    if pool:
         code = _codes.winners(code, dy.shape[1], conv, pool)
         return _codes.scatter(dy, code, (p, q), pool)
     return dy.masked_fill(~_codes.block_live(code, q), 0)

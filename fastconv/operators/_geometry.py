@@ -2,7 +2,7 @@
 
 `conv` is (stride_h, stride_w, pad_top, pad_bottom, pad_left, pad_right, dilation_h, dilation_w,
 groups); `pool` is (window_h, window_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w,
-ceil_mode), or empty where there is no pool.
+ceil_mode), or None or empty where there is no pool.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ def pool_size(h: int, w: int, pool: Sequence[int]) -> tuple[int, int]:
     sizes = []
     for i, size in enumerate((h, w)):
         window, stride, pad, dilation = pool[i], pool[2 + i], pool[4 + i], pool[6 + i]
-        room = size + 2 * pad - dilation * (window - 1) - 1
+        reach = dilation * (window - 1) + 1
+        room = size + 2 * pad - reach
         out = room // stride + 1
         if pool[8]:
             out = (room + stride - 1) // stride + 1
-            # The last window has to start inside the input or the padding before it.
-            if (out - 1) * stride >= size + pad:
+            # The last window has to start inside the input or the padding before it. Asked only
+            # where it may not, since a compiler remembers what it was asked about sizes.
+            if pad + stride > reach and (out - 1) * stride >= size + pad:
                 out = out - 1
         sizes.append(out)
     return sizes[0], sizes[1]
@@ -43,23 +45,23 @@ def pool_size(h: int, w: int, pool: Sequence[int]) -> tuple[int, int]:
 def has_empty_window(h: int, w: int, pool: Sequence[int]) -> bool:
     """Whether some window holds no input: only where dilation steps over it from the padding."""
     for i, (size, out) in enumerate(zip((h, w), pool_size(h, w, pool), strict=True)):
-        window, stride, pad, dilation = pool[i], pool[2 + i], pool[4 + i], pool[6 + i]
-        if dilation == 1 or pad == 0:
+        stride, pad, dilation = pool[2 + i], pool[4 + i], pool[6 + i]
+        # The padding is at most half a window, so each window has a position at or behind the
+        # input's start. Only the first of these can lie behind its end, and is below `dilation`.
+        if pad == 0 or size >= dilation:
             continue
-        for o in range(out):
-            start = o * stride - pad
-            first = start if start >= 0 else start % dilation  # the first position inside
-            if first >= size or first > start + (window - 1) * dilation:
+        for o in range(-(-pad // stride)):  # the windows that start in the padding
+            if o < out and (o * stride - pad) % dilation >= size:
                 return True
     return False
 
 
 def block_size(
-    x_size: Sequence[int], w_size: Sequence[int], conv: Sequence[int], pool: Sequence[int]
+    x_size: Sequence[int], w_size: Sequence[int], conv: Sequence[int], pool: Sequence[int] | None
 ) -> tuple[int, int, int, int]:
     """Sizes of the output of a convolution, or of the pool behind it."""
     p, q = conv_size(x_size[2], x_size[3], w_size[2], w_size[3], conv)
-    if len(pool):
+    if pool:
         p, q = pool_size(p, q, pool)
     return x_size[0], w_size[0], p, q
 
@@ -73,14 +75,14 @@ def code_size(
     x_size: Sequence[int],
     w_size: Sequence[int],
     conv: Sequence[int],
-    pool: Sequence[int],
+    pool: Sequence[int] | None,
     on_gpu: bool,
 ) -> tuple[int, int, int, int]:
     """Sizes of a fused block's code: with a pool the pooled sizes, but K in bytes; without one
     a bit per value (8 along Q).
     """
     n, k, p, q = block_size(x_size, w_size, conv, pool)
-    if not len(pool):
+    if not pool:
         return n, p, (q + 7) // 8, k
     if has_nibbles(pool, on_gpu):
         k = (k // conv[8] + 1) // 2 * conv[8]

@@ -3,7 +3,10 @@
 The forward pass gives the output and a code (design section 5): with a pool, the winner's position
 in each window, in a byte or 4 bits; without one, a bit per value. Given the code a block is linear,
 so its derivatives are a triple like conv2d's, closed under differentiation. Only picking values at
-the winners, which second derivatives need, has no kernel of its own. An empty `pool` means no pool.
+the winners, which second derivatives need, has no kernel of its own.
+
+`pool` is None, or empty, where there is no pool. None, because AOTInductor's programs lose an empty
+list on its way to the operator.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from .conv2d import _channels_last, conv2d, full_gradient, wgrad_fake
 def _fprop(
     x: Tensor, weight: Tensor, bias: Tensor | None, conv: Any, pool: Any, save: bool
 ) -> tuple[Tensor, Tensor | None]:
-    return _kernels.fprop(x, weight, bias, tuple(conv), tuple(pool), True, save)
+    return _kernels.fprop(x, weight, bias, tuple(conv), tuple(pool or ()), True, save)
 
 
 def _fprop_fake(
@@ -35,7 +38,7 @@ def _fprop_fake(
         return y, x.new_empty(0)
     on_gpu = x.device.type == "cuda"
     size = geometry.code_size(x.shape, weight.shape, conv, pool, on_gpu)
-    stride = geometry.strides(size, channels_last=len(pool) > 0)
+    stride = geometry.strides(size, channels_last=bool(pool))
     return y, x.new_empty_strided(size, stride, dtype=torch.uint8)
 
 
@@ -69,7 +72,7 @@ def _fprop_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
 def _dgrad(
     dy: Tensor, weight: Tensor, code: Tensor, x_hw: Any, channels_last: bool, conv: Any, pool: Any
 ) -> Tensor:
-    return _kernels.dgrad(dy, code, weight, x_hw, channels_last, tuple(conv), tuple(pool))
+    return _kernels.dgrad(dy, code, weight, x_hw, channels_last, tuple(conv), tuple(pool or ()))
 
 
 def _dgrad_fake(
@@ -117,7 +120,7 @@ def _wgrad(
         want_weight,
         want_bias,
         tuple(conv),
-        tuple(pool),
+        tuple(pool or ()),
     )
 
 
@@ -142,7 +145,7 @@ def _wgrad_backward(
         dx = conv2d_relu_dgrad(dy, ddw, code, x.shape[2:], _channels_last(x), ctx.conv, ctx.pool)
     if want_dy:
         size = dy.shape
-        if len(ctx.pool) and ddw is None and ddbias is not None:
+        if ctx.pool and ddw is None and ddbias is not None:
             # Every position of a window has the same value: no need for the full size.
             live = _codes.winners(code, size[1], ctx.conv, ctx.pool) != geometry.DEAD
             return dx, ddbias.view(1, -1, 1, 1) * live.to(ddbias.dtype), None
@@ -153,12 +156,12 @@ def _wgrad_backward(
 
 def _pick(full: Tensor, code: Tensor, conv: Any, pool: Any) -> Tensor:
     """The full-size tensor's values where the block's output came from, 0 where it is dead."""
-    if len(pool):
+    if pool:
         return _codes.gather(full, _codes.winners(code, full.shape[1], conv, pool), pool)
     return full.masked_fill(~_codes.block_live(code, full.shape[3]), 0)
 
 
-_FORWARD = "(Tensor x, Tensor weight, Tensor? bias, int[] conv, int[] pool, bool save)"
+_FORWARD = "(Tensor x, Tensor weight, Tensor? bias, int[] conv, int[]? pool, bool save)"
 _forward_parts = dict(
     tensors=3,
     forward=_fprop,
@@ -169,7 +172,7 @@ _forward_parts = dict(
     code=True,
     fold=(0,),
     bind=lambda x, weight, bias, conv, pool, save: _kernels.bind_fprop(
-        x, weight, bias, conv, pool, True, save
+        x, weight, bias, conv, pool or (), True, save
     ),
 )
 # Two names for one operation, so that a profile or an exported graph says what runs.
@@ -180,7 +183,7 @@ conv2d_relu_max_pool2d = define(
 
 conv2d_relu_dgrad = define(
     "conv2d_relu_dgrad(Tensor dy, Tensor weight, Tensor code, SymInt[] x_hw, bool channels_last, "
-    "int[] conv, int[] pool) -> Tensor",
+    "int[] conv, int[]? pool) -> Tensor",
     tensors=3,
     forward=_dgrad,
     fake=_dgrad_fake,
@@ -192,7 +195,7 @@ conv2d_relu_dgrad = define(
 
 conv2d_relu_wgrad = define(
     "conv2d_relu_wgrad(Tensor x, Tensor dy, Tensor code, SymInt[] w_size, bool channels_last, "
-    "bool want_weight, bool want_bias, int[] conv, int[] pool) -> (Tensor, Tensor)",
+    "bool want_weight, bool want_bias, int[] conv, int[]? pool) -> (Tensor, Tensor)",
     tensors=3,
     forward=_wgrad,
     fake=_wgrad_fake,
