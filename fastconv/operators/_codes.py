@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ._geometry import DEAD, DEAD_NIBBLE, has_nibbles
+from ._geometry import DEAD, DEAD_NIBBLE, bits_size, has_nibbles
 
 
 def flat_index(code: Tensor, width: int, pool: Sequence[int]) -> Tensor:
@@ -69,8 +69,9 @@ def bits(mask: Tensor) -> Tensor:
     return mask.unsqueeze(-1).bitwise_right_shift(shifts).bitwise_and(1).bool()
 
 
-def block_live(code: Tensor, q: int) -> Tensor:
+def block_live(code: Tensor, y_size: Sequence[int]) -> Tensor:
     """The live mask of a convolution and ReLU as booleans [N, K, P, Q]."""
+    code = code.reshape(bits_size(y_size))
     n, p, _, k = code.shape
     live = bits(code).permute(0, 1, 2, 4, 3).reshape(n, p, -1, k)
-    return live[:, :, :q].permute(0, 3, 1, 2)
+    return live[:, :, : y_size[3]].permute(0, 3, 1, 2)

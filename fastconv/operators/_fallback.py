@@ -137,7 +137,7 @@ def _full_size(dy: Tensor, code: Tensor, x_hw: Any, w_hw: Any, conv: Any, pool: 
     if pool:
         code = _codes.winners(code, dy.shape[1], conv, pool)
         return _codes.scatter(dy, code, (p, q), pool)
-    return dy.masked_fill(~_codes.block_live(code, q), 0)
+    return dy.masked_fill(~_codes.block_live(code, dy.shape), 0)
 
 
 def block_dgrad(

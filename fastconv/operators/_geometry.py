@@ -71,22 +71,32 @@ def has_nibbles(pool: Sequence[int], on_gpu: bool) -> bool:
     return on_gpu and pool[0] * pool[1] <= MAX_NIBBLE_POSITIONS
 
 
-def code_size(
+def code_form(
     x_size: Sequence[int],
     w_size: Sequence[int],
     conv: Sequence[int],
     pool: Sequence[int] | None,
     on_gpu: bool,
-) -> tuple[int, int, int, int]:
-    """Sizes of a fused block's code: with a pool the pooled sizes, but K in bytes; without one
-    a bit per value (8 along Q).
+) -> tuple[Sequence[int], Sequence[int]]:
+    """Sizes and strides of a fused block's code.
+
+    With a pool the pooled sizes, but K in bytes, channels_last. Without one [N, bytes], a bit per
+    value: a dimension of ceil(Q / 8) would be 1 for small images, and compilers take a 1 for a
+    constant.
     """
     n, k, p, q = block_size(x_size, w_size, conv, pool)
     if not pool:
-        return n, p, (q + 7) // 8, k
+        row = p * ((q + 7) // 8) * k
+        return (n, row), (row, 1)
     if has_nibbles(pool, on_gpu):
         k = (k // conv[8] + 1) // 2 * conv[8]
-    return n, k, p, q
+    return (n, k, p, q), nhwc((n, k, p, q))
+
+
+def bits_size(y_size: Sequence[int]) -> tuple[int, int, int, int]:
+    """The sizes in which kernels see a code of bits: [N, P, ceil(Q / 8), K]."""
+    n, k, p, q = y_size
+    return n, p, (q + 7) // 8, k
 
 
 def nchw(size: Sequence[int]) -> tuple[int, int, int, int]:

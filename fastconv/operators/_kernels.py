@@ -44,6 +44,11 @@ def _code(code: Tensor | None, pool: Ints) -> Tensor | None:
     return code.contiguous(memory_format=torch.channels_last if pool else torch.contiguous_format)
 
 
+def _seen(y_size: Ints, code: bool, pool: Ints) -> Ints | None:
+    """The sizes that kernels see a code in, None for its own."""
+    return geometry.bits_size(y_size) if code and not pool else None
+
+
 def _workspace_bytes(direction, dtype, x_size, w_size, y_size, conv, pool, relu, device, how):
     """What a kernel needs for itself."""
     entry = _C.conv2d_workspace if device < 0 else _C.cuda_conv2d_workspace
@@ -61,14 +66,14 @@ def _fprop_plan(
     y_size = geometry.block_size(x_size, w_size, conv, pool)
     code = None
     if save:
-        size = geometry.code_size(x_size, w_size, conv, pool, device >= 0)
-        code = size, geometry.strides(size, channels_last=bool(pool)), torch.uint8
+        code = *geometry.code_form(x_size, w_size, conv, pool, device >= 0), torch.uint8
     return Plan(
         "conv2d_fprop",
         device,
         ((y_size, geometry.strides(y_size, channels_last), dtype), code),
         (copy_format(x_size, x_stride), copy_format(w_size, w_stride)),
         _workspace_bytes("fprop", dtype, x_size, w_size, y_size, conv, pool, relu, device, how),
+        (None, None, None, None, _seen(y_size, save, pool)),
     )
 
 
@@ -131,6 +136,7 @@ def _dgrad_plan(
         ((x_size, geometry.strides(x_size, channels_last), dtype),),
         (copy_format(dy_size, dy_stride), copy_format(w_size, w_stride)),
         _workspace_bytes("dgrad", dtype, x_size, w_size, dy_size, conv, pool, relu, device, how),
+        (None, _seen(dy_size, relu, pool), None, None),
     )
 
 
@@ -174,6 +180,7 @@ def _wgrad_plan(
         ),
         (copy_format(x_size, x_stride), copy_format(dy_size, dy_stride)),
         _workspace_bytes("wgrad", dtype, x_size, w_size, dy_size, conv, pool, relu, device, how),
+        (None, None, _seen(dy_size, relu, pool), None, None),
     )
 
 

@@ -27,7 +27,7 @@ def threads(like: Tensor) -> tuple[int, ...]:
 class Plan:
     """Made once per geometry, setting and device; the functions that make them remember them."""
 
-    __slots__ = ("again", "copies", "entry", "on_gpu", "outputs", "workspace_bytes")
+    __slots__ = ("again", "copies", "entry", "on_gpu", "outputs", "seen", "workspace_bytes")
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class Plan:
         outputs: Sequence[Form | None] = (),
         copies: Sequence[torch.memory_format | None] = (),
         workspace_bytes: int | None = None,
+        seen: Sequence[Sequence[int] | None] | None = None,
     ) -> None:
         """
         Args:
@@ -44,12 +45,14 @@ class Plan:
             outputs: None: not wanted.
             copies: the memory formats that inputs are copied into, None for one taken as it is.
             workspace_bytes: None: the entry takes no workspace.
+            seen: the sizes that the entry sees its tensors in, None for one's own.
         """
         self.entry = entry
         self.on_gpu = device >= 0
         self.outputs = outputs
         self.copies = copies if any(copies) else None
         self.workspace_bytes = workspace_bytes
+        self.seen = seen
         self.again: Callable[..., None] | None = None
 
     def inputs(self, *tensors: Tensor) -> Sequence[Tensor]:
@@ -94,6 +97,9 @@ class Plan:
             else:
                 self.again(*tensors, memory)
             return
+        if self.seen is not None:
+            pairs = zip(tensors, self.seen, strict=True)
+            tensors = [t if size is None else t.view(size) for t, size in pairs]
         arguments = [*map(pack, tensors), *geometry]
         if self.workspace_bytes is not None:
             arguments.append(NO_WORKSPACE if memory is None else pack(memory))

@@ -37,8 +37,7 @@ def _fprop_fake(
     if not save:
         return y, x.new_empty(0)
     on_gpu = x.device.type == "cuda"
-    size = geometry.code_size(x.shape, weight.shape, conv, pool, on_gpu)
-    stride = geometry.strides(size, channels_last=bool(pool))
+    size, stride = geometry.code_form(x.shape, weight.shape, conv, pool, on_gpu)
     return y, x.new_empty_strided(size, stride, dtype=torch.uint8)
 
 
@@ -158,7 +157,7 @@ def _pick(full: Tensor, code: Tensor, conv: Any, pool: Any) -> Tensor:
     """The full-size tensor's values where the block's output came from, 0 where it is dead."""
     if pool:
         return _codes.gather(full, _codes.winners(code, full.shape[1], conv, pool), pool)
-    return full.masked_fill(~_codes.block_live(code, full.shape[3]), 0)
+    return full.masked_fill(~_codes.block_live(code, full.shape), 0)
 
 
 _FORWARD = "(Tensor x, Tensor weight, Tensor? bias, int[] conv, int[]? pool, bool save)"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import functional
-from . import errors, inputs, kernels, reference
+from . import codes, errors, inputs, kernels, reference
 from .problem import Problem
 
 
@@ -229,12 +229,13 @@ def apply(problem: Problem, x: Tensor, w: Tensor | None, bias: Tensor | None) ->
 
 
 def chosen_code(problem: Problem, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor | None:
-    """The code that `apply` keeps for these very tensors."""
+    """The code that `apply` keeps for these very tensors, in the sizes that kernels see."""
     if not problem.relu:
         return None
     operator = "conv2d_relu" if problem.pool is None else "conv2d_relu_max_pool2d"
     arguments = (x, w, bias, problem.conv_spec, problem.pool_spec, True)
-    return getattr(torch.ops.fastconv, operator)(*arguments)[1]
+    code = getattr(torch.ops.fastconv, operator)(*arguments)[1]
+    return code.view(codes.size(problem, x.device.type))
 
 
 def check_functional(problem: Problem, kind: str = "normal") -> None:
