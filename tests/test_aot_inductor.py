@@ -64,7 +64,8 @@ def test_gradients(tmp_path):
     model = Everything()
 
     def step(x):
-        return torch.autograd.grad(model(x).square().sum(), (x, *model.parameters()))
+        loss = fc.relu(model(x).square().sum())  # of a tensor without dimensions
+        return torch.autograd.grad(loss, (x, *model.parameters()))
 
     x = X(2)
     graph = make_fx(step)(x.requires_grad_())

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._vmap_internals import _vmap
 from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.functional import hessian, jacobian
 from torch.utils.checkpoint import checkpoint
@@ -163,8 +164,41 @@ def test_batched_gradients_of_a_batched_call():
         def inner(dy, y=y, tensors=tensors):
             return torch.autograd.grad(y, tensors, dy, retain_graph=True, is_grads_batched=True)
 
-        found.append(torch._vmap_internals._vmap(inner)(_random(2, 3, *y.shape)))
+        found.append(_vmap(inner)(_random(2, 3, *y.shape)))
     assert_same(*found)
+
+
+class InBackward(torch.autograd.Function):
+    """A function of the gradient, as own backward passes may have it."""
+
+    @staticmethod
+    def forward(ctx, x, function):
+        ctx.function = function
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, dy):
+        return ctx.function(dy), None
+
+
+@operations
+def test_operations_in_a_batched_backward(name):
+    function, theirs, _ = OPERATIONS[name]
+    x, *rest = leaves(name)
+    seen, dys = [], _random(3, *x.shape, seed=4)
+
+    def note(dy):
+        seen.append(function(dy, *rest))
+        return dy
+
+    y = InBackward.apply(x, note)
+
+    def backward(dy):
+        torch.autograd.grad(y, x, dy)
+        return seen[0]
+
+    found = _vmap(backward)(dys)
+    assert_same([found], [torch.stack([theirs(dy, *rest) for dy in dys]).detach()])
 
 
 @operations

@@ -67,8 +67,8 @@ def _fprop_backward(ctx: Any, dy: Tensor) -> tuple[Tensor]:
     return (relu_backward(dy, ctx.saved_tensors[0], ctx.stride),)
 
 
-def _bprop(dy: Tensor, mask: Tensor, stride: Ints) -> Tensor:
-    stride, how = tuple(stride), threads(dy)
+def _bprop(dy: Tensor, mask: Tensor, stride: Ints | None) -> Tensor:
+    stride, how = tuple(stride or ()), threads(dy)
     plan = _bprop_plan(dy.shape, stride, dy.dtype, dy.get_device(), how)
     dx = plan.output(0, dy.device)
     if dy.stride() != stride:
@@ -82,11 +82,12 @@ def _bprop_save(ctx: Any, args: Any, output: Any) -> None:
     ctx.stride = args[2]
 
 
+# No strides are None too: what AOTInductor's programs make of an empty list.
 relu_backward = define(
-    "relu_backward(Tensor dy, Tensor mask, SymInt[] stride) -> Tensor",
+    "relu_backward(Tensor dy, Tensor mask, SymInt[]? stride) -> Tensor",
     tensors=2,
     forward=_bprop,
-    fake=lambda dy, mask, stride: dy.new_empty_strided(dy.shape, tuple(stride)),
+    fake=lambda dy, mask, stride: dy.new_empty_strided(dy.shape, tuple(stride or ())),
     save=_bprop_save,
     backward=lambda ctx, ddx: (relu_backward(ddx, ctx.saved_tensors[0], ctx.stride), None),
     fallback=_fallback.relu_backward,
