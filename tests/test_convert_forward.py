@@ -187,6 +187,33 @@ def test_torch_export_and_trace(name):
     torch.testing.assert_close(torch.jit.trace(converted, (X(),))(X()), expected)
 
 
+def test_edits_of_a_compiled_model():
+    original = Flagged().double()
+    converted = fastconv.convert(original)
+    models = original, converted
+    compiled = [torch.compile(model, backend="eager", fullgraph=True) for model in models]
+
+    def same():
+        torch.testing.assert_close(compiled[1](X()), compiled[0](X()))
+
+    same()
+    for model in models:
+        model.use_pool = False
+    same()
+    for model in models:
+        model.use_pool = True
+    same()
+    for model in models:
+        model.pool = nn.AvgPool2d(2)
+    same()
+    for model in models:
+        model.conv.register_forward_hook(lambda module, args, y: y * 2)
+    same()
+    for model in models:
+        model.conv = nn.Identity()
+    same()
+
+
 PATCHES = [
     (nn.Conv2d, "forward", lambda self, x: x * 2),
     (nn.Conv2d, "_conv_forward", lambda self, x, weight, bias: F.conv2d(x, weight) * 2),

@@ -41,7 +41,7 @@ class Forward:
 
     A shallow copy of a module and a replica by DataParallel have the same object in their
     `__dict__`, and it has to run on the one that was called. Copies also share the module's
-    dictionary of hooks, other modules never do; so the references to that dictionary tell whether
+    dictionaries of hooks, other modules never do; so the references to one of these tell whether
     there are copies. Only then is the module that was called read from the frame that calls: an
     object found in an instance's `__dict__` is not told the instance.
 
@@ -49,12 +49,15 @@ class Forward:
     """
 
     def __init__(self, module: Module) -> None:
-        self._know(module, module._forward_hooks)
+        # The hooks that calls and compilers have nothing to do with.
+        self._know(module, module._load_state_dict_post_hooks)
 
     def _know(self, module: Module | None, hooks: dict[int, Any]) -> None:
         self._module = _nothing if module is None else weakref.ref(module)
         self._hooks = hooks
-        self._has_copies = constant(lambda: getrefcount(hooks) != _ALONE)
+        self._has_copies = constant(
+            lambda: getrefcount(hooks) != _ALONE and _count_owners(hooks) > 1
+        )
 
     def called(self) -> Module:
         """The module whose forward runs: for `__call__` itself, which it looks behind."""
@@ -62,22 +65,17 @@ class Forward:
         if is_dynamo_compiling():  # it follows neither reference counts nor frames
             return self.module() if not self._has_copies() else self._ambiguous()
         alone = getrefcount(self._hooks) == _ALONE
-        if alone and module is not None and module._forward_hooks is self._hooks:
+        if alone and module is not None and module._load_state_dict_post_hooks is self._hooks:
             return module
         frame = sys._getframe(2)
         if frame.f_code in _CALLERS:
             caller = frame.f_locals["self"]
-            return caller if self._is_of(caller) else self.module()
+            return caller if _owns(caller, self._hooks) else self.module()
         # Called as x.forward(...). Another thread may just hold the hooks; that is no copy.
-        if alone or sum(map(self._is_of, gc.get_referrers(self._hooks))) < 2:
+        if alone or _count_owners(self._hooks) < 2:
             return self.module()
-        known = {id(v): v for v in frame.f_locals.values() if self._is_of(v)}
+        known = {id(v): v for v in frame.f_locals.values() if _owns(v, self._hooks)}
         return next(iter(known.values())) if len(known) == 1 else self._ambiguous()
-
-    def _is_of(self, thing: object) -> bool:
-        """Whether it is a module with this forward, or its `__dict__`."""
-        own = thing if type(thing) is dict else getattr(thing, "__dict__", {})
-        return own.get("_forward_hooks") is self._hooks
 
     def _ambiguous(self) -> NoReturn:
         raise RuntimeError(
@@ -122,6 +120,18 @@ class Forward:
 
     def __setstate__(self, state: tuple[Module | None, Any]) -> None:
         self._know(*state)
+
+
+def _count_owners(hooks: dict[int, Any]) -> int:
+    """How many modules have this dictionary of hooks; slow, for where others refer to it."""
+    return sum(_owns(holder, hooks) for holder in gc.get_referrers(hooks))
+
+
+def _owns(thing: object, hooks: dict[int, Any]) -> bool:
+    """Whether it is a module with these hooks, or the `__dict__` of one."""
+    if isinstance(thing, Module):
+        thing = vars(thing)
+    return type(thing) is dict and thing.get("_load_state_dict_post_hooks") is hooks
 
 
 def _new(kind: type[Forward]) -> Forward:
