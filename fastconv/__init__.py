@@ -27,6 +27,7 @@ from .convert import convert, explain, revert
 from .functional import conv2d, conv2d_relu, conv2d_relu_max_pool2d, max_pool2d, relu
 from .info import info
 from .nn import Conv2d, ConvReLU2d, ConvReLUMaxPool2d, MaxPool2d, ReLU
+from .operators import decompositions
 from .precision import get_precision, set_precision
 from .variants import load_variants
 
@@ -60,6 +61,7 @@ __all__ = [
     "conv2d_relu",
     "conv2d_relu_max_pool2d",
     "convert",
+    "decompositions",
     "explain",
     "functional",
     "get_precision",

@@ -5,6 +5,7 @@ Arguments are taken as right here; `fastconv.functional` checks them.
 
 from . import _flops
 from ._cuda import usable, why_not_on
+from ._decompositions import decompositions
 from ._eager import autocast_dtype, needs_torch
 from ._known import Known
 from ._marshal import KERNEL_DTYPES
@@ -22,6 +23,7 @@ __all__ = [
     "conv2d_relu",
     "conv2d_relu_max_pool2d",
     "conv2d_wgrad",
+    "decompositions",
     "max_pool2d",
     "max_pool2d_with_indices",
     "needs_torch",

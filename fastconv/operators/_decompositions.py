@@ -1,0 +1,190 @@
+"""Every operator as torch's own (aten) operators, codes included.
+
+For what has to see into a graph: quantisers, ONNX, backends without fastconv. They are kept out of
+torch's own tables: inductor refuses operators with a decomposition there (where CI is set), and
+fake tensors would take them instead of the fake kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import _fallback
+from . import _geometry as geometry
+
+Ints = Sequence[int]
+
+
+def decompositions() -> dict[torch._ops.OpOverload, Callable[..., Any]]:
+    """A table of fastconv's operators made of aten's, as `run_decompositions` takes it.
+
+        program = torch.export.export(model, args)
+        program = program.run_decompositions(fastconv.decompositions())  # aten operators only
+
+    Convolutions become aten.conv2d, which a second `run_decompositions()` without a table makes
+    aten.convolution (torch's core operators). torch.compile needs no table: it calls the kernels.
+
+    Returns:
+        A new dict from operators (`torch.ops.fastconv.conv2d.default`, ...) to functions of the
+        same arguments and results, for tensors of all shapes and dtypes that the operators take.
+    """
+    return {
+        (op := getattr(torch.ops.fastconv, name).default): _of_schema(op, function)
+        for name, function in _TABLE.items()
+    }
+
+
+def _of_schema(op: torch._ops.OpOverload, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with arguments by the schema's names, and tensors for what is not wanted."""
+    names = [argument.name for argument in op._schema.arguments]
+
+    def decomposed(*args: Any, **kwargs: Any) -> Any:
+        output = function(**dict(zip(names, args, strict=False)), **kwargs)
+        if not isinstance(output, tuple):
+            return output
+        return tuple(args[0].new_empty(0) if part is None else part for part in output)
+
+    return decomposed
+
+
+def _block(
+    x: Tensor, weight: Tensor, bias: Tensor | None, conv: Ints, save: bool, pool: Ints = ()
+) -> tuple[Tensor, Tensor | None]:
+    full = torch.relu(_fallback.conv2d_padded(x, weight, bias, conv))
+    if not len(pool):
+        return full, _bits_along_q(full) if save else None
+    y = _pooled(full, pool)
+    if not save:
+        return y, None
+    code = _positions(full, pool).masked_fill(y <= 0, geometry.DEAD).to(torch.uint8)
+    if geometry.has_nibbles(pool, x.device.type == "cuda"):
+        code = to_nibbles(code, conv[8])
+    return y, code.contiguous(memory_format=torch.channels_last)
+
+
+def _max_pool2d(x: Tensor, pool: Ints, save: bool) -> tuple[Tensor, Tensor | None]:
+    y = _pooled(x, pool)
+    if not save:
+        return y, None
+    small = pool[0] * pool[1] <= geometry.MAX_BYTE_POSITIONS
+    code = _positions(x, pool).to(torch.uint8 if small else torch.int32)  # -1 becomes 255
+    channels_last = geometry.is_channels_last(x.shape, x.stride())
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return y, code.contiguous(memory_format=memory_format)
+
+
+def _relu(x: Tensor, save: bool) -> tuple[Tensor, Tensor | None]:
+    y = torch.relu(x)
+    if not save:
+        return y, None
+    stride = y.stride()
+    in_memory = y.permute(sorted(range(y.dim()), key=lambda d: -stride[d]))
+    return y, _bytes(_live(in_memory).flatten())
+
+
+def _live(y: Tensor) -> Tensor:
+    """Where a ReLU's output lets gradients through: a NaN does, as in torch."""
+    return (y <= 0).logical_not()
+
+
+def _bytes(bits: Tensor) -> Tensor:
+    """Bytes of 8 neighbours in the first dimension each, the lowest bit first."""
+    count, rest = bits.shape[0], bits.shape[1:]
+    bits = F.pad(bits.to(torch.uint8), (*(0, 0) * len(rest), 0, -count % 8))
+    shifts = torch.arange(8, dtype=torch.uint8, device=bits.device).view(8, *(1 for _ in rest))
+    bits = bits.reshape((count + 7) // 8, 8, *rest).bitwise_left_shift(shifts)
+    return bits.sum(1, dtype=torch.uint8)
+
+
+def _bits_along_q(y: Tensor) -> Tensor:
+    """The code of a convolution and ReLU: [N, P, ceil(Q / 8), K]."""
+    return _bytes(_live(y).permute(3, 0, 2, 1)).permute(1, 2, 0, 3).contiguous()
+
+
+def to_nibbles(code: Tensor, groups: int) -> Tensor:
+    """A code of 4 bits from one of bytes: the inverse of `_codes.from_nibbles`."""
+    code = code.clamp(max=geometry.DEAD_NIBBLE).unflatten(1, (groups, -1))
+    code = F.pad(code, (0, 0, 0, 0, 0, code.shape[2] % 2))
+    low, high = code[:, :, 0::2], code[:, :, 1::2]
+    return low.bitwise_or(high.bitwise_left_shift(4)).flatten(1, 2)
+
+
+def _may_be_empty(pool: Ints) -> bool:
+    """Whether a window may hold no input, which torch's max-pool must never see."""
+    return any(pool[4 + i] > 0 and pool[6 + i] > 1 for i in range(2))
+
+
+def _pooled(x: Tensor, pool: Ints) -> Tensor:
+    if _may_be_empty(pool):
+        return _fallback.max_pool2d_padded(x, pool)
+    return F.max_pool2d(x, pool[:2], pool[2:4], pool[4:6], pool[6:8], bool(pool[8]))
+
+
+def _positions(x: Tensor, pool: Ints) -> Tensor:
+    """Winners' row-major positions in their windows (int64), -1 where a window holds no input."""
+    h, w = x.shape[2:]
+    p, q = geometry.pool_size(h, w, pool)
+    if not _may_be_empty(pool):
+        windows = pool[:2], pool[2:4], pool[4:6], pool[6:8], bool(pool[8])
+        index = F.max_pool2d(x, *windows, return_indices=True)[1]
+        row, column = _row_and_column(index, w)
+        return _position(row, column, _starts(p, q, pool, x.device), pool)
+    # A plane with the padding in it, so that no window is empty.
+    ends = [
+        (out - 1) * pool[2 + i] + pool[6 + i] * (pool[i] - 1) + 1 for i, out in enumerate((p, q))
+    ]
+    pads = [0, 0, 0, 0]
+    for i, (size, end) in enumerate(zip((h, w), ends, strict=True)):
+        after = end - size - pool[4 + i]
+        pads[2 - 2 * i : 4 - 2 * i] = pool[4 + i], torch.sym_max(after, 0)
+    plane = F.pad(x, pads, value=-torch.inf)
+    index = F.max_pool2d(plane, pool[:2], pool[2:4], 0, pool[6:8], return_indices=True)[1]
+    row, column = _row_and_column(index[:, :, :p, :q], plane.shape[3])
+    row, column = row - pool[4], column - pool[5]
+    starts = _starts(p, q, pool, x.device)
+    # The winner is in the padding where all that the window holds is -inf: its first position wins.
+    outside = (row < 0) | (row >= h) | (column < 0) | (column >= w)
+    first, inside = [], []
+    for i, (start, size) in enumerate(zip(starts, (h, w), strict=True)):
+        steps = (-start).clamp(min=0).add(pool[6 + i] - 1).div(pool[6 + i], rounding_mode="floor")
+        first.append(start + steps * pool[6 + i])
+        inside.append((steps < pool[i]) & (first[i] < size))
+    lowest = _position(*first, starts, pool).masked_fill((inside[0] & inside[1]).logical_not(), -1)
+    return torch.where(outside, lowest, _position(row, column, starts, pool))
+
+
+def _row_and_column(index: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    row = index.div(width, rounding_mode="floor")
+    return row, index - row * width
+
+
+def _starts(p: int, q: int, pool: Ints, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The rows [P, 1] and columns [Q] at which windows start, padding included."""
+    rows = torch.arange(p, device=device).view(-1, 1) * pool[2] - pool[4]
+    return rows, torch.arange(q, device=device) * pool[3] - pool[5]
+
+
+def _position(row: Tensor, column: Tensor, starts: Sequence[Tensor], pool: Ints) -> Tensor:
+    r = (row - starts[0]).div(pool[6], rounding_mode="floor")
+    s = (column - starts[1]).div(pool[7], rounding_mode="floor")
+    return r * pool[1] + s
+
+
+_TABLE: dict[str, Callable[..., Any]] = {
+    "conv2d": _fallback.conv2d_padded,
+    "conv2d_dgrad": _fallback.conv2d_dgrad,
+    "conv2d_wgrad": _fallback.conv2d_wgrad,
+    "conv2d_relu": _block,
+    "conv2d_relu_max_pool2d": _block,
+    "conv2d_relu_dgrad": _fallback.block_dgrad,
+    "conv2d_relu_wgrad": _fallback.block_wgrad,
+    "relu": _relu,
+    "relu_backward": _fallback.relu_backward,
+    "max_pool2d": _max_pool2d,
+    "max_pool2d_backward": _fallback.max_pool2d_backward,
+}
