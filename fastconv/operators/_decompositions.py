@@ -58,7 +58,7 @@ def _block(
     full = torch.relu(_fallback.conv2d_padded(x, weight, bias, conv))
     if not len(pool):
         return full, _bits_along_q(full) if save else None
-    y = _pooled(full, pool)
+    y = _fallback.max_pool2d_padded(full, pool)
     if not save:
         return y, None
     code = _positions(full, pool).masked_fill(y <= 0, geometry.DEAD).to(torch.uint8)
@@ -68,7 +68,7 @@ def _block(
 
 
 def _max_pool2d(x: Tensor, pool: Ints, save: bool) -> tuple[Tensor, Tensor | None]:
-    y = _pooled(x, pool)
+    y = _fallback.max_pool2d_padded(x, pool)
     if not save:
         return y, None
     small = pool[0] * pool[1] <= geometry.MAX_BYTE_POSITIONS
@@ -114,22 +114,11 @@ def to_nibbles(code: Tensor, groups: int) -> Tensor:
     return low.bitwise_or(high.bitwise_left_shift(4)).flatten(1, 2)
 
 
-def _may_be_empty(pool: Ints) -> bool:
-    """Whether a window may hold no input, which torch's max-pool must never see."""
-    return any(pool[4 + i] > 0 and pool[6 + i] > 1 for i in range(2))
-
-
-def _pooled(x: Tensor, pool: Ints) -> Tensor:
-    if _may_be_empty(pool):
-        return _fallback.max_pool2d_padded(x, pool)
-    return F.max_pool2d(x, pool[:2], pool[2:4], pool[4:6], pool[6:8], bool(pool[8]))
-
-
 def _positions(x: Tensor, pool: Ints) -> Tensor:
     """Winners' row-major positions in their windows (int64), -1 where a window holds no input."""
     h, w = x.shape[2:]
     p, q = geometry.pool_size(h, w, pool)
-    if not _may_be_empty(pool):
+    if not geometry.may_have_empty_window(pool):
         windows = pool[:2], pool[2:4], pool[4:6], pool[6:8], bool(pool[8])
         index = F.max_pool2d(x, *windows, return_indices=True)[1]
         row, column = _row_and_column(index, w)

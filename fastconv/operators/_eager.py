@@ -6,6 +6,7 @@ call counts as plain and all take the registered operators, which are slower but
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -83,8 +84,12 @@ def forward_ad_active() -> bool:
 
 
 def needs_torch() -> bool:
-    """Forward AD, or torch.func inside torch.compile, which cannot trace our Functions there."""
-    return forward_ad_active() or (_is_compiling() and functorch_active())
+    """Whether torch's own operators have to run.
+
+    So for forward AD, for torch.func inside torch.compile, which cannot trace our Functions there,
+    and for ONNX.
+    """
+    return forward_ad_active() or (_is_compiling() and functorch_active()) or exporting_to_onnx()
 
 
 def has_no_memory(tensor: torch.Tensor | None) -> bool:
@@ -133,3 +138,10 @@ def constant(function: Function) -> Function:
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
+
+
+@constant
+def exporting_to_onnx() -> bool:
+    """Inside torch.onnx.export, which translates torch's operators only."""
+    onnx = sys.modules.get("torch.onnx")  # loaded by whoever exports
+    return onnx is not None and onnx.is_in_onnx_export()
