@@ -13,6 +13,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx.traceback import get_current_meta
+from torch.overrides import TorchFunctionMode
 
 from . import _fallback
 from . import _geometry as geometry
@@ -44,7 +46,8 @@ def _of_schema(op: torch._ops.OpOverload, function: Callable[..., Any]) -> Calla
     names = [argument.name for argument in op._schema.arguments]
 
     def decomposed(*args: Any, **kwargs: Any) -> Any:
-        output = function(**dict(zip(names, args, strict=False)), **kwargs)
+        with _Sources():
+            output = function(**dict(zip(names, args, strict=False)), **kwargs)
         if not isinstance(output, tuple):
             return output
         return tuple(args[0].new_empty(0) if part is None else part for part in output)
@@ -52,10 +55,33 @@ def _of_schema(op: torch._ops.OpOverload, function: Callable[..., Any]) -> Calla
     return decomposed
 
 
+class _Sources(TorchFunctionMode):
+    """Notes torch's functions as the sources of an exported program's new nodes.
+
+    Some quantisers (torchao's for x86) look for sources, not for operators. Else these would be
+    the modules that called fastconv.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        meta = get_current_meta()
+        if "torch_fn" not in meta:  # the old node's; there is none while nothing is exported
+            return function(*args, **(kwargs or {}))
+        before = meta.get("source_fn_stack")
+        meta["source_fn_stack"] = [(f"{meta['torch_fn'][0]}_{function.__name__}", function)]
+        try:
+            return function(*args, **(kwargs or {}))
+        finally:
+            del meta["source_fn_stack"]
+            if before is not None:
+                meta["source_fn_stack"] = before
+
+
 def _block(
     x: Tensor, weight: Tensor, bias: Tensor | None, conv: Ints, save: bool, pool: Ints = ()
 ) -> tuple[Tensor, Tensor | None]:
-    full = torch.relu(_fallback.conv2d_padded(x, weight, bias, conv))
+    full = F.relu(_fallback.conv2d_padded(x, weight, bias, conv))
     if not len(pool):
         return full, _bits_along_q(full) if save else None
     y = _fallback.max_pool2d_padded(full, pool)
@@ -79,7 +105,7 @@ def _max_pool2d(x: Tensor, pool: Ints, save: bool) -> tuple[Tensor, Tensor | Non
 
 
 def _relu(x: Tensor, save: bool) -> tuple[Tensor, Tensor | None]:
-    y = torch.relu(x)
+    y = F.relu(x)
     if not save:
         return y, None
     stride = y.stride()
