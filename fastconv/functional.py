@@ -5,7 +5,8 @@ Here arguments are checked and the call goes to fastconv's operator, or to torch
     and GPUs), layouts other than strided, empty tensors;
     GPUs that the build has no code for, with one warning;
     forward AD, and torch.func's transforms inside torch.compile;
-    a lone ReLU or max-pool inside torch.compile, which makes one loop of it and its neighbours.
+    a lone ReLU or max-pool inside torch.compile, which makes one loop of it and its neighbours;
+    a lone ReLU of a DTensor, and indices of its max-pool.
 Subclasses of Tensor and what only acts as one, such as torch.fx's proxies, are asked first
 (__torch_function__), as by torch's own functions.
 
@@ -245,7 +246,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
             return known(input)
     _expect_tensor("relu", "input", input)
     # A compiler can only make one loop of a lone ReLU and its neighbours if it sees into it.
-    if is_compiling() or not _has_kernel(input) or input.is_nested:
+    if is_compiling() or not _has_kernel(input) or input.is_nested or operators.is_sharded(input):
         return F.relu(input, inplace)
     if inplace:
         return operators.relu_(input)
@@ -314,7 +315,9 @@ def max_pool2d(
             return known(input)
     _expect_tensor("max_pool2d", "input", input)
     pool = _arguments.max_pool2d("max_pool2d", input.shape, *arguments)
-    needs_torch = is_compiling() or (return_indices and operators.needs_torch())
+    needs_torch = is_compiling() or (
+        return_indices and (operators.needs_torch() or operators.is_sharded(input))
+    )
     if pool is None or needs_torch or not _has_kernel(input):
         return _fallback.max_pool2d(input, *arguments, return_indices, pool)
     x = input.unsqueeze(0) if input.dim() == 3 else input

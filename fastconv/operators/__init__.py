@@ -9,6 +9,7 @@ from ._decompositions import decompositions
 from ._eager import autocast_dtype, needs_torch
 from ._known import Known
 from ._marshal import KERNEL_DTYPES
+from ._sharding import is_sharded
 from .conv2d import conv2d, conv2d_dgrad, conv2d_wgrad
 from .conv2d_relu import conv2d_relu, conv2d_relu_max_pool2d
 from .max_pool2d import max_pool2d, max_pool2d_with_indices
@@ -24,6 +25,7 @@ __all__ = [
     "conv2d_relu_max_pool2d",
     "conv2d_wgrad",
     "decompositions",
+    "is_sharded",
     "max_pool2d",
     "max_pool2d_with_indices",
     "needs_torch",

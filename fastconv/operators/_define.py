@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from . import _eager
+from ._sharding import tell_dtensor
 
 # What comes of a tensor without memory: torch has no address for it, or `_C` refuses address 0. A
 # slice has another address, so tensors with an offset are asked before.
@@ -232,6 +233,7 @@ def define(
     def call_general(*args: Any) -> Any:
         if _eager.needs_torch():
             return fallback(*args)
+        tell_dtensor()
         if _eager.functorch_active():
             output = apply_general(*args)
         else:
