@@ -115,11 +115,20 @@ def fully_sharded(mesh):
     rank = dist.get_rank()
     same(train(model, X(4)[2 * rank : 2 * rank + 2]), expected)
 
+def compiled(mesh):
+    expected = step(layers(), X(4))
+    model = distribute_module(fastconv.convert(layers()), mesh)
+    graph = torch.compile(model, backend="aot_eager")
+    x = distribute_tensor(X(4), mesh, [Shard(0)]).requires_grad_()
+    y = graph(x)
+    y.square().sum().backward()
+    same([whole(t) for t in (y, x.grad, *(p.grad for p in model.parameters()))], expected)
+
 def work(rank, store):
     dist.init_process_group("gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2)
     torch.set_num_threads(1)
     mesh = init_device_mesh("cpu", (2,))
-    for check in (models, communication, same_shapes, fully_sharded):
+    for check in (models, communication, same_shapes, fully_sharded, compiled):
         check(mesh)
     dist.destroy_process_group()
 
