@@ -178,7 +178,7 @@ class Net(nn.Module):
         self.conv = fastconv.Conv2d(3, 4, (3, 4), padding="same")
         self.conv_relu = fastconv.ConvReLU2d(4, 6, 3, stride=2, groups=2, bias=False)
         self.block = fastconv.ConvReLUMaxPool2d(
-            6, 5, 3, padding=2, pool_kernel_size=3, pool_stride=2, pool_padding=1, ceil_mode=True
+            6, 5, 3, padding=2, pool_kernel_size=3, pool_stride=2, pool_padding=1, pool_dilation=2
         )
         self.relu, self.pool = fastconv.ReLU(), fastconv.MaxPool2d(2, 1, 0, 2)
 

@@ -55,18 +55,22 @@ def _of_schema(op: torch._ops.OpOverload, function: Callable[..., Any]) -> Calla
     return decomposed
 
 
+_SOURCES = (F.conv2d, F.relu, F.max_pool2d)
+
+
 class _Sources(TorchFunctionMode):
-    """Notes torch's functions as the sources of an exported program's new nodes.
+    """Notes torch's layers' functions as the sources of an exported program's new nodes.
 
     Some quantisers (torchao's for x86) look for sources, not for operators. Else these would be
-    the modules that called fastconv.
+    the modules that called fastconv. Other functions, such as slices, cannot be saved as sources.
     """
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         meta = get_current_meta()
-        if "torch_fn" not in meta:  # the old node's; there is none while nothing is exported
+        # The old node's torch_fn; there is none while nothing is exported.
+        if function not in _SOURCES or "torch_fn" not in meta:
             return function(*args, **(kwargs or {}))
         before = meta.get("source_fn_stack")
         meta["source_fn_stack"] = [(f"{meta['torch_fn'][0]}_{function.__name__}", function)]
@@ -79,10 +83,15 @@ class _Sources(TorchFunctionMode):
 
 
 def _block(
-    x: Tensor, weight: Tensor, bias: Tensor | None, conv: Ints, save: bool, pool: Ints = ()
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    conv: Ints,
+    save: bool,
+    pool: Ints | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     full = F.relu(_fallback.conv2d_padded(x, weight, bias, conv))
-    if not len(pool):
+    if not pool:
         return full, _bits_along_q(full) if save else None
     y = _fallback.max_pool2d_padded(full, pool)
     if not save:

@@ -42,11 +42,6 @@ def pool_size(h: int, w: int, pool: Sequence[int]) -> tuple[int, int]:
     return sizes[0], sizes[1]
 
 
-def may_have_empty_window(pool: Sequence[int]) -> bool:
-    """Whether this pool's windows may hold no input, for some size of it."""
-    return any(pool[4 + i] > 0 and pool[6 + i] > 1 for i in range(2))
-
-
 def has_empty_window(h: int, w: int, pool: Sequence[int]) -> bool:
     """Whether some window holds no input: only where dilation steps over it from the padding."""
     for i, (size, out) in enumerate(zip((h, w), pool_size(h, w, pool), strict=True)):
@@ -102,6 +97,11 @@ def bits_size(y_size: Sequence[int]) -> tuple[int, int, int, int]:
     """The sizes in which kernels see a code of bits: [N, P, ceil(Q / 8), K]."""
     n, k, p, q = y_size
     return n, p, (q + 7) // 8, k
+
+
+def may_have_empty_window(pool: Sequence[int]) -> bool:
+    """Whether some window holds no input, for some size of the input."""
+    return any(pool[4 + i] > 0 and pool[6 + i] > 1 for i in range(2))
 
 
 def nchw(size: Sequence[int]) -> tuple[int, int, int, int]:
