@@ -158,15 +158,7 @@ def _positions(x: Tensor, pool: Ints) -> Tensor:
         index = F.max_pool2d(x, *windows, return_indices=True)[1]
         row, column = _row_and_column(index, w)
         return _position(row, column, _starts(p, q, pool, x.device), pool)
-    # A plane with the padding in it, so that no window is empty.
-    ends = [
-        (out - 1) * pool[2 + i] + pool[6 + i] * (pool[i] - 1) + 1 for i, out in enumerate((p, q))
-    ]
-    pads = [0, 0, 0, 0]
-    for i, (size, end) in enumerate(zip((h, w), ends, strict=True)):
-        after = end - size - pool[4 + i]
-        pads[2 - 2 * i : 4 - 2 * i] = pool[4 + i], torch.sym_max(after, 0)
-    plane = F.pad(x, pads, value=-torch.inf)
+    plane = _fallback.pad_for_pool(x, pool)
     index = F.max_pool2d(plane, pool[:2], pool[2:4], 0, pool[6:8], return_indices=True)[1]
     row, column = _row_and_column(index[:, :, :p, :q], plane.shape[3])
     row, column = row - pool[4], column - pool[5]

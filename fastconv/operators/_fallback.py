@@ -109,15 +109,17 @@ def max_pool2d_padded(x: Tensor, pool: Any) -> Tensor:
     """max_pool2d. A window that holds no input gives -inf; torch must never see one."""
     if not geometry.may_have_empty_window(pool):
         return F.max_pool2d(x, pool[:2], pool[2:4], pool[4:6], pool[6:8], bool(pool[8]))
-    size = geometry.pool_size(x.shape[2], x.shape[3], pool)
-    pads = []
-    for i in (1, 0):
-        after = (size[i] - 1) * pool[2 + i] + pool[6 + i] * (pool[i] - 1) + 1
-        after -= x.shape[2 + i] + pool[4 + i]
-        pads += [pool[4 + i], max(after, 0)]
+    p, q = geometry.pool_size(x.shape[2], x.shape[3], pool)
+    y = F.max_pool2d(pad_for_pool(x, pool), pool[:2], pool[2:4], 0, pool[6:8])
+    return y[:, :, :p, :q]
+
+
+def pad_for_pool(x: Tensor, pool: Any) -> Tensor:
+    """x with the pool's padding around it. A pool of it may have a window more than `pool_size`."""
+    more_h, more_w = (stride - 1 if pool[8] else 0 for stride in pool[2:4])
+    pads = (pool[5], pool[5] + more_w, pool[4], pool[4] + more_h)
     lowest = -torch.inf if x.is_floating_point() else torch.iinfo(x.dtype).min
-    y = F.max_pool2d(F.pad(x, pads, value=lowest), pool[:2], pool[2:4], 0, pool[6:8])
-    return y[:, :, : size[0], : size[1]]
+    return F.pad(x, pads, value=lowest)
 
 
 def max_pool2d_backward(
