@@ -137,8 +137,8 @@ def _bytes(bits: Tensor) -> Tensor:
 
 
 def _bits_along_q(y: Tensor) -> Tensor:
-    """The code of a convolution and ReLU: [N, P, ceil(Q / 8), K]."""
-    return _bytes(_live(y).permute(3, 0, 2, 1)).permute(1, 2, 0, 3).contiguous()
+    """The code of a convolution and ReLU: [N, bytes], in the order [P, ceil(Q / 8), K]."""
+    return _bytes(_live(y).permute(3, 0, 2, 1)).permute(1, 2, 0, 3).flatten(1)
 
 
 def to_nibbles(code: Tensor, groups: int) -> Tensor:
