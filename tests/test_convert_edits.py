@@ -17,17 +17,22 @@ WHOLE = ("__dict__", "vars(", "_modules", "children()")
 
 def outcome(model):
     """Output and gradients, or the kind of error."""
+    torch.manual_seed(0)
+    x = X.clone().requires_grad_()
     try:
-        torch.manual_seed(0)
-        x = X.clone().requires_grad_()
         y = model(x)
-        if not isinstance(y, torch.Tensor):
-            return [type(y).__name__]
-        wanted = [x, *(p for p in model.parameters() if p.requires_grad)]
-        gradients = torch.autograd.grad(y.square().sum(), wanted, allow_unused=True)
-        return [y, *(torch.zeros(()) if g is None else g for g in gradients)]
     except Exception as error:
         return [type(error).__name__]
+    if not isinstance(y, torch.Tensor):
+        return [type(y).__name__]
+    wanted = [x, *(p for p in model.parameters() if p.requires_grad)]
+    try:
+        gradients = torch.autograd.grad(y.square().sum(), wanted, allow_unused=True)
+    except RuntimeError as error:
+        # Torch's ReLU keeps its output, which must not change; fastconv's keeps bits.
+        assert "modified by an inplace operation" in str(error)
+        return [y]
+    return [y, *(torch.zeros(()) if g is None else g for g in gradients)]
 
 
 def edited(model, edit):
@@ -41,6 +46,8 @@ def edited(model, edit):
 
 def assert_alike(model, original, what):
     expected, found = outcome(original), outcome(model)
+    if len(expected) == 1:
+        del found[1:]
     kinds = [
         [type(v).__name__ if isinstance(v, torch.Tensor) else v for v in r]
         for r in (expected, found)

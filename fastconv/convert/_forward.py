@@ -74,8 +74,9 @@ class Forward:
         # Called as x.forward(...). Another thread may just hold the hooks; that is no copy.
         if alone or _count_owners(self._hooks) < 2:
             return self.module()
-        known = {id(v): v for v in frame.f_locals.values() if _owns(v, self._hooks)}
-        return next(iter(known.values())) if len(known) == 1 else self._ambiguous()
+        near = [m for v in frame.f_locals.values() if isinstance(v, Module) for m in v.modules()]
+        known = {module for module in near if _owns(module, self._hooks)}
+        return known.pop() if len(known) == 1 else self._ambiguous()
 
     def _ambiguous(self) -> NoReturn:
         raise RuntimeError(

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy
 import torch
+from torch import Tensor
 from torch.nn import Module
 
 _TORCH, _HERE = os.path.dirname(torch.__file__) + os.sep, os.path.dirname(__file__) + os.sep
@@ -58,6 +59,8 @@ class Reads:
     ) -> None:
         self.attributes: dict[Module, dict[str, None]] = {root: {"forward": None}}
         """The names that were asked of each module, in the order of the first time."""
+        self.paths: dict[Module, str] = {root: ""}
+        """How each module was reached last; one with several names has a path for each."""
         self.names: dict[tuple[int, str], tuple[Mapping[str, Any], str]] = {}
         """Names in globals, Python modules and classes; what holds them comes first."""
         self.cells: dict[int, types.CellType] = {}
@@ -65,6 +68,7 @@ class Reads:
         self._root, self._refuse, self._is_open = root, refuse, is_open
         self._functions: dict[types.CodeType, types.FunctionType] = {}
         self._made: set[types.CodeType] = set()
+        self._last = root
         self._results: dict[tuple[types.FrameType, int], Any] | None = None
         self._thread = threading.get_ident()
         self._know(type(root).forward)
@@ -109,6 +113,35 @@ class Reads:
         ):
             names[name] = None
             self._know(_found(module, name))
+            self._reach(module, name)
+
+    def _reach(self, module: Module, name: str) -> None:
+        self._last = module
+        if module in self.paths:
+            children = vars(module)["_modules"]
+            if name in children:
+                self.paths[children[name]] = self._path(module, name)
+            elif name == "_modules":
+                for key, child in children.items():
+                    self.paths.setdefault(child, self._path(module, key))
+
+    def _path(self, module: Module, name: str) -> str:
+        return ".".join(filter(None, (self.paths[module], name)))
+
+    def path_of_read(self, name: str) -> str | None:
+        """The path of the name that was read last, None if its module was not reached by names."""
+        return self._path(self._last, name) if self._last in self.paths else None
+
+    def path_of_tensor(self, tensor: Tensor) -> str | None:
+        """The path under which a tensor was read."""
+        for module in self.paths.keys() & self.attributes.keys():
+            own = vars(module)
+            for name in self.attributes[module]:
+                named = own[name] if name in CONTENTS else own
+                for key in named if name in CONTENTS else (name,):
+                    if named.get(key) is tensor:
+                        return self._path(module, key)
+        return None
 
     def _know(self, value: Any) -> None:
         """Remembers a function that may run, for its closure."""

@@ -106,13 +106,21 @@ class Tracer(torch.fx.Tracer):
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         if threading.get_ident() != self.thread:
             return attr_val
-        return super().getattr(attr, attr_val, parameter_proxy_cache)
+        if not isinstance(attr_val, torch.Tensor):
+            return attr_val
+        return self._proxy_of_tensor(self.reads.path_of_read(attr))
+
+    def _proxy_of_tensor(self, path: str | None) -> torch.fx.Proxy:
+        if path is None:
+            self.refuse("computes with a tensor that is not among its modules' attributes")
+        return self.create_proxy("get_attr", path, (), {})
 
     def is_leaf_module(self, m: Module, module_qualified_name: str) -> bool:
         return True
 
     def path_of_module(self, mod: Module) -> str:
-        path = self.submodule_paths.get(mod)
+        # Not of torch.fx's own list: of a layer with two names, the one counts that was read.
+        path = self.reads.paths.get(mod)
         if not path:
             self.refuse(f"calls a {type(mod).__name__} that is not among its modules")
         return path
@@ -145,6 +153,8 @@ class Tracer(torch.fx.Tracer):
                 self.refuse(f"has torch's {code.co_name}() call a layer")
 
     def create_arg(self, a: Any) -> Any:
+        if isinstance(a, torch.Tensor):
+            return self._proxy_of_tensor(self.reads.path_of_tensor(a)).node
         plain = type(a) in (tuple, list, dict) or hasattr(a, "_fields")
         if isinstance(a, tuple | list | dict) and not plain and not _is_torchs(type(a)):
             self.refuse(f"makes a {type(a).__name__}")
