@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from typing import TypeVar
-
 import torch
 from torch.nn import Module
 
@@ -16,10 +13,9 @@ from ._forward import Forward
 from ._layers import BLOCKS, FORWARDS, OURS, has_own_forward
 from ._plan import make_plan
 from ._report import Report, Row, report
+from ._tree import Model, copy_of_tree, expect_module, shadow_of
 
 __all__ = ["Report", "Row", "convert", "explain", "revert"]
-
-Model = TypeVar("Model", bound=Module)
 
 _POOL_ATTRIBUTES = ("pool_kernel_size", "pool_stride", "pool_padding", "pool_dilation", "ceil_mode")
 
@@ -64,10 +60,13 @@ def convert(
         TypeError: `model` is not a Module.
         ValueError: `fold_batchnorm` and the model is not in eval mode.
     """
-    model = _tree(model, inplace, "convert")
+    expect_module(model, "convert")
+    model = model if inplace else copy_of_tree(model)
     _remove_forwards(model)
-    plan = make_plan(model, fuse, fold_batchnorm)
-    places = {bn: fold(conv, bn) for conv, bn in plan.folds}
+    shadow = shadow_of(model)
+    plan = make_plan(shadow, fuse, fold_batchnorm)
+    real = dict(zip(shadow.modules(), model.modules(), strict=True))
+    places = {real[bn]: fold(real[conv], real[bn]) for conv, bn in plan.folds}
     for parent in list(model.modules()) if places else ():
         for name, child in parent._modules.items():
             parent._modules[name] = places.get(child, child)
@@ -75,9 +74,9 @@ def convert(
         if type(module) in FORWARDS and not has_own_forward(module):
             module.__dict__["forward"] = FORWARDS[type(module)](module)
     for module in plan.sequentials:
-        module.__dict__["forward"] = SequentialForward(module)
+        real[module].__dict__["forward"] = SequentialForward(real[module])
     for module, code in plan.codes.items():
-        module.__dict__["forward"] = CodeForward(module, code)
+        real[module].__dict__["forward"] = CodeForward(real[module], code)
     return model
 
 
@@ -96,8 +95,9 @@ def explain(model: Module, fuse: bool = True, fold_batchnorm: bool = False) -> R
     Raises:
         TypeError, ValueError: as `convert`.
     """
-    _expect_module(model, "explain")
-    return report(model, make_plan(model, fuse, fold_batchnorm))
+    expect_module(model, "explain")
+    shadow = shadow_of(model)
+    return report(shadow, make_plan(shadow, fuse, fold_batchnorm))
 
 
 def revert(model: Module, inplace: bool = False) -> Module:
@@ -116,7 +116,8 @@ def revert(model: Module, inplace: bool = False) -> Module:
     Raises:
         TypeError: `model` is not a Module.
     """
-    model = _tree(model, inplace, "revert")
+    expect_module(model, "revert")
+    model = model if inplace else copy_of_tree(model)
     blocks = [module for module in model.modules() if type(module) in BLOCKS]
     own = {id(block): _taken_apart(block) for block in blocks}
     if id(model) in own:
@@ -141,33 +142,6 @@ def _remove_forwards(model: Module) -> None:
     for module in model.modules():
         if isinstance(module.__dict__.get("forward"), Forward):
             del module.__dict__["forward"]
-
-
-def _expect_module(model: object, caller: str) -> None:
-    if not isinstance(model, Module):
-        raise TypeError(f"{caller}: expected a torch.nn.Module, got {type(model).__name__}")
-
-
-def _tree(model: Module, inplace: bool, caller: str) -> Module:
-    """The model itself, or a copy of its tree around the same parameters and buffers."""
-    _expect_module(model, caller)
-    if inplace:
-        return model
-    shared: list[object] = []
-    for module in model.modules():
-        shared += _shared(module)
-        if isinstance(module, nn.FoldedBatchNorm2d):
-            shared += [*_shared(module.original), *_shared(module.unfolded)]
-    return copy.deepcopy(model, {id(thing): thing for thing in shared})
-
-
-def _shared(module: Module) -> list[object]:
-    """What a copy of a module has in common with it."""
-    if isinstance(module, torch.jit.ScriptModule):
-        return [module]
-    own = vars(module).values()  # where weight_norm keeps tensors that cannot be copied
-    tensors = [value for value in own if isinstance(value, torch.Tensor)]
-    return [*tensors, *module.parameters(recurse=False), *module.buffers(recurse=False)]
 
 
 def _strip_block(block: Module) -> None:

@@ -20,6 +20,7 @@ from ._forward import Forward
 from ._guard import Types, Unwatchable, make_guard
 from ._source import compiled
 from ._trace import Trace, trace
+from ._tree import shadow_of
 
 # The names that all traced code has.
 _KNOWN = Graph().python_code("self").globals
@@ -52,7 +53,8 @@ class CodeForward(Forward):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         module = self.called()
         if not self.traced:
-            self.code, self.traced = traced_code(module), True
+            self.code = traced_code(module)
+            self.traced = True
         code = self.code
         if code is not None:
             function = code.functions.get(module.training)
@@ -83,6 +85,7 @@ def _untraced(kind: type[CodeForward]) -> CodeForward:
 
 def traced_code(module: Module) -> Code | None:
     """A module's code with its chains, None where it has none."""
+    module = shadow_of(module)  # another thread may call the module itself
     found = trace(module)
     chains = {training: chains_in_graph(g, module, set()) for training, g in found.graphs.items()}
     return code_with_chains(module, found, chains, type)

@@ -7,6 +7,7 @@ it is asked about, so copies and replicas of a module can share it.
 
 from __future__ import annotations
 
+import enum
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -48,10 +49,14 @@ class _Guard:
                 self.attributes.setdefault(module, {}).update(names)
         self.names = {key: pair for one in reads for key, pair in one.names.items()}
         self.cells = {key: cell for one in reads for key, cell in one.cells.items()}
+        self.asks_types = any(one.asks_types for one in reads)
+        self.classes: set[type] = set()
+        self.whole_classes: set[type] = {type, object}
         self.lines: list[str] = []
         self.scope: dict[str, Any] = {
             "same": same, "contents": _contents, "Tensor": Tensor, "MISSING": _MISSING,
-            "INTERNAL": INTERNAL, "OURS_OR_NONE": (Forward, type(None)),
+            "INTERNAL": INTERNAL, "facts": _facts, "Module": Module, "MADE": _MADE,
+            "OURS_OR_NONE": (Forward, type(None)),
         }  # fmt: skip
         self.variables: dict[Module, str] = {}
         self.todo: list[Module] = []
@@ -85,9 +90,14 @@ class _Guard:
         self.lines.append(f"if not ({condition}): return False")
 
     def _module(self, module: Module) -> None:
-        me = self.variables[module]
-        self._unless(f"type({me}) is {self._constant(self.type_of(module))}")
+        me, kind = self.variables[module], self.type_of(module)
         names = self.attributes.get(module, {})
+        if not names and not self.asks_types:
+            # Only called: whatever is a module will do.
+            self._unless(f"isinstance({me}, Module)")
+            return
+        self._unless(f"type({me}) is {self._constant(kind)}")
+        self._lookup(kind)
         if not names:
             return
         own, d = vars(module), f"{me}d"
@@ -103,6 +113,18 @@ class _Guard:
             else:
                 self._name(module, name, d)
 
+    def _lookup(self, kind: type) -> None:
+        """How a class of the user's looks names up: where, and by what methods."""
+        if kind in self.classes or _is_librarys(kind.__module__):
+            return
+        self.classes.add(kind)
+        self._unless(f"{self._constant(kind)}.__mro__ == {self._constant(kind.__mro__)}")
+        for base in kind.__mro__:
+            if not _is_librarys(base.__module__):
+                absent = [name for name in _IMPLICIT if name not in vars(base)]
+                place = self._constant(vars(base))
+                self._unless(" and ".join(f"{name!r} not in {place}" for name in absent))
+
     def _contents(self, contents: Mapping[str, Any], place: str) -> None:
         """All children, parameters or buffers: which there are."""
         self._unless(f"(*{place},) == {self._constant((*contents,))}")
@@ -113,7 +135,7 @@ class _Guard:
         if value is None:
             self._unless(f"{place} is None")
         elif not isinstance(value, Module):
-            self._unless(f"isinstance({place}, Tensor)")
+            self._value(place, value, "a tensor")
         elif value in self.variables:
             self._unless(f"{place} is {self.variables[value]}")
         else:
@@ -151,14 +173,18 @@ class _Guard:
         """A name that Module.__getattr__ looks for. Setting one takes it from the others."""
         for contents in CONTENTS:
             if name in own[contents]:
-                self._content(f"{d}[{contents!r}].get({name!r}, MISSING)", own[contents][name])
+                place, value = f"{d}[{contents!r}].get({name!r}, MISSING)", own[contents][name]
+                if isinstance(value, Tensor):
+                    self._unless(f"isinstance({place}, Tensor)")  # code got a stand-in for it
+                else:
+                    self._content(place, value)
                 return
         for contents in CONTENTS:
             self._unless(f"{name!r} not in {d}[{contents!r}]")
 
     def _value(self, place: str, value: Any, what: str) -> None:
         if isinstance(value, Tensor):
-            self._unless(f"isinstance({place}, Tensor)")
+            self._unless(f"facts({place}) == {self._constant(_facts(value))}")
             return
         if value is _MISSING:
             self._unless(f"{place} is MISSING")
@@ -170,6 +196,45 @@ class _Guard:
             raise Unwatchable(f"reads {what}, {reason}")
         constant = self._constant(value)
         self._unless(f"{place} is {constant}" if is_fixed(value) else f"same({place}, {constant})")
+        if isinstance(value, type) and not _is_librarys(value.__module__):
+            self._class(value)
+
+    def _class(self, kind: type) -> None:
+        """All of a class that code gets at, for code may ask it for any name in many ways."""
+        if kind in self.whole_classes:
+            return
+        self.whole_classes.add(kind)
+        self._lookup(kind)
+        self._class(type(kind))
+        for base in kind.__mro__:
+            if _is_librarys(base.__module__):
+                continue
+            place, own = self._constant(vars(base)), {}
+            for name, value in vars(base).items():
+                if not (name.startswith("_") and issubclass(kind, enum.Enum)) and name not in _MADE:
+                    own[name] = value
+            self._unless(f"{place}.keys() - MADE == {self._constant(vars(base).keys() - _MADE)}")
+            for name, value in own.items():
+                if isinstance(value, type):
+                    self._value(f"{place}.get({name!r})", value, f"{kind.__name__}.{name}")
+                elif unwatchable(value) is None and not is_fixed(value):
+                    self._unless(f"same({place}.get({name!r}), {self._constant(value)})")
+                else:
+                    self._unless(f"{place}.get({name!r}) is {self._constant(value)}")
+
+
+# Methods that Python finds in a class without a read of their name.
+_IMPLICIT = ("__getattr__", "__getattribute__", "__bool__", "__len__")
+# What Python puts into classes by itself.
+_MADE = frozenset(("__annotations__", "__dict__", "__weakref__", "__doc__", "_abc_impl"))
+
+
+def _facts(tensor: object) -> tuple[Any, ...] | None:
+    """What Python code sees of a tensor but for its values."""
+    if not isinstance(tensor, Tensor):
+        return None
+    seen = tensor.dtype, tensor.device, tensor.layout, tuple(tensor.shape)
+    return (type(tensor), *seen, tensor.requires_grad, tensor.is_leaf, tensor.grad is None)
 
 
 def _contents(cell: types.CellType) -> Any:

@@ -6,6 +6,7 @@ other Python modules instruction by instruction, closures when their function be
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import dis
 import enum
@@ -23,7 +24,11 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from ._language import refused_builtin, refused_code, refused_instruction, refused_library
+
 _TORCH, _HERE = os.path.dirname(torch.__file__) + os.sep, os.path.dirname(__file__) + os.sep
+_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_MODELS = os.path.join(_OURS, "models") + os.sep
 _FX = os.path.join(_TORCH, "fx") + os.sep
 _NUMPY = os.path.dirname(numpy.__file__) + os.sep
 _STANDARD, _SITE = (sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib"))
@@ -35,13 +40,15 @@ CONTENTS = ("_modules", "_parameters", "_buffers")
 # What every module has for torch's own use.
 INTERNAL = frozenset(vars(Module())) | {"forward"}
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
+_TRUTH = ("UNARY_NOT", "TO_BOOL")
+_IN_C = sys.builtin_module_names
 
 
 def is_library(code: types.CodeType) -> bool:
-    """Code of torch, fastconv.convert, numpy or Python: it keeps no settings of a model."""
+    """Code of torch, fastconv, numpy or Python: it keeps no settings of a model."""
     file = code.co_filename
-    if file.startswith((_TORCH, _HERE, _NUMPY, "<frozen")):
-        return True
+    if file.startswith((_TORCH, _OURS, _NUMPY, "<frozen")):
+        return not file.startswith(_MODELS)
     return file.startswith(_STANDARD) and not file.startswith((_SITE, _STANDARD + "site-packages"))
 
 
@@ -65,8 +72,12 @@ class Reads:
         """Names in globals, Python modules and classes; what holds them comes first."""
         self.cells: dict[int, types.CellType] = {}
         """Variables of functions around those that ran."""
+        self.asks_types = False
+        """Whether code may have asked for the type or truth of a module, which shows nowhere."""
         self._root, self._refuse, self._is_open = root, refuse, is_open
-        self._functions: dict[types.CodeType, types.FunctionType] = {}
+        self._functions: dict[types.CodeType, list[types.FunctionType]] = {}
+        self._called: set[Module] = set()
+        self._imports = 0
         self._made: set[types.CodeType] = set()
         self._last = root
         self._results: dict[tuple[types.FrameType, int], Any] | None = None
@@ -76,21 +87,26 @@ class Reads:
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
         """Records what happens in this thread meanwhile."""
-        before = sys.gettrace()
+        before = sys.gettrace(), sys.getprofile(), vars(Module).get("__getattribute__")
 
         def read(module: Module, name: str) -> Any:
             if threading.get_ident() == self._thread:
                 self._attribute(module, name, sys._getframe(1).f_code)
-            return object.__getattribute__(module, name)
+            return (before[2] or object.__getattribute__)(module, name)
 
         self._results = {}
         Module.__getattribute__ = read  # type: ignore[method-assign]
+        sys.setprofile(self._builtin)
         sys.settrace(self._begin)
         try:
             yield
         finally:
-            sys.settrace(before)
-            del Module.__getattribute__
+            sys.settrace(before[0])
+            sys.setprofile(before[1])
+            if before[2] is None:
+                del Module.__getattribute__
+            else:
+                Module.__getattribute__ = before[2]  # type: ignore[method-assign]
             self._results = None  # it keeps values and frames alive
 
     def result(self, value: Any) -> None:
@@ -111,8 +127,13 @@ class Reads:
         elif name != "__class__" and (
             not is_library(code) or name in CONTENTS or name not in (*INTERNAL, "__dict__")
         ):
+            found = _found(module, name)
+            if module in self._called and not isinstance(found, types.FunctionType | property):
+                self._refuse(f"reads .{name} of a layer that may have changed it")
             names[name] = None
-            self._know(_found(module, name))
+            if name == "__dict__":
+                names.update(dict.fromkeys(CONTENTS))
+            self._know(found)
             self._reach(module, name)
 
     def _reach(self, module: Module, name: str) -> None:
@@ -151,22 +172,32 @@ class Reads:
             parts = [getattr(value, part, None) for part in ("fget", "fset", "fdel", "func")]
             for part in filter(None, parts):
                 self._know(part)
-        if isinstance(value, types.FunctionType) and value.__code__ not in self._functions:
-            self._functions[value.__code__] = value
-            for cell in value.__closure__ or ():
-                with contextlib.suppress(ValueError):  # an empty one
-                    self._know(cell.cell_contents)
+        if isinstance(value, types.FunctionType):
+            known = self._functions.setdefault(value.__code__, [])
+            if value not in known:
+                known.append(value)
+                for cell in value.__closure__ or ():
+                    with contextlib.suppress(ValueError):  # an empty one
+                        self._know(cell.cell_contents)
 
     def _begin(self, frame: types.FrameType, event: str, _: Any) -> Any:
         """Called when a function begins."""
         code = frame.f_code
-        if is_library(code) or frame.f_globals.get("__name__", "").startswith("namedtuple_"):
+        if self._imports or frame.f_globals.get("__name__", "").startswith("namedtuple_"):
             return None
+        if code.co_name == "<module>":  # torch imports parts of itself when they are first used
+            self._imports += 1
+            frame.f_trace_lines = False
+            return self._imported
+        if is_library(code):
+            back = frame.f_back
+            self._allow(None if back is None or is_library(back.f_code) else refused_library(code))
+            return None
+        self._allow(refused_code(code))
         self._made.update(_nested(code))
-        function = self._functions.get(code)
-        if function is not None:
+        for function in self._functions.get(code, ()):
             self.cells |= {id(cell): cell for cell in function.__closure__ or ()}
-        elif set(code.co_freevars) - {"__class__"} and code not in self._made:
+        if code not in self._functions and code.co_freevars and code not in self._made:
             self._refuse(f"runs {code.co_name}(), whose variables cannot be watched")
         if code.co_name.startswith("__") and code.co_argcount:
             # Python finds such a method without asking for it.
@@ -176,6 +207,25 @@ class Reads:
         frame.f_trace_lines, frame.f_trace_opcodes = False, True
         return self._step
 
+    def _imported(self, frame: types.FrameType, event: str, _: Any) -> Any:
+        self._imports -= event == "return"
+        return self._imported
+
+    def _builtin(self, frame: types.FrameType, event: str, function: Any) -> None:
+        """Called around calls of functions in C."""
+        if event == "c_call" and not self._imports and not is_library(frame.f_code):
+            self.asks_types |= function is isinstance or function is issubclass
+            self._allow(refused_builtin(function))
+
+    def _allow(self, refused: str | None) -> None:
+        if refused is not None:
+            self._refuse(refused)
+
+    def called(self, module: Module) -> None:
+        """Notes a layer that is called: it may change itself, or a hook may."""
+        if not type(module).__module__.startswith("torch.nn."):
+            self._called.update(_tree(module))
+
     def _step(self, frame: types.FrameType, event: str, value: Any) -> Any:
         """Called before each instruction, and with what a function returns."""
         if event == "return" and frame.f_back is not None:
@@ -184,40 +234,37 @@ class Reads:
             instructions, places = _instructions(frame.f_code)
             i = places[frame.f_lasti]
             name = instructions[i].opname
+            self._allow(refused_instruction(instructions[i], frame.f_code))
             if name in ("LOAD_GLOBAL", "LOAD_NAME"):
                 self._global(frame, instructions, i)
             elif name == "LOAD_SUPER_ATTR":
                 self._inherited(frame, instructions[i].argval)
-            elif name == "IMPORT_NAME":
-                self._import(instructions[i].argval)
             elif name == "IS_OP" or name.endswith("_NONE"):
                 self._identity(frame, instructions, i)
+            elif i and ("JUMP_IF" in name or "JUMP_FORWARD_IF" in name or name in _TRUTH):
+                self._truth(frame, instructions[i - 1])
         return self._step
 
     def _global(self, frame: types.FrameType, instructions: list[dis.Instruction], i: int) -> None:
         name = instructions[i].argval
         following = [*instructions[i + 1 : i + 8]]
-        if name == "super" and name not in frame.f_globals:
-            asked = [f.argval for f in following if f.opname in _ATTRIBUTES]
-            if sys.version_info < (3, 12):
-                self._inherited(frame, asked[0] if asked else None)
-            return
         if name not in frame.f_globals:
-            return  # Python's own
+            if name == "type":
+                self._refuse(f"asks for a type in {frame.f_code.co_name}()")
+            if name == "object":
+                self._refuse("asks object for an attribute")
+            if name == "super" and sys.version_info < (3, 12):
+                self._inherited(frame, _asked_of_call(following))
+            elif name not in vars(builtins):
+                self.names[id(frame.f_globals), name] = frame.f_globals, name
+            return
         value = self._name(frame.f_globals, name)
         for instruction in following:
-            if instruction.opname not in _ATTRIBUTES:
-                break
             attribute = instruction.argval
-            if isinstance(value, type) and not issubclass(value, enum.Enum):
-                owners = [vars(k) for k in value.__mro__ if attribute in vars(k)]
-                for owner in owners[:1]:
-                    self._name(owner, attribute)
-                return
-            if not isinstance(value, types.ModuleType) or attribute not in vars(value):
+            if instruction.opname not in _ATTRIBUTES or not _has_names(value, attribute):
                 break
-            value = self._name(vars(value), attribute)
-        if isinstance(value, types.ModuleType) and not _is_librarys(value.__name__):
+            value = self._name(_holder(value, attribute), attribute)
+        if isinstance(value, types.ModuleType) and not is_library_module(value):
             self._refuse(f"uses the Python module {value.__name__} in a way that cannot be watched")
 
     def _name(self, holder: Mapping[str, Any], name: str) -> Any:
@@ -235,23 +282,37 @@ class Reads:
         for kind in type(module).__mro__:
             self._name(vars(kind), name)
 
-    def _import(self, name: str) -> None:
-        if not _is_librarys(name):
-            self._refuse(f"imports {name}")
-
     def _identity(
         self, frame: types.FrameType, instructions: list[dis.Instruction], i: int
     ) -> None:
         """Code compares by `is`, which asks a stand-in nothing."""
-        last = i - 1
         if instructions[i].opname == "IS_OP":
-            self._compared(frame, instructions[last])
-            while instructions[last].opname in _ATTRIBUTES:
-                last -= 1
-            last -= 1
-        self._compared(frame, instructions[last])
+            other = instructions[i - 1]
+            with_none = other.opname == "LOAD_CONST" and other.argval is None
+            i -= 1
+            if not with_none:
+                self._compared(frame, other, lambda value: not _is_plain(value))
+                while instructions[i].opname in _ATTRIBUTES:
+                    i -= 1
+                self._compared(frame, instructions[i - 1], lambda value: not _is_plain(value))
+                return
+        self._compared(frame, instructions[i - 1], self._is_open)
 
-    def _compared(self, frame: types.FrameType, instruction: dis.Instruction) -> None:
+    def _truth(self, frame: types.FrameType, instruction: dis.Instruction) -> None:
+        """Code branches on a value; a module's truth is asked without a trace."""
+        name, value = instruction.opname, instruction.argval
+        if "_FAST" in name:
+            variable = value[-1] if isinstance(value, tuple) else value
+            self.asks_types |= issubclass(type(frame.f_locals.get(variable)), Module)
+        elif name in _ATTRIBUTES:
+            self.asks_types |= value in vars(self._last)["_modules"]
+
+    def _compared(
+        self,
+        frame: types.FrameType,
+        instruction: dis.Instruction,
+        unclear: Callable[[Any], bool],
+    ) -> None:
         name, value = instruction.opname, instruction.argval
         if name == "LOAD_CONST" or name == "LOAD_GLOBAL":
             return
@@ -262,8 +323,40 @@ class Reads:
             value = self._results.get((frame, instruction.offset))
         else:
             self._refuse("compares a value by `is`")
-        if self._is_open(value):
-            self._refuse("asks what a layer has returned")
+        if unclear(value):
+            self._refuse("compares what a layer or function has returned by `is`")
+
+
+def _is_plain(value: Any) -> bool:
+    """Nothing that could be the same as another object by chance of the code."""
+    return value is None or isinstance(value, bool | int | str | type | enum.Enum)
+
+
+def _asked_of_call(following: list[dis.Instruction]) -> str | None:
+    """The name that is asked of super() right away."""
+    calls = [i for i, f in enumerate(following) if "CALL" in f.opname]
+    after = following[calls[0] + 1 :] if calls else []
+    return after[0].argval if after and after[0].opname in _ATTRIBUTES else None
+
+
+def _has_names(value: Any, name: str) -> bool:
+    if isinstance(value, types.ModuleType):
+        return name in vars(value)
+    return isinstance(value, type) and any(name in vars(kind) for kind in value.__mro__)
+
+
+def _holder(value: Any, name: str) -> Mapping[str, Any]:
+    if isinstance(value, types.ModuleType):
+        return vars(value)
+    return next(vars(kind) for kind in value.__mro__ if name in vars(kind))
+
+
+def _tree(module: Module) -> Iterator[Module]:
+    """A module and what is below it, without a read."""
+    yield module
+    for child in object.__getattribute__(module, "__dict__")["_modules"].values():
+        if child is not None:
+            yield from _tree(child)
 
 
 def _found(module: Module, name: str) -> Any:
@@ -280,9 +373,12 @@ def _nested(code: types.CodeType) -> list[types.CodeType]:
     return found + [inner for c in found for inner in _nested(c)]
 
 
-def _is_librarys(name: str) -> bool:
-    top = name.partition(".")[0]
-    return top in ("torch", "numpy", "fastconv") or top in sys.stdlib_module_names
+def is_library_module(module: types.ModuleType) -> bool:
+    """Whether a Python module is of torch, numpy, fastconv or Python."""
+    if module.__name__.partition(".")[0] in ("torch", "numpy", "fastconv", *_IN_C):
+        return True
+    file = getattr(module, "__file__", None) or ""
+    return file.startswith(_STANDARD) and not file.startswith((_SITE, _STANDARD + "site-packages"))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch.fx import Graph
 from torch.nn import Module
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ._forward import Forward
 from ._guard import Unwatchable, make_guard
@@ -59,7 +60,12 @@ def trace(module: Module) -> Trace:
     result = Trace()
     changes: list[str] = []
     try:
-        with _ONE_AT_A_TIME, _without_forwards(module), _unchanged(module, changes):
+        with (
+            _ONE_AT_A_TIME,
+            _disable_current_modes(),
+            _without_forwards(module),
+            _unchanged(module, changes),
+        ):
             _trace(module, result)
         if changes:
             raise Refused(f"changes {changes[0]} when it runs")
@@ -116,30 +122,37 @@ def _signature(module: Module) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
 def _run(
     module: Module, arguments: tuple[str, ...], training: bool, turned: bool = False
 ) -> tuple[Graph, Reads]:
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_training(module, training, turned))
-        stack.enter_context(torch.set_grad_enabled(torch.is_grad_enabled() != turned))
-        enabled = torch.is_autocast_enabled("cpu") != turned
-        stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=enabled))
-        tracer = Tracer(module, arguments)
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
-        try:
-            with NoTensors(tracer):
-                graph = tracer.trace(module)
-        except Exception as error:
-            raise Refused(tracer.refusal or _plain(error)) from None
-        if modes() != tracer.modes:
-            raise Refused("changes grad mode, autocast or inference mode")
+    tracer = Tracer(module, arguments)
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_training(module, training, turned))
+            stack.enter_context(torch.set_grad_enabled(torch.is_grad_enabled() != turned))
+            enabled = torch.is_autocast_enabled("cpu") != turned
+            stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=enabled))
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+            tracer.modes = modes()
+            graph = _traced(tracer, module)
+            if modes() != tracer.modes:
+                raise Refused("changes grad mode, autocast or inference mode")
+        if any(proxy() is not None for proxy in tracer.proxies):
+            gc.collect()
+            if any(proxy() is not None for proxy in tracer.proxies):
+                raise Refused("keeps a value for later")
+        return graph, tracer.reads
+    finally:
+        vars(tracer).clear()  # it is part of cycles, which would keep the module
+
+
+def _traced(tracer: Tracer, module: Module) -> Graph:
+    try:
+        with NoTensors(tracer):
+            graph = tracer.trace(module)
+    except Exception as error:
+        raise Refused(tracer.refusal or _plain(error)) from None
     if tracer.refusal is not None:
         raise Refused(tracer.refusal)
-    if any(proxy() is not None for proxy in tracer.proxies):
-        gc.collect()
-        if any(proxy() is not None for proxy in tracer.proxies):
-            raise Refused("keeps a value for later")
-    reads = tracer.reads
-    vars(tracer).clear()  # it is part of cycles, which would keep the module
-    return graph, reads
+    return graph
 
 
 def _plain(error: Exception) -> str:

@@ -7,8 +7,9 @@ branch. The tracer asks for all that can make a difference then, and gives up wi
 from __future__ import annotations
 
 import contextlib
-import dis
+import dataclasses
 import functools
+import keyword
 import operator
 import os
 import sys
@@ -36,9 +37,6 @@ _TRACING = (
 # What calls modules and nothing else; other functions, such as checkpoint(), do so in contexts.
 _CALLING = (_HERE, _TORCH + "fx", _TORCH + "nn/modules")
 _CHECKPOINT = torch.utils.checkpoint.__file__
-# Torch's layers that return something else than a tensor.
-_NO_TENSOR = (torch.nn.Identity, torch.nn.RNNBase, torch.nn.MultiheadAttention, torch.nn.LSTMCell)
-_WITH = ("SETUP_WITH", "BEFORE_WITH", "LOAD_SPECIAL")  # Python 3.10, 3.11 to 3.13, from 3.14
 
 
 class Refused(torch.fx.proxy.TraceError):
@@ -101,6 +99,7 @@ class Tracer(torch.fx.Tracer):
     def call_module(self, m: Module, forward: Any, args: Any, kwargs: Any) -> Any:
         if threading.get_ident() != self.thread:
             return forward(*args, **kwargs)
+        self.reads.called(m)
         return super().call_module(m, forward, args, kwargs)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
@@ -113,6 +112,7 @@ class Tracer(torch.fx.Tracer):
     def _proxy_of_tensor(self, path: str | None) -> torch.fx.Proxy:
         if path is None:
             self.refuse("computes with a tensor that is not among its modules' attributes")
+        self._expect_names(path)
         return self.create_proxy("get_attr", path, (), {})
 
     def is_leaf_module(self, m: Module, module_qualified_name: str) -> bool:
@@ -123,7 +123,18 @@ class Tracer(torch.fx.Tracer):
         path = self.reads.paths.get(mod)
         if not path:
             self.refuse(f"calls a {type(mod).__name__} that is not among its modules")
+        self._expect_names(path)
         return path
+
+    def _expect_names(self, path: str) -> None:
+        """Of code that is printed: torch.fx writes paths as they are."""
+        for name in path.split("."):
+            if (
+                name == "self"
+                or keyword.iskeyword(name)
+                or not name.replace(" ", "x").isprintable()
+            ):
+                self.refuse(f"has a module or tensor called {name!r}")
 
     def create_node(self, kind: str, *args: Any, **kwargs: Any) -> torch.fx.Node:
         if kind not in ("placeholder", "output"):
@@ -141,14 +152,10 @@ class Tracer(torch.fx.Tracer):
             codes.append(frame.f_code)
             frame = frame.f_back
         for code in codes if frame is not None else ():  # else the forward has returned
-            if not is_library(code):
-                names = _contexts_and_types(code)
-                if "with" in names:
-                    self.refuse(f"has a `with` statement in {code.co_name}()")
-                if "type" in names:
-                    self.refuse(f"asks for a type in {code.co_name}()")
-            elif code.co_filename == _CHECKPOINT or (
-                kind == "call_module" and not code.co_filename.startswith(_CALLING)
+            if code.co_filename == _CHECKPOINT or (
+                is_library(code)
+                and kind == "call_module"
+                and not code.co_filename.startswith(_CALLING)
             ):
                 self.refuse(f"has torch's {code.co_name}() call a layer")
 
@@ -156,6 +163,8 @@ class Tracer(torch.fx.Tracer):
         if isinstance(a, torch.Tensor):
             return self._proxy_of_tensor(self.reads.path_of_tensor(a)).node
         plain = type(a) in (tuple, list, dict) or hasattr(a, "_fields")
+        if dataclasses.is_dataclass(type(a)):
+            self.refuse(f"makes a {type(a).__name__}")
         if isinstance(a, tuple | list | dict) and not plain and not _is_torchs(type(a)):
             self.refuse(f"makes a {type(a).__name__}")
         return super().create_arg(a)
@@ -173,9 +182,6 @@ class Tracer(torch.fx.Tracer):
 
     def iter(self, obj: torch.fx.Proxy) -> NoReturn:
         self.refuse("loops over data")
-
-    def keys(self, obj: torch.fx.Proxy) -> NoReturn:
-        self.refuse("unpacks data")
 
 
 class _Asked:
@@ -208,6 +214,14 @@ class _Asked:
 
     def __len__(self) -> int:
         self.tracer.refuse("takes the length of a value")
+
+    def __hash__(self) -> int:
+        if _is_asked():
+            self.tracer.refuse("puts a value into a set or dictionary")
+        return object.__hash__(self)
+
+    def keys(self) -> NoReturn:
+        self.tracer.refuse("asks for .keys, which tensors do not have")
 
     def __copy__(self) -> Any:
         self.tracer.refuse("copies a value")
@@ -286,14 +300,6 @@ def modes() -> tuple[bool, ...]:
     )
 
 
-@functools.cache
-def _contexts_and_types(code: types.CodeType) -> set[str]:
-    """ "with" if the code has such a statement, "type" if it uses that builtin."""
-    instructions = list(dis.get_instructions(code))
-    with_ = {"with" for i in instructions if i.opname in _WITH}
-    return with_ | {"type" for i in instructions if (i.opname, i.argval) == ("LOAD_GLOBAL", "type")}
-
-
 def _calls_its_own_way(kind: type) -> bool:
     own = vars(kind).get("__call__")
     return kind is not Module and issubclass(kind, Module) and isinstance(own, types.FunctionType)
@@ -305,13 +311,10 @@ def _may_be_anything(value: Any) -> bool:
         return False
     if issubclass(type(value), _Attribute):
         return True
-    node, root = value.node, value.tracer.root
-    if node.op == "call_module":
-        kind = type(root.get_submodule(node.target))
-        return not kind.__module__.startswith("torch.nn.") or issubclass(kind, _NO_TENSOR)
+    node = value.node
     if node.op == "call_function":
-        return not getattr(node.target, "__module__", "").startswith(("torch", "fastconv", "_oper"))
-    return False
+        return not getattr(node.target, "__module__", "").startswith(("torch", "fastconv"))
+    return node.op not in ("placeholder", "call_method")
 
 
 def _is_torchs(kind: type) -> bool:

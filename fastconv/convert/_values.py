@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import functools
 import logging
 import types
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+
+from ._reads import is_library_module
 
 # Compared by identity. What a function does or a class holds is not looked into.
 _FIXED = (
@@ -41,7 +43,7 @@ _FIXED = (
 )
 # Compared by type and value.
 _PLAIN = (int, float, complex, str, bytes, range, slice, torch.device)
-_COLLECTIONS = (tuple, frozenset)
+_COLLECTIONS = (tuple, frozenset, torch.Size)
 
 
 def is_fixed(value: Any) -> bool:
@@ -57,50 +59,43 @@ def unwatchable(value: Any) -> str | None:
     """
     kind = type(value)
     if isinstance(value, types.FunctionType):
-        defaults = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
-        held = next(filter(None, map(unwatchable, defaults)), None)
+        held = _first((*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()))
+        own = vars(value).keys() - {"__wrapped__"}
+        if own:
+            return "a function with attributes, which may change"
         return f"a function with {held} as a default" if held else None
+    if isinstance(value, types.BuiltinFunctionType):
+        owner = value.__self__
+        fixed = owner is None or isinstance(owner, types.ModuleType | type)
+        return None if fixed else f"a method of a {type(owner).__name__}, which may change"
+    if isinstance(value, types.ModuleType):
+        return None if is_library_module(value) else "a Python module, whose names may change"
+    if isinstance(value, enum.Enum):
+        return None if vars(value).keys() <= _ENUMS else "an Enum with attributes"
     if is_fixed(value) or kind in _PLAIN:
         return None
-    parts = _parts(value)
-    if parts is None:
-        return f"a {kind.__name__}, which may change"
-    held = next(filter(None, map(unwatchable, parts)), None)
-    return f"a {kind.__name__} with {held}" if held else None
+    if kind in _COLLECTIONS or (isinstance(value, tuple) and not hasattr(value, "__dict__")):
+        held = _first(value)
+        return f"a {kind.__name__} with {held}" if held else None
+    return f"a {kind.__name__}, which may change"
+
+
+def _first(values: Iterable[Any]) -> str | None:
+    return next(filter(None, map(unwatchable, values)), None)
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two values, the second one watchable, are alike in type and value."""
+    """Whether two values, the second one watchable, are alike in type and value.
+
+    Plain enough for torch.compile to look into.
+    """
     if a is b:
         return True
-    kind = type(a)
-    if kind is not type(b) or is_fixed(b):
+    if type(a) is not type(b):
         return False
-    if kind in _PLAIN:
-        return a == b and str(a) == str(b)  # 0.0 is not -0.0
-    if kind is frozenset:
-        return a == b
-    ours, theirs = _parts(a), _parts(b)
-    return (
-        ours is not None
-        and theirs is not None
-        and len(ours) == len(theirs)
-        and all(map(same, ours, theirs))
-    )
-
-
-def _parts(value: Any) -> tuple[Any, ...] | None:
-    """What a value that cannot change consists of, None for other values."""
-    kind = type(value)
-    if isinstance(value, _COLLECTIONS) and (
-        kind in _COLLECTIONS or kind is torch.Size or hasattr(kind, "_fields")
-    ):
-        return tuple(value)
-    if kind is functools.partial:
-        return value.func, value.args, *sorted(value.keywords.items())
-    if dataclasses.is_dataclass(kind) and kind.__dataclass_params__.frozen:
-        return tuple(getattr(value, field.name) for field in dataclasses.fields(kind))
-    return None
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all([same(x, y) for x, y in zip(a, b, strict=True)])
+    return a == b and str(a) == str(b)  # 0.0 is not -0.0, nor 2.0 in a set the same as 2
 
 
 def _is_torchs_function(kind: type) -> bool:
@@ -110,3 +105,6 @@ def _is_torchs_function(kind: type) -> bool:
         "OpOverloadPacket",
         "BooleanDispatch",
     )
+
+
+_ENUMS = {"_value_", "_name_", "__objclass__", "_sort_order_"}

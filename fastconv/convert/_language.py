@@ -1,0 +1,114 @@
+"""What code may do while it is traced.
+
+A trace shows what happens to stand-ins, and `_reads.py` what was read from modules. Everything else
+that makes a difference would go unnoticed, so code that does more than the following is refused:
+it reads attributes of modules and plain values, calls layers and torch's functions, computes, makes
+containers of its own, branches and loops on what was read.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import os
+import types
+
+import torch
+from torch import Tensor
+
+_INSTRUCTIONS = {
+    "STORE_ATTR": "sets an attribute",
+    "DELETE_ATTR": "deletes an attribute",
+    "STORE_SUBSCR": "stores into a container",
+    "DELETE_SUBSCR": "deletes from a container",
+    "STORE_GLOBAL": "sets a global",
+    "DELETE_GLOBAL": "deletes a global",
+    "LOAD_BUILD_CLASS": "makes a class",
+    "IMPORT_NAME": "imports",
+    "MATCH_CLASS": "matches a pattern",
+    "MATCH_MAPPING": "matches a pattern",
+    "MATCH_SEQUENCE": "matches a pattern",
+    "MATCH_KEYS": "matches a pattern",
+}
+_WITH = ("SETUP_WITH", "BEFORE_WITH", "LOAD_SPECIAL")  # Python 3.10, 3.11 to 3.13, from 3.14
+_TRY = ("SETUP_FINALLY", "PUSH_EXC_INFO")  # Python 3.10, from 3.11; `with` has these too
+
+_BUILTINS = frozenset(
+    (
+        *("abs", "all", "any", "bin", "chr", "divmod", "format", "getattr", "hasattr"),
+        *("isinstance", "issubclass", "iter", "len", "max", "min", "next", "ord", "pow"),
+        *("round", "sorted", "sum", "vars"),
+    )
+)
+# Python modules of C functions that only compute.
+_PURE = ("math", "cmath", "_operator", "itertools", "_functools", "_bisect", "_statistics")
+_UNSURE = ("is_", "is_not", "attrgetter", "methodcaller")
+_TENSOR_MODULES = tuple(f"torch._C.{name}" for name in ("_nn", "_linalg", "_fft", "_special"))
+_VALUES = (str, bytes, int, float, complex, list, dict, tuple, set, frozenset, range)
+
+# What may be asked of a real tensor: `_guard.py` compares it.
+_FACTS = ("dim", "size", "numel", "nelement", "stride", "is_floating_point", "is_complex")
+
+_ROOT = os.path.dirname(torch.__file__) + os.sep
+# Files of torch whose functions code may call: what they do with stand-ins is traced.
+_TORCHS = tuple(
+    _ROOT + name.replace("/", os.sep)
+    for name in (
+        "nn/", "functional.py", "_tensor.py", "overrides.py", "fx/", "_ops.py", "_jit_internal.py",
+        "_library/", "library.py", "utils/checkpoint.py", "_dynamo/", "utils/_contextlib.py",
+        "_compile.py", "special/", "_VF.py", "_linalg_utils.py", "autograd/",
+    )
+)  # fmt: skip
+_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_STANDARD = ("functools.py", "collections" + os.sep, "enum.py", "abc.py", "_collections_abc.py")
+_STANDARD_ROOT = os.path.dirname(functools.__file__) + os.sep
+
+
+@functools.lru_cache(maxsize=1024)
+def refused_code(code: types.CodeType) -> str | None:
+    """Why a function may not run at all, None where it may."""
+    names = {i.opname for i in dis.get_instructions(code)}
+    for kind, instructions in (("with", _WITH), ("try", _TRY)):
+        if names & {*instructions}:
+            return f"has a `{kind}` statement in {code.co_name}()"
+    return None
+
+
+def refused_instruction(instruction: dis.Instruction, code: types.CodeType) -> str | None:
+    """Why an instruction may not run, None where it may."""
+    name = instruction.opname
+    if name == "STORE_DEREF" and instruction.argval in code.co_freevars:
+        return f"sets {instruction.argval}, a variable of a function around it"
+    reason = _INSTRUCTIONS.get(name)
+    if reason == "imports":
+        return f"imports {instruction.argval}"
+    return reason
+
+
+def refused_builtin(function: object) -> str | None:
+    """Why a function in C may not be called, None where it may."""
+    name, owner = getattr(function, "__name__", "?"), getattr(function, "__self__", None)
+    if owner is None:
+        allowed = getattr(torch._C._VariableFunctions, name, None) == function
+    elif isinstance(owner, types.ModuleType):
+        module = owner.__name__
+        allowed = (
+            name in _BUILTINS
+            if module == "builtins"
+            else module in _TENSOR_MODULES or (module in _PURE and name not in _UNSURE)
+        )
+    elif isinstance(owner, Tensor):
+        return None if name in _FACTS else f"computes with other tensors than its inputs ({name})"
+    else:
+        allowed = type(owner) in _VALUES or owner in _VALUES
+    return None if allowed else f"calls {name}()"
+
+
+def refused_library(code: types.CodeType) -> str | None:
+    """Why a library's function may not be called by the code itself, None where it may."""
+    file = code.co_filename
+    if file.startswith((*_TORCHS, _OURS, "<")):
+        return None
+    if file.startswith(_STANDARD_ROOT) and file[len(_STANDARD_ROOT) :].startswith(_STANDARD):
+        return None
+    return f"calls {code.co_name}() of {os.path.basename(file)}"
