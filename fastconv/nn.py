@@ -166,6 +166,8 @@ class FoldedBatchNorm2d(torch.nn.Module):
         )
 
     def forward(self, input: Tensor) -> Tensor:
+        if input.dim() != 4:  # BatchNorm2d takes no single image
+            raise ValueError(f"expected 4D input (got {input.dim()}D input)")
         return input
 
     def extra_repr(self) -> str:

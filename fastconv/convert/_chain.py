@@ -12,10 +12,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Module
+from torch.overrides import has_torch_function
 
 from .. import functional, nn
 from ._forward import Forward
-from ._layers import CONVS, NOTHING, POOLS, RELUS, all_are_watched, is_free, is_patched
+from ._layers import (
+    CONVS,
+    NOTHING,
+    POOLS,
+    RELUS,
+    all_are_watched,
+    is_free,
+    is_patched,
+    sees_functions,
+)
 
 _SEQUENTIAL_FORWARD = torch.nn.Sequential.forward
 _SEQUENTIAL_ITER = torch.nn.Sequential.__iter__
@@ -68,7 +78,9 @@ def run_chain(x: Tensor, conv: Module, *steps: Step) -> Any:
         and is_free(conv)
         and all(is_free(step) for step in steps if type(step) is not tuple)
     ):
-        return _run_fused(x, conv, steps)
+        tensors = x, conv.weight, conv.bias
+        if not (has_torch_function(tensors) and sees_functions(*tensors)):
+            return _run_fused(nn.conv2d_arguments(conv, *tensors), steps)
     x = conv(x)
     for step in steps:
         if isinstance(step, Module):
@@ -80,8 +92,7 @@ def run_chain(x: Tensor, conv: Module, *steps: Step) -> Any:
     return x
 
 
-def _run_fused(x: Tensor, conv: Module, steps: Sequence[Step]) -> Tensor:
-    arguments = nn.conv2d_arguments(conv, x, conv.weight, conv.bias)
+def _run_fused(arguments: tuple[Any, ...], steps: Sequence[Step]) -> Tensor:
     for step in steps:
         if type(step) in POOLS:
             step = (step.kernel_size, step.stride, step.padding, step.dilation, step.ceil_mode)
@@ -107,9 +118,8 @@ class SequentialForward(Forward):
         ):
             return kind.forward(module, *args, **kwargs)
         (x,) = args
-        layers = [*module._modules.values()]
-        i, end = 0, len(layers)
-        while i < end:
+        layers, i = [*module._modules.values()], 0
+        while i < len(layers):
             layer = layers[i]
             i += 1
             joining = count_joining(layers[i:]) if type(layer) in CONVS else 0

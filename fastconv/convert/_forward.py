@@ -28,6 +28,8 @@ def _callers() -> frozenset[types.CodeType]:
 
 
 _CALLERS = _callers()
+# Hooks that calls and compilers have nothing to do with.
+_HOOKS = "_load_state_dict_post_hooks"
 
 
 def _alone() -> int:
@@ -49,14 +51,13 @@ class Forward:
     """
 
     def __init__(self, module: Module) -> None:
-        # The hooks that calls and compilers have nothing to do with.
-        self._know(module, module._load_state_dict_post_hooks)
+        self._know(module, getattr(module, _HOOKS))
 
     def _know(self, module: Module | None, hooks: dict[int, Any]) -> None:
         self._module = _nothing if module is None else weakref.ref(module)
         self._hooks = hooks
         self._has_copies = constant(
-            lambda: getrefcount(hooks) != _ALONE and _count_owners(hooks) > 1
+            lambda: getrefcount(hooks) != _ALONE and len(_owners(hooks)) > 1
         )
 
     def called(self) -> Module:
@@ -70,13 +71,15 @@ class Forward:
         frame = sys._getframe(2)
         if frame.f_code in _CALLERS:
             caller = frame.f_locals["self"]
-            return caller if _owns(caller, self._hooks) else self.module()
+            return caller if caller.__dict__[_HOOKS] is self._hooks else self.module()
         # Called as x.forward(...). Another thread may just hold the hooks; that is no copy.
-        if alone or _count_owners(self._hooks) < 2:
-            return self.module()
-        near = [m for v in frame.f_locals.values() if isinstance(v, Module) for m in v.modules()]
-        known = {module for module in near if _owns(module, self._hooks)}
-        return known.pop() if len(known) == 1 else self._ambiguous()
+        owners = {module} if alone and module is not None else _owners(self._hooks)
+        if len(owners) > 1:
+            near = [v for v in frame.f_locals.values() if isinstance(v, Module)]
+            owners &= {m for v in near for m in v.modules()}
+        return (
+            owners.pop() if len(owners) == 1 else self.module() if not owners else self._ambiguous()
+        )
 
     def _ambiguous(self) -> NoReturn:
         raise RuntimeError(
@@ -123,16 +126,13 @@ class Forward:
         self._know(*state)
 
 
-def _count_owners(hooks: dict[int, Any]) -> int:
-    """How many modules have this dictionary of hooks; slow, for where others refer to it."""
-    return sum(_owns(holder, hooks) for holder in gc.get_referrers(hooks))
-
-
-def _owns(thing: object, hooks: dict[int, Any]) -> bool:
-    """Whether it is a module with these hooks, or the `__dict__` of one."""
-    if isinstance(thing, Module):
-        thing = vars(thing)
-    return type(thing) is dict and thing.get("_load_state_dict_post_hooks") is hooks
+def _owners(hooks: dict[int, Any]) -> set[Module]:
+    """The modules that have this dictionary of hooks; slow, for where others refer to it."""
+    holders = gc.get_referrers(hooks)
+    dicts = [d for d in holders if type(d) is dict and d.get(_HOOKS) is hooks]
+    # From Python 3.13 on, a module may hold its attributes without a dictionary.
+    near = holders + [holder for d in dicts for holder in gc.get_referrers(d)]
+    return {thing for thing in near if isinstance(thing, Module) and vars(thing)[_HOOKS] is hooks}
 
 
 def _new(kind: type[Forward]) -> Forward:

@@ -43,6 +43,7 @@ def make_guard(root: Module, reads: list[Reads], type_of: Types = type) -> Calla
 class _Guard:
     def __init__(self, reads: list[Reads], type_of: Types) -> None:
         self.type_of = type_of
+        self.reads = reads
         self.attributes: dict[Module, dict[str, None]] = {}
         for one in reads:
             for module, names in one.attributes.items():
@@ -76,6 +77,9 @@ class _Guard:
             if not librarys or is_fixed(value):
                 place = f"{self._constant(holder)}.get({name!r}, MISSING)"
                 self._value(place, value, f"the name {name}")
+        for kind in {kind for one in self.reads for kind in one.classes}:
+            if not _is_librarys(kind.__module__):
+                self._class(kind)
         for cell in self.cells.values():
             self._value(f"contents({self._constant(cell)})", _contents(cell), "a closure")
         source = "\n    ".join(["def holds(m0):", *self.lines, "return True\n"])

@@ -61,6 +61,7 @@ _TORCHS = tuple(
 )  # fmt: skip
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _STANDARD = ("functools.py", "collections" + os.sep, "enum.py", "abc.py", "_collections_abc.py")
+_FROZEN = ("<frozen abc>", "<frozen _collections_abc>")
 _STANDARD_ROOT = os.path.dirname(functools.__file__) + os.sep
 
 
@@ -107,8 +108,29 @@ def refused_builtin(function: object) -> str | None:
 def refused_library(code: types.CodeType) -> str | None:
     """Why a library's function may not be called by the code itself, None where it may."""
     file = code.co_filename
+    if file.startswith("<frozen"):
+        return None if file in _FROZEN else f"calls {code.co_name}() of {file[8:-1]}"
     if file.startswith((*_TORCHS, _OURS, "<")):
         return None
     if file.startswith(_STANDARD_ROOT) and file[len(_STANDARD_ROOT) :].startswith(_STANDARD):
         return None
     return f"calls {code.co_name}() of {os.path.basename(file)}"
+
+
+@functools.lru_cache(maxsize=1024)
+def may_write(kind: type) -> bool:
+    """Whether a class of the user's has methods, __init__ aside, that set or store something."""
+    users = [k for k in kind.__mro__ if k.__module__.partition(".")[0] not in ("torch", "builtins")]
+    functions = [f for k in users for name, f in vars(k).items() if name != "__init__"]
+    codes = [f.__code__ for f in functions if isinstance(f, types.FunctionType)]
+    return any(map(_writes, codes))
+
+
+def _writes(code: types.CodeType) -> bool:
+    inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
+    own = {i.opname for i in dis.get_instructions(code)}
+    names = {"setattr", "append", "extend", "update", "pop", "add", "register_buffer"}
+    return bool(own & _STORES or names & {*code.co_names}) or any(map(_writes, inner))
+
+
+_STORES = {name for name in _INSTRUCTIONS if name.startswith(("STORE", "DELETE"))}

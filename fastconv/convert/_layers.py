@@ -16,6 +16,8 @@ from torch.nn import Module
 from torch.nn.modules import module as _torch_module
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
+from torch.overrides import _get_current_function_mode_stack, has_torch_function
+from torch.utils._device import DeviceContext
 
 from .. import functional, nn
 from ._forward import Forward
@@ -39,10 +41,12 @@ OURS = {
 _OURS_OR_NONE = (Forward, type(None))
 
 # What torch's layers run, as torch has it.
-_CALL = Module.__call__
+_CALL, _CALL_IMPL = Module.__call__, Module._call_impl
+_PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 _CONV, _CONV_FORWARD = torch.nn.Conv2d, torch.nn.Conv2d.forward
 _CONV_OPERATION, _CONV2D = torch.nn.Conv2d._conv_forward, F.conv2d
 _RELU, _RELU_FORWARD, _RELU_FUNCTION = torch.nn.ReLU, torch.nn.ReLU.forward, F.relu
+_TORCH_RELU, _TORCH_POOL = torch.relu, torch.max_pool2d
 _POOL, _POOL_FORWARD, _MAX_POOL2D = torch.nn.MaxPool2d, torch.nn.MaxPool2d.forward, F.max_pool2d
 
 
@@ -57,11 +61,19 @@ def _conv_is_patched() -> bool:
 
 
 def _relu_is_patched() -> bool:
-    return F.relu is not _RELU_FUNCTION or _RELU.forward is not _RELU_FORWARD
+    return (
+        F.relu is not _RELU_FUNCTION
+        or torch.relu is not _TORCH_RELU
+        or _RELU.forward is not _RELU_FORWARD
+    )
 
 
 def _pool_is_patched() -> bool:
-    return F.max_pool2d is not _MAX_POOL2D or _POOL.forward is not _POOL_FORWARD
+    return (
+        F.max_pool2d is not _MAX_POOL2D
+        or torch.max_pool2d is not _TORCH_POOL
+        or _POOL.forward is not _POOL_FORWARD
+    )
 
 
 def is_patched() -> bool:
@@ -69,10 +81,29 @@ def is_patched() -> bool:
     return _conv_is_patched() or _relu_is_patched() or _pool_is_patched()
 
 
+def _calls_are_patched() -> bool:
+    return not (
+        Module._call_impl is _CALL_IMPL
+        and _CONV.__call__ is _CALL
+        and _RELU.__call__ is _CALL
+        and _POOL.__call__ is _CALL
+    )
+
+
+def sees_functions(*tensors: Tensor | None) -> bool:
+    """Of tensors with a `__torch_function__`: whether it wants to see torch's own functions."""
+    if is_compiling():
+        return False
+    if any(t is not None and type(t) not in _PLAIN_TYPES for t in tensors):
+        return True
+    # torch.set_default_device is such a mode too, and no matter here.
+    return not all(isinstance(m, DeviceContext) for m in _get_current_function_mode_stack())
+
+
 def all_are_watched() -> bool:
     """Whether somebody watches the calls of all modules; torch.export does, for names alone."""
     return bool(
-        (Module.__call__ is not _CALL and not is_compiling())
+        ((Module.__call__ is not _CALL or _calls_are_patched()) and not is_compiling())
         or _torch_module._global_forward_hooks
         or _torch_module._global_forward_pre_hooks
         or _torch_module._global_backward_hooks
@@ -92,8 +123,10 @@ class Conv2dForward(Forward):
 
     @staticmethod
     def run(layer: Any, input: Tensor) -> Tensor:
-        arguments = nn.conv2d_arguments(layer, input, layer.weight, layer.bias)
-        return functional.conv2d(*arguments)
+        tensors = input, layer.weight, layer.bias
+        if has_torch_function(tensors) and sees_functions(*tensors):
+            return _CONV_FORWARD(layer, input)
+        return functional.conv2d(*nn.conv2d_arguments(layer, *tensors))
 
 
 class ReLUForward(Forward):
@@ -101,7 +134,8 @@ class ReLUForward(Forward):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         layer = self.called()
-        if type(layer) is not _RELU or _relu_is_patched():
+        seen = has_torch_function(args) and sees_functions(*args)
+        if seen or type(layer) is not _RELU or _relu_is_patched():
             return type(layer).forward(layer, *args, **kwargs)
         return nn.ReLU.forward(layer, *args, **kwargs)
 
@@ -111,7 +145,8 @@ class MaxPool2dForward(Forward):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         layer = self.called()
-        if type(layer) is not _POOL or _pool_is_patched():
+        seen = has_torch_function(args) and sees_functions(*args)
+        if seen or type(layer) is not _POOL or _pool_is_patched():
             return type(layer).forward(layer, *args, **kwargs)
         return nn.MaxPool2d.forward(layer, *args, **kwargs)
 
@@ -150,6 +185,8 @@ def is_free(layer: Module) -> bool:
         or own["_backward_hooks"]
         or own["_backward_pre_hooks"]
         or "_conv_forward" in own
+        or "_call_impl" in own
+        or own.get("_compiled_call_impl") is not None
     ) and isinstance(own.get("forward"), _OURS_OR_NONE)
 
 

@@ -24,7 +24,13 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from ._language import refused_builtin, refused_code, refused_instruction, refused_library
+from ._language import (
+    may_write,
+    refused_builtin,
+    refused_code,
+    refused_instruction,
+    refused_library,
+)
 
 _TORCH, _HERE = os.path.dirname(torch.__file__) + os.sep, os.path.dirname(__file__) + os.sep
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -72,11 +78,14 @@ class Reads:
         """Names in globals, Python modules and classes; what holds them comes first."""
         self.cells: dict[int, types.CellType] = {}
         """Variables of functions around those that ran."""
+        self.classes: set[type] = set()
+        """Classes that code got at, and may ask for anything."""
         self.asks_types = False
         """Whether code may have asked for the type or truth of a module, which shows nowhere."""
         self._root, self._refuse, self._is_open = root, refuse, is_open
         self._functions: dict[types.CodeType, list[types.FunctionType]] = {}
-        self._called: set[Module] = set()
+        self._changed = False
+        self._trail: dict[types.FrameType, list[int]] = {}
         self._imports = 0
         self._made: set[types.CodeType] = set()
         self._last = root
@@ -108,6 +117,7 @@ class Reads:
             else:
                 Module.__getattribute__ = before[2]  # type: ignore[method-assign]
             self._results = None  # it keeps values and frames alive
+            self._trail.clear()
 
     def result(self, value: Any) -> None:
         """Notes the value of the instruction that runs."""
@@ -124,12 +134,13 @@ class Reads:
         if name == "training":
             if module is not self._root:
                 self._refuse("reads its children's `training`")
-        elif name != "__class__" and (
-            not is_library(code) or name in CONTENTS or name not in (*INTERNAL, "__dict__")
-        ):
+        elif name == "__class__":
+            if not is_library(code):
+                self.classes.add(type(module))
+        elif not is_library(code) or name in CONTENTS or name not in (*INTERNAL, "__dict__"):
             found = _found(module, name)
-            if module in self._called and not isinstance(found, types.FunctionType | property):
-                self._refuse(f"reads .{name} of a layer that may have changed it")
+            if self._changed and not isinstance(found, types.FunctionType | property):
+                self._refuse(f"reads .{name} after a layer that may have changed it")
             names[name] = None
             if name == "__dict__":
                 names.update(dict.fromkeys(CONTENTS))
@@ -154,15 +165,21 @@ class Reads:
         return self._path(self._last, name) if self._last in self.paths else None
 
     def path_of_tensor(self, tensor: Tensor) -> str | None:
-        """The path under which a tensor was read."""
+        """The path under which a tensor was read, None if there is none or more than one."""
+        paths = set()
         for module in self.paths.keys() & self.attributes.keys():
             own = vars(module)
             for name in self.attributes[module]:
                 named = own[name] if name in CONTENTS else own
                 for key in named if name in CONTENTS else (name,):
                     if named.get(key) is tensor:
-                        return self._path(module, key)
-        return None
+                        paths.add(self._path(module, key))
+        return paths.pop() if len(paths) == 1 else None
+
+    @property
+    def importing(self) -> bool:
+        """Whether torch imports a part of itself, which is not the code's doing."""
+        return self._imports > 0
 
     def _know(self, value: Any) -> None:
         """Remembers a function that may run, for its closure."""
@@ -176,6 +193,8 @@ class Reads:
             known = self._functions.setdefault(value.__code__, [])
             if value not in known:
                 known.append(value)
+                defaults = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
+                self.classes.update(d for d in defaults if isinstance(d, type))
                 for cell in value.__closure__ or ():
                     with contextlib.suppress(ValueError):  # an empty one
                         self._know(cell.cell_contents)
@@ -196,14 +215,16 @@ class Reads:
         self._allow(refused_code(code))
         self._made.update(_nested(code))
         for function in self._functions.get(code, ()):
-            self.cells |= {id(cell): cell for cell in function.__closure__ or ()}
+            named = zip(code.co_freevars, function.__closure__ or (), strict=True)
+            self.cells |= {id(cell): cell for name, cell in named if name != "__class__"}
         if code not in self._functions and code.co_freevars and code not in self._made:
             self._refuse(f"runs {code.co_name}(), whose variables cannot be watched")
-        if code.co_name.startswith("__") and code.co_argcount:
+        first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        if isinstance(first, type):  # a class method
+            self.classes.add(first)
+        elif code.co_name.startswith("__") and issubclass(type(first), Module):
             # Python finds such a method without asking for it.
-            module = frame.f_locals.get(code.co_varnames[0])
-            if isinstance(module, Module):
-                self.attributes.setdefault(module, {})[code.co_name] = None
+            self.attributes.setdefault(first, {})[code.co_name] = None
         frame.f_trace_lines, frame.f_trace_opcodes = False, True
         return self._step
 
@@ -222,9 +243,8 @@ class Reads:
             self._refuse(refused)
 
     def called(self, module: Module) -> None:
-        """Notes a layer that is called: it may change itself, or a hook may."""
-        if not type(module).__module__.startswith("torch.nn."):
-            self._called.update(_tree(module))
+        """Notes a layer that is called, whose code may change what is read afterwards."""
+        self._changed |= any(may_write(type(m)) for m in _tree(module))
 
     def _step(self, frame: types.FrameType, event: str, value: Any) -> Any:
         """Called before each instruction, and with what a function returns."""
@@ -234,13 +254,17 @@ class Reads:
             instructions, places = _instructions(frame.f_code)
             i = places[frame.f_lasti]
             name = instructions[i].opname
+            trail = self._trail.setdefault(frame, [])
+            trail[:] = (*trail[-2:], i)
             self._allow(refused_instruction(instructions[i], frame.f_code))
             if name in ("LOAD_GLOBAL", "LOAD_NAME"):
                 self._global(frame, instructions, i)
             elif name == "LOAD_SUPER_ATTR":
                 self._inherited(frame, instructions[i].argval)
             elif name == "IS_OP" or name.endswith("_NONE"):
-                self._identity(frame, instructions, i)
+                self._identity(frame, instructions, trail[:-1])
+            elif name == "LOAD_DEREF" and instructions[i].argval == "__class__":
+                self.classes.add(frame.f_locals["__class__"])
             elif i and ("JUMP_IF" in name or "JUMP_FORWARD_IF" in name or name in _TRUTH):
                 self._truth(frame, instructions[i - 1])
         return self._step
@@ -283,20 +307,25 @@ class Reads:
             self._name(vars(kind), name)
 
     def _identity(
-        self, frame: types.FrameType, instructions: list[dis.Instruction], i: int
+        self, frame: types.FrameType, instructions: list[dis.Instruction], before: list[int]
     ) -> None:
-        """Code compares by `is`, which asks a stand-in nothing."""
-        if instructions[i].opname == "IS_OP":
-            other = instructions[i - 1]
-            with_none = other.opname == "LOAD_CONST" and other.argval is None
-            i -= 1
-            if not with_none:
-                self._compared(frame, other, lambda value: not _is_plain(value))
-                while instructions[i].opname in _ATTRIBUTES:
-                    i -= 1
-                self._compared(frame, instructions[i - 1], lambda value: not _is_plain(value))
-                return
-        self._compared(frame, instructions[i - 1], self._is_open)
+        """Code compares by `is`, which asks a stand-in nothing.
+
+        Args:
+            before: the instructions that ran before, the last one last.
+        """
+        now = instructions[self._trail[frame][-1]].opname
+        operands = [instructions[i] for i in before]
+        if now != "IS_OP":
+            self._compared(frame, operands[-1], self._is_open)
+        elif operands[-1].opname == "LOAD_CONST" and operands[-1].argval is None:
+            self._compared(frame, operands[-2], self._is_open)
+        else:
+            last = before[-1]
+            self._compared(frame, instructions[last], _is_unclear)
+            while instructions[last].opname in _ATTRIBUTES:
+                last -= 1
+            self._compared(frame, instructions[last - 1], _is_unclear)
 
     def _truth(self, frame: types.FrameType, instruction: dis.Instruction) -> None:
         """Code branches on a value; a module's truth is asked without a trace."""
@@ -327,9 +356,9 @@ class Reads:
             self._refuse("compares what a layer or function has returned by `is`")
 
 
-def _is_plain(value: Any) -> bool:
-    """Nothing that could be the same as another object by chance of the code."""
-    return value is None or isinstance(value, bool | int | str | type | enum.Enum)
+def _is_unclear(value: Any) -> bool:
+    """Whether it may be the same as another object here and another one there."""
+    return not (value is None or isinstance(value, bool | int | str | type | enum.Enum))
 
 
 def _asked_of_call(following: list[dis.Instruction]) -> str | None:
