@@ -4,7 +4,7 @@ Here arguments are checked and the call goes to fastconv's operator, or to torch
     dtypes and devices without a kernel (float32, float64, float16 and bfloat16 have one, on CPUs
     and GPUs), layouts other than strided, empty tensors;
     GPUs that the build has no code for, with one warning;
-    forward AD, and torch.func's transforms inside torch.compile;
+    forward AD, torch.func.functionalize, and torch.func's transforms inside torch.compile;
     a lone ReLU or max-pool inside torch.compile, which makes one loop of it and its neighbours;
     a lone ReLU of a DTensor, and indices of its max-pool.
 Subclasses of Tensor and what only acts as one, such as torch.fx's proxies, are asked first

@@ -4,6 +4,8 @@ The tensors of batched gradients and of functionalization wrap others. Some grad
 one, are torch's zero without memory. All results are compared with torch.nn.functional's.
 """
 
+import threading
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,8 @@ from torch import Tensor
 from torch._vmap_internals import _vmap
 from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.functional import hessian, jacobian
+from torch.func import functionalize, grad, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
 
 from fastconv import functional as fc
@@ -328,6 +332,76 @@ def test_functional_tensors(name, sliced):
     finally:
         torch._disable_functionalization()
     assert_same([y], [theirs(*plain)])
+
+
+def test_a_functional_workspace_is_not_kept():
+    found, plain = [], (X(), W())
+
+    def work():  # in a new thread, which has no workspace yet
+        torch._enable_functionalization(reapply_views=True)
+        try:
+            fc.conv2d(*map(torch._to_functional_tensor, plain), groups=2)
+        finally:
+            torch._disable_functionalization()
+        found.append(fc.conv2d(*plain, groups=2))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert_same(found, [F.conv2d(*plain, groups=2)])
+
+
+# torch.func.functionalize
+
+
+@pytest.mark.parametrize("remove", ["mutations", "mutations_and_views"])
+@operations
+def test_functionalize(name, remove):
+    function, theirs, _ = OPERATIONS[name]
+    plain = [t.detach() for t in leaves(name)]
+    stacks = [torch.stack([t, 0.5 * t]) for t in plain]
+
+    def loss(given, function):
+        return function(*given).square().sum()
+
+    def every(function):
+        pure = functionalize(function, remove=remove)
+        yield [pure(*plain)]
+        yield grad(loss)(plain, pure)
+        yield functionalize(grad(lambda given: loss(given, function)), remove=remove)(plain)
+        yield [vmap(pure)(*stacks)]
+        yield [functionalize(lambda *given: vmap(function)(*given), remove=remove)(*stacks)]
+        graph = make_fx(lambda *given: pure(*given))(*plain)
+        yield [graph(*(0.5 * t for t in plain))]
+        # A graph that was made outside.
+        tensors = leaves(name)
+        y = function(*tensors)
+        backward = functionalize(lambda dy: torch.autograd.grad(y, tensors, dy), remove=remove)
+        yield backward(torch.ones_like(y))
+
+    for found, expected in zip(every(function), every(theirs), strict=True):
+        assert_same(found, expected)
+
+
+def test_functionalize_gives_indices():
+    function = functionalize(lambda x: fc.max_pool2d(x, 2, return_indices=True))
+    assert_same(function(X()), F.max_pool2d(X(), 2, return_indices=True))
+
+
+def test_functionalize_removes_mutations():
+    weight = W()
+
+    def step(x):
+        fc.relu(x, inplace=True)
+        return fc.conv2d(x.add_(1), weight, groups=2)
+
+    graph = make_fx(functionalize(step))(X())
+    names = [node.target._opname for node in graph.graph.nodes if node.op == "call_function"]
+    assert "convolution" in names
+    assert [name for name in names if name.endswith("_")] == ["copy_"]  # into the input, at the end
+    changed = X()
+    assert_same([graph(changed)], [F.conv2d(X().relu() + 1, weight, groups=2)])
+    assert_same([changed], [X().relu() + 1])
 
 
 @operations

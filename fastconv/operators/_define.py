@@ -5,9 +5,11 @@ It gives a function that takes the short way for plain eager calls, an old-style
 with torch.library:
 
     plain eager call                            forward(*args), inside Short if a gradient is wanted
-    forward AD, torch.func inside a compiler    fallback(*args), torch's own operators
+    forward AD, functionalize, ... (1)          fallback(*args), torch's own operators
     torch.func (grad, vmap, ...)                General, a setup_context-style Function over the op
     compile, export, FakeTensor, tracing, ...   torch.ops.fastconv.<name>, autograd registered
+
+(1) `_eager.needs_torch` says where: torch.func inside a compiler too.
 
 All of them share one `save` and one `backward`. Two ways because a setup_context-style Function
 costs 34 us a call and an old-style one, which none of the rest can use, a few.

@@ -21,6 +21,7 @@ _functorch_active = getattr(torch._C, "_are_functorch_transforms_active", None)
 _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", None)
 _function_modes = getattr(torch._C, "_len_torch_function_stack", None)
 _tracing_state = getattr(torch._C, "_get_tracing_state", None)
+_functorch_stack = getattr(getattr(torch._C, "_functorch", None), "get_interpreter_stack", None)
 _any_autocast = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
 _is_compiling = torch.compiler.is_compiling
 # A torch without CUDA has it not; nor is there a CUDA tensor then.
@@ -73,6 +74,12 @@ def functorch_active() -> bool:
     return _functorch_active is None or _functorch_active()
 
 
+def _functionalizing() -> bool:
+    """Inside torch.func.functionalize (False where that cannot be known)."""
+    levels = (_functorch_stack and _functorch_stack()) or ()
+    return any(level.key().name == "Functionalize" for level in levels)
+
+
 def tracing() -> bool:
     """Inside torch.jit.trace."""
     return not _is_compiling() and (_tracing_state is not None and _tracing_state() is not None)
@@ -86,10 +93,12 @@ def forward_ad_active() -> bool:
 def needs_torch() -> bool:
     """Whether torch's own operators have to run.
 
-    So for forward AD, for torch.func inside torch.compile, which cannot trace our Functions there,
-    and for ONNX.
+    So for forward AD, for ONNX, and for torch.func inside torch.compile or with functionalize in
+    it: neither knows our Functions there.
     """
-    return forward_ad_active() or (_is_compiling() and functorch_active()) or exporting_to_onnx()
+    if functorch_active() and (_is_compiling() or _functionalizing()):
+        return True
+    return forward_ad_active() or exporting_to_onnx()
 
 
 def has_no_memory(tensor: torch.Tensor | None) -> bool:

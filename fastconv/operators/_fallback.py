@@ -16,6 +16,7 @@ from . import _codes
 from . import _geometry as geometry
 
 conv2d = F.conv2d
+relu_ = torch.relu_
 
 
 def conv2d_relu(*args: Any) -> Tensor:

@@ -9,6 +9,7 @@ from functools import lru_cache
 import torch  # before _C, so that both share one OpenMP library
 from torch import Tensor
 
+from . import _eager
 from . import _geometry as geometry
 from ._pages import ask_for_huge_pages
 
@@ -76,8 +77,8 @@ def workspace(nbytes: int, like: Tensor) -> Tensor:
     memory = getattr(_kept, "memory", None) if like.is_cpu else None
     if memory is None or memory.nbytes < nbytes:
         memory = torch.empty_strided((nbytes,), (1,), dtype=torch.uint8, device=like.device)
-        if like.is_cpu and nbytes <= _KEPT_BYTES:
-            _kept.memory = memory
-        elif like.is_cpu:
+        if like.is_cpu and nbytes > _KEPT_BYTES:
             ask_for_huge_pages(memory)
+        elif like.is_cpu and not _eager.has_no_memory(memory):  # functionalization gives such
+            _kept.memory = memory
     return memory

@@ -129,6 +129,8 @@ class _InPlace(Function):
 
 def relu_(x: Tensor) -> Tensor:
     """relu into x itself."""
+    if _eager.needs_torch():
+        return _fallback.relu_(x)
     plain = (
         _eager.quiet()
         and type(x) in _eager.PLAIN_TYPES
