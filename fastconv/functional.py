@@ -107,6 +107,7 @@ def _prepare(
     return None if conv is None else (x, weight, bias, conv)
 
 
+@operators.unscriptable
 def conv2d(
     input: Tensor,
     weight: Tensor,
@@ -150,6 +151,7 @@ def conv2d(
     return operators.conv2d(x, weight, bias, conv)
 
 
+@operators.unscriptable
 def conv2d_relu(
     input: Tensor,
     weight: Tensor,
@@ -180,6 +182,7 @@ def conv2d_relu(
     return operators.conv2d_relu(x, weight, bias, conv, None)
 
 
+@operators.unscriptable
 def conv2d_relu_max_pool2d(
     input: Tensor,
     weight: Tensor,
@@ -231,6 +234,7 @@ def conv2d_relu_max_pool2d(
     return operators.conv2d_relu_max_pool2d(x, weight, bias, conv, pool)
 
 
+@operators.unscriptable
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """torch.nn.functional.relu, for tensors of any shape.
 
@@ -279,6 +283,7 @@ def max_pool2d(
 ) -> tuple[Tensor, Tensor]: ...
 
 
+@operators.unscriptable
 def max_pool2d(
     input: Tensor,
     kernel_size: Ints,

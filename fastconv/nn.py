@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import functional
+from . import functional, operators
 
 __all__ = ["Conv2d", "ConvReLU2d", "ConvReLUMaxPool2d", "MaxPool2d", "ReLU"]
 
@@ -28,6 +28,7 @@ def conv2d_arguments(
     return input, weight, bias, layer.stride, padding, layer.dilation, layer.groups
 
 
+@operators.unscriptable
 class Conv2d(torch.nn.Conv2d):
     """torch.nn.Conv2d: same arguments, parameters and state_dict.
 
@@ -41,6 +42,7 @@ class Conv2d(torch.nn.Conv2d):
         return functional.conv2d(*conv2d_arguments(self, input, weight, bias))
 
 
+@operators.unscriptable
 class ReLU(torch.nn.ReLU):
     """torch.nn.ReLU, for tensors of any shape."""
 
@@ -48,6 +50,7 @@ class ReLU(torch.nn.ReLU):
         return functional.relu(input, self.inplace)
 
 
+@operators.unscriptable
 class MaxPool2d(torch.nn.MaxPool2d):
     """torch.nn.MaxPool2d: same arguments.
 

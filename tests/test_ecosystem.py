@@ -197,6 +197,17 @@ def test_eager_quantisation(pair, fuse, training):
         assert_same(found(X(n)), expected(X(n)))
 
 
+def test_own_layers_are_not_quantised():
+    layers = nn.Sequential(fastconv.Conv2d(3, 4, 3), fastconv.ReLU(), fastconv.MaxPool2d(2)).eval()
+    taken = fastconv.revert(layers)
+    kinds = [
+        [type(module).__module__ for module in quantized(model)[1]]
+        for model in (layers, taken, fastconv.convert(taken))
+    ]
+    assert "quantized" not in kinds[0][0]
+    assert "quantized" in kinds[1][0] and kinds[2] == kinds[1]
+
+
 def test_dynamic_quantisation(pair):
     from torch.ao.quantization import quantize_dynamic
 

@@ -133,6 +133,18 @@ def test_indices_are_torchs(data):
     assert torch.equal(fc.max_pool2d(x, window, return_indices=True)[1], unpooled)
 
 
+def test_changed_indices_change_no_gradient():
+    x = torch.randn(2, 3, 8, 7, requires_grad=True)
+    y, indices = fc.max_pool2d(x, 2, return_indices=True)
+    expected, torchs = F.max_pool2d(x, 2, return_indices=True)
+    (dx,) = torch.autograd.grad(expected.sum(), x, retain_graph=True)
+    for changed in (indices, torchs):
+        changed.zero_()
+    assert torch.equal(torch.autograd.grad(y.sum(), x)[0], dx)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(expected.sum(), x)
+
+
 def test_windows_without_input_of_integers():
     # These have no kernel, and torch's sees no such window either.
     x = torch.ones(2, 3, 2, 5, dtype=torch.int32)

@@ -38,6 +38,9 @@ BLOCKS = {
 }
 
 
+FORMATS = [torch.contiguous_format, torch.channels_last]
+
+
 def pair(name, i):
     """fastconv's layer and torch's with the same weights."""
     torch.manual_seed(0)
@@ -211,7 +214,7 @@ class Net(torch.nn.Module):
         return self.last(self.relu(self.conv2(x)).flatten(1))
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 def test_training_steps_are_torchs(memory_format):
     torch.manual_seed(0)
     ours = Net(fastconv.nn)
@@ -235,10 +238,19 @@ def test_training_steps_are_torchs(memory_format):
         errors.check_close(found, expected, trained[2][name], scale, factor=3, name=name)
 
 
-def test_gradients_have_the_weights_format():
-    conv = fastconv.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
-    conv(torch.randn(2, 3, 6, 6)).sum().backward()
-    assert conv.weight.grad.stride() == conv.weight.stride()
-    conv = fastconv.Conv2d(3, 4, 3)
-    conv(torch.randn(2, 3, 6, 6).contiguous(memory_format=torch.channels_last)).sum().backward()
-    assert conv.weight.grad.is_contiguous()
+@pytest.mark.parametrize("name", ["Conv2d", *BLOCKS])
+@pytest.mark.parametrize("of_x", FORMATS, ids=str)
+@pytest.mark.parametrize("of_weight", FORMATS, ids=str)
+def test_gradients_have_the_weights_format(name, of_x, of_weight):
+    x = torch.randn(2, 4, 8, 8).contiguous(memory_format=of_x)
+    ours = block(name) if name in BLOCKS else fastconv.Conv2d(4, 6, 3)
+    theirs = torch.nn.Conv2d(4, 6, 3)
+    for layer in (ours, theirs):
+        layer.to(memory_format=of_weight)
+        layer(x).sum().backward()
+    assert ours.weight.grad.stride() == theirs.weight.grad.stride() == ours.weight.stride()
+    # By itself torch's gradient is channels_last where the input is; `weight.grad` is a copy then.
+    (found,) = torch.autograd.grad(ours(x).sum(), ours.weight)
+    (expected,) = torch.autograd.grad(theirs(x).sum(), theirs.weight)
+    assert found.stride() == ours.weight.stride()
+    assert (expected.stride() == found.stride()) == (of_x in (of_weight, torch.contiguous_format))

@@ -285,6 +285,54 @@ def test_symbolic_trace_of_functions():
     assert torch.equal(graph(x, w, b), f(x, w, b))
 
 
+class Subclass(fastconv.Conv2d):
+    """A user's own layer."""
+
+
+class Calls(nn.Module):
+    """A user's module with one of fastconv's functions."""
+
+    def __init__(self, function, *rest):
+        super().__init__()
+        self.function, self.rest = function, rest
+
+    def forward(self, x):
+        return self.function(x, *self.rest)
+
+
+def calls_relu(x):
+    return functional.relu(x)
+
+
+UNSCRIPTABLE = {
+    "Conv2d": lambda: fastconv.Conv2d(3, 3, 3),
+    "Conv2d, reflect": lambda: fastconv.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"),
+    "ReLU": fastconv.ReLU,
+    "MaxPool2d": lambda: fastconv.MaxPool2d(2),
+    "ConvReLU2d": lambda: fastconv.ConvReLU2d(3, 3, 3),
+    "ConvReLUMaxPool2d": lambda: fastconv.ConvReLUMaxPool2d(3, 3, 3, pool_kernel_size=2),
+    "subclass": lambda: Subclass(3, 3, 3),
+    "child": lambda: nn.Sequential(nn.Conv2d(3, 3, 3), nn.Sequential(fastconv.ReLU())),
+    "function": lambda: functional.max_pool2d,
+    "caller": lambda: calls_relu,
+    "calling module": lambda: Calls(functional.relu),
+}
+
+
+@quick
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("name", UNSCRIPTABLE)
+def test_torch_jit_script_says_what_to_do(name):
+    given, x = UNSCRIPTABLE[name](), torch.randn(2, 3, 8, 8)
+    for _ in range(1 if name == "calling module" else 2):  # torch itself refuses a second try
+        with pytest.raises(RuntimeError, match=r"script fastconv.revert\(model\), .*jit.trace"):
+            torch.jit.script(given)
+    if isinstance(given, nn.Module):
+        torch.testing.assert_close(torch.jit.trace(given, x)(x), given(x))
+        if name not in ("subclass", "calling module"):  # which revert leaves alone
+            torch.testing.assert_close(torch.jit.script(fastconv.revert(given))(x), given(x))
+
+
 class Noting(torch.Tensor):
     """A subclass that writes down which functions it meets."""
 

@@ -6,7 +6,7 @@ Arguments are taken as right here; `fastconv.functional` checks them.
 from . import _flops
 from ._cuda import usable, why_not_on
 from ._decompositions import decompositions
-from ._eager import autocast_dtype, needs_torch
+from ._eager import autocast_dtype, needs_torch, unscriptable
 from ._known import Known
 from ._marshal import KERNEL_DTYPES
 from ._sharding import is_sharded
@@ -31,6 +31,7 @@ __all__ = [
     "needs_torch",
     "relu",
     "relu_",
+    "unscriptable",
     "usable",
     "why_not_on",
 ]

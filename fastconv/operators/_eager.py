@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch.autograd import forward_ad
@@ -146,6 +146,23 @@ def constant(function: Function) -> Function:
     torch.compiler.assume_constant_result does the same and imports all of the compiler for it.
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+def _refuse_script(*_: Any) -> NoReturn:
+    raise RuntimeError(
+        "torch.jit.script cannot compile fastconv's layers and functions; script "
+        "fastconv.revert(model), call torch.nn.functional's, or use torch.jit.trace"
+    )
+
+
+def unscriptable(function: Function) -> Function:
+    """Lets torch.jit.script say what to do where it meets the function or layer.
+
+    Layers too, though they call such functions: torch cannot compile a class's forward again once
+    that has failed, and says only so.
+    """
+    function.__prepare_scriptable__ = _refuse_script  # type: ignore[attr-defined]
     return function
 
 
