@@ -22,7 +22,7 @@ from typing import Literal, overload
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.compiler import is_compiling
+from torch.compiler import is_compiling, is_dynamo_compiling
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from . import _arguments, operators
@@ -36,7 +36,8 @@ Ints = int | tuple[int, int]
 _DTYPES = operators.KERNEL_DTYPES
 
 
-# Calls that were checked before. Of batches only: a single image is one with other sizes.
+# Calls that were checked before. Of batches only: a single image is one with other sizes. They find
+# nothing for tensors or modes that have a say of their own, so they can be asked first.
 _known_conv2d, _known_conv2d_relu, _known_block = (operators.Known(3) for _ in range(3))
 _known_relu, _known_max_pool2d = operators.Known(1), operators.Known(1)
 
@@ -135,12 +136,12 @@ def conv2d(
         TypeError: an argument is of the wrong type.
     """
     arguments = (input, weight, bias, stride, padding, dilation, groups)
-    if has_torch_function_variadic(input, weight, bias):
-        return handle_torch_function(conv2d, (input, weight, bias), *arguments)
-    if not is_compiling():
+    if not is_dynamo_compiling():
         known = _known_conv2d.find(*arguments)
         if known is not None:
             return known(input, weight, bias)
+    if has_torch_function_variadic(input, weight, bias):
+        return handle_torch_function(conv2d, (input, weight, bias), *arguments)
     ready = _prepare("conv2d", *arguments)
     if ready is None:
         return _fallback.conv2d(*arguments)
@@ -166,12 +167,12 @@ def conv2d_relu(
     Kept for the backward pass: the input, the weight and one bit per output value.
     """
     arguments = (input, weight, bias, stride, padding, dilation, groups)
-    if has_torch_function_variadic(input, weight, bias):
-        return handle_torch_function(conv2d_relu, (input, weight, bias), *arguments)
-    if not is_compiling():
+    if not is_dynamo_compiling():
         known = _known_conv2d_relu.find(*arguments)
         if known is not None:
             return known(input, weight, bias)
+    if has_torch_function_variadic(input, weight, bias):
+        return handle_torch_function(conv2d_relu, (input, weight, bias), *arguments)
     ready = _prepare("conv2d_relu", *arguments)
     if ready is None:
         return _fallback.conv2d_relu(*arguments)
@@ -211,13 +212,13 @@ def conv2d_relu_max_pool2d(
         raise TypeError(f"{name}: pool_kernel_size must be an int or a tuple of two ints, got None")
     arguments = (input, weight, bias, stride, padding, dilation, groups)
     pool_arguments = (pool_kernel_size, pool_stride, pool_padding, pool_dilation, ceil_mode)
-    if has_torch_function_variadic(input, weight, bias):
-        tensors, every = (input, weight, bias), (*arguments, *pool_arguments)
-        return handle_torch_function(conv2d_relu_max_pool2d, tensors, *every)
-    if not is_compiling():
+    if not is_dynamo_compiling():
         known = _known_block.find(*arguments, *pool_arguments)
         if known is not None:
             return known(input, weight, bias)
+    if has_torch_function_variadic(input, weight, bias):
+        tensors, every = (input, weight, bias), (*arguments, *pool_arguments)
+        return handle_torch_function(conv2d_relu_max_pool2d, tensors, *every)
     ready = _prepare(name, *arguments)
     if ready is None:
         return max_pool2d(_fallback.conv2d_relu(*arguments), *pool_arguments)
@@ -242,12 +243,12 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
         TypeError: the input is not a Tensor.
         RuntimeError: `inplace` on a leaf that requires grad, as torch.
     """
-    if has_torch_function_variadic(input):
-        return handle_torch_function(relu, (input,), input, inplace)
-    if not inplace and not is_compiling():
+    if not inplace and not is_dynamo_compiling():
         known = _known_relu.find(input)
         if known is not None:
             return known(input)
+    if has_torch_function_variadic(input):
+        return handle_torch_function(relu, (input,), input, inplace)
     _expect_tensor("relu", "input", input)
     # A compiler can only make one loop of a lone ReLU and its neighbours if it sees into it.
     if is_compiling() or not _has_kernel(input) or input.is_nested or operators.is_sharded(input):
@@ -312,12 +313,12 @@ def max_pool2d(
         TypeError: an argument is of the wrong type.
     """
     arguments = (kernel_size, stride, padding, dilation, ceil_mode)
-    if has_torch_function_variadic(input):
-        return handle_torch_function(max_pool2d, (input,), input, *arguments, return_indices)
-    if not is_compiling():
+    if not is_dynamo_compiling():
         known = _known_max_pool2d.find(input, *arguments, return_indices)
         if known is not None:
             return known(input)
+    if has_torch_function_variadic(input):
+        return handle_torch_function(max_pool2d, (input,), input, *arguments, return_indices)
     _expect_tensor("max_pool2d", "input", input)
     pool = _arguments.max_pool2d("max_pool2d", input.shape, *arguments)
     needs_torch = is_compiling() or (

@@ -50,35 +50,19 @@ _TORCH_RELU, _TORCH_POOL = torch.relu, torch.max_pool2d
 _POOL, _POOL_FORWARD, _MAX_POOL2D = torch.nn.MaxPool2d, torch.nn.MaxPool2d.forward, F.max_pool2d
 
 
-# Whether somebody has put something else in the place of what layers run; one function for each,
-# because they run in every call.
-def _conv_is_patched() -> bool:
+def is_patched() -> bool:
+    """Whether somebody has put something else in the place of the functions that layers run."""
     return (
         F.conv2d is not _CONV2D
         or _CONV.forward is not _CONV_FORWARD
         or _CONV._conv_forward is not _CONV_OPERATION
-    )
-
-
-def _relu_is_patched() -> bool:
-    return (
-        F.relu is not _RELU_FUNCTION
+        or F.relu is not _RELU_FUNCTION
         or torch.relu is not _TORCH_RELU
         or _RELU.forward is not _RELU_FORWARD
-    )
-
-
-def _pool_is_patched() -> bool:
-    return (
-        F.max_pool2d is not _MAX_POOL2D
+        or F.max_pool2d is not _MAX_POOL2D
         or torch.max_pool2d is not _TORCH_POOL
         or _POOL.forward is not _POOL_FORWARD
     )
-
-
-def is_patched() -> bool:
-    """Whether somebody has put something else in the place of the functions that layers run."""
-    return _conv_is_patched() or _relu_is_patched() or _pool_is_patched()
 
 
 def _calls_are_patched() -> bool:
@@ -111,21 +95,26 @@ def all_are_watched() -> bool:
     )
 
 
+# The forwards of single layers, written out because they run in every call.
+
+
 class Conv2dForward(Forward):
     """Runs a convolution on fastconv, as long as it is a plain one."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         layer = self.called()
-        kind = type(layer)
-        if kind is not _CONV or _conv_is_patched() or "_conv_forward" in layer.__dict__:
-            return kind.forward(layer, *args, **kwargs)
-        return self.run(layer, *args, **kwargs)
-
-    @staticmethod
-    def run(layer: Any, input: Tensor) -> Tensor:
-        tensors = input, layer.weight, layer.bias
+        if (
+            type(layer) is not _CONV
+            or F.conv2d is not _CONV2D
+            or _CONV.forward is not _CONV_FORWARD
+            or _CONV._conv_forward is not _CONV_OPERATION
+            or "_conv_forward" in layer.__dict__
+            or len(args) != 1
+        ):
+            return type(layer).forward(layer, *args, **kwargs)
+        tensors = args[0], layer.weight, layer.bias
         if has_torch_function(tensors) and sees_functions(*tensors):
-            return _CONV_FORWARD(layer, input)
+            return _CONV_FORWARD(layer, *args)
         return functional.conv2d(*nn.conv2d_arguments(layer, *tensors))
 
 
@@ -134,10 +123,16 @@ class ReLUForward(Forward):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         layer = self.called()
-        seen = has_torch_function(args) and sees_functions(*args)
-        if seen or type(layer) is not _RELU or _relu_is_patched():
+        if (
+            type(layer) is not _RELU
+            or F.relu is not _RELU_FUNCTION
+            or torch.relu is not _TORCH_RELU
+            or _RELU.forward is not _RELU_FORWARD
+            or len(args) != 1
+            or (has_torch_function(args) and sees_functions(*args))
+        ):
             return type(layer).forward(layer, *args, **kwargs)
-        return nn.ReLU.forward(layer, *args, **kwargs)
+        return functional.relu(args[0], layer.inplace)
 
 
 class MaxPool2dForward(Forward):
@@ -145,10 +140,16 @@ class MaxPool2dForward(Forward):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         layer = self.called()
-        seen = has_torch_function(args) and sees_functions(*args)
-        if seen or type(layer) is not _POOL or _pool_is_patched():
+        if (
+            type(layer) is not _POOL
+            or F.max_pool2d is not _MAX_POOL2D
+            or torch.max_pool2d is not _TORCH_POOL
+            or _POOL.forward is not _POOL_FORWARD
+            or len(args) != 1
+            or (has_torch_function(args) and sees_functions(*args))
+        ):
             return type(layer).forward(layer, *args, **kwargs)
-        return nn.MaxPool2d.forward(layer, *args, **kwargs)
+        return nn.MaxPool2d.forward(layer, *args)
 
 
 FORWARDS: dict[type, type[Forward]] = {

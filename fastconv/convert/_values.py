@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ._reads import is_library_module
+from ._reads import is_library, is_library_module
 
 # Compared by identity. What a function does or a class holds is not looked into.
 _FIXED = (
@@ -59,6 +59,8 @@ def unwatchable(value: Any) -> str | None:
     """
     kind = type(value)
     if isinstance(value, types.FunctionType):
+        if is_library(value.__code__):
+            return None
         held = _first((*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()))
         own = vars(value).keys() - {"__wrapped__"}
         if own:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._eager import constant
+from ._eager import PLAIN_TYPES, constant
 
 # The arguments with N in front. Weights and biases are whole everywhere.
 _BATCHED = frozenset(("x", "dy", "code"))
@@ -21,6 +21,8 @@ _told = False
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether it is a DTensor."""
+    if type(tensor) in PLAIN_TYPES:
+        return False
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
 
