@@ -11,6 +11,7 @@ import contextlib
 import dis
 import enum
 import functools
+import gc
 import os
 import sys
 import sysconfig
@@ -105,6 +106,8 @@ class Reads:
 
         self._results = {}
         Module.__getattribute__ = read  # type: ignore[method-assign]
+        collecting = gc.isenabled()
+        gc.disable()  # its callbacks are no part of the code
         sys.setprofile(self._builtin)
         sys.settrace(self._begin)
         try:
@@ -112,6 +115,8 @@ class Reads:
         finally:
             sys.settrace(before[0])
             sys.setprofile(before[1])
+            if collecting:
+                gc.enable()
             if before[2] is None:
                 del Module.__getattribute__
             else:
