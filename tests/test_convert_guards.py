@@ -296,8 +296,9 @@ REASONS = {
     Copy: r"calls copy\(\)", Saved: "has a `with` statement",
     GradMode: r"calls is_grad_enabled\(\)", AutocastMode: r"calls is_autocast_enabled\(\)",
     ChildMode: "children's `training`",
-    Noise: "computes with other tensors", Skip: r"calls random\(\)", NumpySkip: r"calls rand\(\)|random numbers",
-    Seed: r"calls manual_seed\(\)|random numbers", Made: "calls a ReLU that is not among its modules",
+    Noise: "computes with other tensors", Skip: r"calls random\(\)",
+    NumpySkip: "random numbers", Seed: "random numbers",
+    Made: "calls a ReLU that is not among its modules",
     OwnDict: "makes a OrderedDict", Recursive: "calls a Recursive that is not among",
     PositionalOnly: "positional-only",
 }  # fmt: skip
