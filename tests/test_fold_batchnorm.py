@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import types
 
 import pytest
 import torch
@@ -204,6 +205,19 @@ class Outer(nn.Module):
         return self.block.conv1(x) if x.shape[1] != 3 else self.block(x)
 
 
+class Held(nn.Module):
+    """Code that is not traced finds a block's convolution in an object."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = BasicBlock()
+        self.held = types.SimpleNamespace(layers=[self.block.conv1])
+
+    def forward(self, x):
+        y = self.block(x)
+        return y + self.held.layers[0](x) if x.shape[1] == 3 else y
+
+
 @pytest.mark.parametrize(
     "kind",
     [
@@ -215,6 +229,13 @@ def test_other_uses_are_not_folded(kind):
     model = build(kind)
     converted = fastconv.convert(model, fold_batchnorm=True)
     assert type(converted.bn) is nn.BatchNorm2d
+    torch.testing.assert_close(converted(X()), model(X()))
+
+
+def test_layers_in_objects_are_not_folded():
+    model = build(Held)
+    converted = fastconv.convert(model, fold_batchnorm=True)
+    assert type(converted.block.bn1) is nn.BatchNorm2d
     torch.testing.assert_close(converted(X()), model(X()))
 
 

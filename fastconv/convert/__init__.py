@@ -7,12 +7,12 @@ from torch.nn import Module
 
 from .. import nn
 from ._batchnorm import fold, unfold
-from ._chain import SequentialForward
 from ._code import CodeForward
 from ._forward import Forward
 from ._layers import BLOCKS, FORWARDS, OURS, has_own_forward
 from ._plan import make_plan
 from ._report import Report, Row, report
+from ._run_chain import SequentialForward
 from ._tree import Model, copy_of_tree, expect_module, shadow_of
 
 __all__ = ["Report", "Row", "convert", "explain", "revert"]
@@ -41,8 +41,8 @@ def convert(
     traced is as it was: children, attributes, globals. Otherwise the class's own forward runs, and
     its layers one by one. Convert the model again to trace it anew.
 
-    Code that branches on data, has `with` statements, changes attributes, or reads lists, dicts
-    and other objects that may change unnoticed stays as it is: `explain` says where and why.
+    Code that branches on data, has `with` or `try` statements, sets attributes, or reads lists,
+    dicts and other objects that may change unnoticed stays as it is: `explain` says where and why.
 
     Args:
         model: any module.

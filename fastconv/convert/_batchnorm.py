@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -12,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .. import nn
 from ._layers import CONVS, is_free, is_plain_sequential
+from ._reads import INTERNAL
 
 
 def foldable(
@@ -23,6 +25,7 @@ def foldable(
         graphs: all that is known of the code that calls layers.
         blocked: ids of modules that other code may call or look into.
     """
+    blocked = blocked | _held(model)
     behind: dict[Module, set[Module | None]] = defaultdict(set)
     before: dict[Module, set[Module | None]] = defaultdict(set)
     read: set[Module] = set()
@@ -54,6 +57,24 @@ def foldable(
         and not {id(conv), id(bn)} & blocked
         and not {conv, bn} & read
     ]
+
+
+def _held(model: Module) -> set[int]:
+    """The ids of modules that lists, dictionaries and objects hold too, where code finds them."""
+    found: set[int] = set()
+    attributes = [pair for module in model.modules() for pair in vars(module).items()]
+    todo = [(value, 3) for name, value in attributes if name not in INTERNAL]
+    while todo:
+        value, depth = todo.pop()
+        if isinstance(value, Module):
+            found.add(id(value))
+        elif depth and isinstance(value, dict):
+            todo += [(inner, depth - 1) for inner in value.values()]
+        elif depth and isinstance(value, list | tuple | set):
+            todo += [(inner, depth - 1) for inner in value]
+        elif depth and not isinstance(value, type | types.ModuleType | types.FunctionType):
+            todo += [(inner, depth - 1) for inner in getattr(value, "__dict__", {}).values()]
+    return found
 
 
 def fold(conv: Module, bn: Module) -> nn.FoldedBatchNorm2d:

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.fx import Graph
 from torch.nn import Module
 
-from ._chain import run_chain
-from ._chains import Chain, chains_in_graph
+from ._find_chains import Chain, chains_in_graph
 from ._forward import Forward
 from ._guard import Types, Unwatchable, make_guard
+from ._run_chain import run_chain
 from ._source import compiled
 from ._trace import Trace, trace
 from ._tree import shadow_of

@@ -10,8 +10,8 @@ from torch.nn import Module
 
 from .. import nn
 from . import _batchnorm
-from ._chains import Chain, calls_without_chain, chains_in_graph, chains_in_sequential
 from ._code import Code, code_with_chains
+from ._find_chains import Chain, calls_without_chain, chains_in_graph, chains_in_sequential
 from ._layers import BLOCKS, CONVS, OURS, is_plain_sequential, is_single
 from ._reach import may_call
 from ._trace import Trace, trace

@@ -9,7 +9,7 @@ import torch
 from torch.nn import Module
 
 from .. import nn
-from ._chains import Chain
+from ._find_chains import Chain
 from ._layers import BLOCKS, CONVS, OURS, has_hooks, has_own_forward, why_left
 from ._plan import Plan
 

@@ -14,8 +14,8 @@ from torch.fx import Graph, Node
 from torch.nn import Module
 
 from .. import functional
-from ._chain import count_joining
 from ._layers import CONVS, NOTHING, POOLS, RELUS, is_free, is_single
+from ._run_chain import count_joining
 
 _NOTHING = torch.nn.Identity()  # for a BatchNorm that will be folded
 
