@@ -187,6 +187,18 @@ def test_torch_export_and_trace(name):
     torch.testing.assert_close(torch.jit.trace(converted, (X(),))(X()), expected)
 
 
+def test_a_result_may_be_changed_in_place():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).double()
+    converted = fastconv.convert(model)
+    gradients = []
+    for change in (lambda y: y.add_(1), lambda y: y + 1):
+        x = X().clone().requires_grad_()
+        gradients.append(torch.autograd.grad(change(converted(x)).square().sum(), x))
+    torch.testing.assert_close(*gradients)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        model(X().requires_grad_()).add_(1).sum().backward()
+
+
 def test_edits_of_a_compiled_model():
     original = Flagged().double()
     converted = fastconv.convert(original)

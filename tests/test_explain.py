@@ -154,6 +154,20 @@ def test_several_chains():
     assert (report["out"].becomes, report["out"].note) == ("converted", "2 users of its value")
 
 
+def test_an_edited_model():
+    converted = fastconv.convert(build(Fire))
+    assert fastconv.explain(converted).counts() == {"fused": 6}
+    converted.squeeze_activation = nn.Identity()
+    assert fastconv.explain(converted).counts() == {"fused": 4, "converted": 1}  # only called
+    converted.extra, Fire.squeeze = nn.ReLU(), None
+    try:
+        report = fastconv.explain(converted)
+    finally:
+        del Fire.squeeze
+    assert "has changed since convert; convert it again" in str(report)
+    assert fastconv.explain(converted).counts()["fused"] == 4
+
+
 def test_folding():
     model = models.resnet50(3, "torch").eval()
     report = fastconv.explain(model, fold_batchnorm=True)

@@ -10,7 +10,7 @@ from torch.nn import Module
 
 from .. import nn
 from . import _batchnorm
-from ._code import Code, code_with_chains
+from ._code import Code, CodeForward, code_with_chains
 from ._find_chains import Chain, calls_without_chain, chains_in_graph, chains_in_sequential
 from ._layers import BLOCKS, CONVS, OURS, is_plain_sequential, is_single
 from ._reach import may_call
@@ -62,10 +62,21 @@ def make_plan(model: Module, fuse: bool, fold_batchnorm: bool) -> Plan:
         _plan_sequentials(plan, model, folded)
         for module, found in traces.items():
             _plan_code(plan, module, found, folded)
+        _drop_stale(plan, model)
         for module in plan.untraced:
             why = f"the code of {type(module).__name__} stays as it is"
             plan.single |= {id(c): why for c in module.children() if id(c) not in plan.single}
     return plan
+
+
+def _drop_stale(plan: Plan, model: Module) -> None:
+    """Of a converted model, code that no longer reads what it read runs as its class says."""
+    for module in model.modules():
+        forward = vars(module).get("forward")
+        code = forward.code if isinstance(forward, CodeForward) else None
+        if code is not None and not code.holds(module):
+            plan.chains.pop(module, None)
+            plan.untraced[module] = "what it reads has changed since convert; convert it again"
 
 
 def _has_code(module: Module) -> bool:
