@@ -125,9 +125,10 @@ class _Guard:
         self._unless(f"{self._constant(kind)}.__mro__ == {self._constant(kind.__mro__)}")
         for base in kind.__mro__:
             if not _is_librarys(base.__module__):
-                absent = [name for name in _IMPLICIT if name not in vars(base)]
                 place = self._constant(vars(base))
-                self._unless(" and ".join(f"{name!r} not in {place}" for name in absent))
+                for name in _IMPLICIT:
+                    if name not in vars(base):
+                        self._unless(f"{name!r} not in {place}")
 
     def _contents(self, contents: Mapping[str, Any], place: str) -> None:
         """All children, parameters or buffers: which there are."""
