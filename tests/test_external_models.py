@@ -6,7 +6,6 @@ import types
 import pytest
 import torch
 
-import fastconv
 from fastconv import models, training
 
 pytestmark = pytest.mark.quick
@@ -46,11 +45,9 @@ def test_a_network_of_transformers(saved):
         torch.manual_seed(0)
         model = models.create(name, 5, 32, layers).double()
         assert model.training
-        kinds = {type(module) for module in model.modules()}
-        assert (fastconv.Conv2d in kinds, torch.nn.Conv2d in kinds) == (
-            layers == "fastconv",
-            layers == "torch",
-        )
+        for module in model.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                assert ("forward" in vars(module)) == (layers == "fastconv")
         logits = model(x)
         assert logits.shape == (2, 5)
         found[layers] = [logits, *torch.autograd.grad(logits.sum(), list(model.parameters()))]
