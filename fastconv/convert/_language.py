@@ -8,6 +8,7 @@ containers of its own, branches and loops on what was read.
 
 from __future__ import annotations
 
+import builtins
 import dis
 import functools
 import os
@@ -15,6 +16,8 @@ import types
 
 import torch
 from torch import Tensor
+
+from ..operators import is_tensor_function
 
 _INSTRUCTIONS = {
     "STORE_ATTR": "sets an attribute",
@@ -43,7 +46,6 @@ _BUILTINS = frozenset(
 # Python modules of C functions that only compute.
 _PURE = ("math", "cmath", "_operator", "itertools", "_functools", "_bisect", "_statistics")
 _UNSURE = ("is_", "is_not", "attrgetter", "methodcaller")
-_TENSOR_MODULES = tuple(f"torch._C.{name}" for name in ("_nn", "_linalg", "_fft", "_special"))
 _VALUES = (str, bytes, int, float, complex, list, dict, tuple, set, frozenset, range)
 
 # What may be asked of a real tensor: `_guard.py` compares it.
@@ -89,15 +91,11 @@ def refused_instruction(instruction: dis.Instruction, code: types.CodeType) -> s
 def refused_builtin(function: object) -> str | None:
     """Why a function in C may not be called, None where it may."""
     name, owner = getattr(function, "__name__", "?"), getattr(function, "__self__", None)
-    if owner is None:
-        allowed = getattr(torch._C._VariableFunctions, name, None) == function
+    if owner is None or is_tensor_function(function):
+        allowed = is_tensor_function(function)
     elif isinstance(owner, types.ModuleType):
-        module = owner.__name__
-        allowed = (
-            name in _BUILTINS
-            if module == "builtins"
-            else module in _TENSOR_MODULES or (module in _PURE and name not in _UNSURE)
-        )
+        pure = owner.__name__ in _PURE and name not in _UNSURE
+        allowed = pure or (owner is builtins and name in _BUILTINS)
     elif isinstance(owner, Tensor):
         return None if name in _FACTS else f"computes with other tensors than its inputs ({name})"
     else:

@@ -16,10 +16,9 @@ from torch.nn import Module
 from torch.nn.modules import module as _torch_module
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
-from torch.overrides import _get_current_function_mode_stack, has_torch_function
-from torch.utils._device import DeviceContext
+from torch.overrides import has_torch_function
 
-from .. import functional, nn
+from .. import functional, nn, operators
 from ._forward import Forward
 
 # Only these very types: a subclass may do anything.
@@ -80,8 +79,7 @@ def sees_functions(*tensors: Tensor | None) -> bool:
         return False
     if any(t is not None and type(t) not in _PLAIN_TYPES for t in tensors):
         return True
-    # torch.set_default_device is such a mode too, and no matter here.
-    return not all(isinstance(m, DeviceContext) for m in _get_current_function_mode_stack())
+    return not operators.only_devices_are_set()
 
 
 def all_are_watched() -> bool:

@@ -6,7 +6,14 @@ Arguments are taken as right here; `fastconv.functional` checks them.
 from . import _flops
 from ._cuda import usable, why_not_on
 from ._decompositions import decompositions
-from ._eager import autocast_dtype, needs_torch, unscriptable
+from ._eager import (
+    autocast_dtype,
+    constant,
+    is_tensor_function,
+    needs_torch,
+    only_devices_are_set,
+    unscriptable,
+)
 from ._known import Known
 from ._marshal import KERNEL_DTYPES
 from ._sharding import is_sharded
@@ -19,6 +26,7 @@ __all__ = [
     "KERNEL_DTYPES",
     "Known",
     "autocast_dtype",
+    "constant",
     "conv2d",
     "conv2d_dgrad",
     "conv2d_relu",
@@ -26,9 +34,11 @@ __all__ = [
     "conv2d_wgrad",
     "decompositions",
     "is_sharded",
+    "is_tensor_function",
     "max_pool2d",
     "max_pool2d_with_indices",
     "needs_torch",
+    "only_devices_are_set",
     "relu",
     "relu_",
     "unscriptable",

@@ -20,9 +20,10 @@ from . import _fallback
 from . import _geometry as geometry
 
 Ints = Sequence[int]
+Operator = Any  # torch.ops.fastconv.conv2d.default and the like
 
 
-def decompositions() -> dict[torch._ops.OpOverload, Callable[..., Any]]:
+def decompositions() -> dict[Operator, Callable[..., Any]]:
     """A table of fastconv's operators made of aten's, as `run_decompositions` takes it.
 
         program = torch.export.export(model, args)
@@ -41,7 +42,7 @@ def decompositions() -> dict[torch._ops.OpOverload, Callable[..., Any]]:
     }
 
 
-def _of_schema(op: torch._ops.OpOverload, function: Callable[..., Any]) -> Callable[..., Any]:
+def _of_schema(op: Operator, function: Callable[..., Any]) -> Callable[..., Any]:
     """The function with arguments by the schema's names, and tensors for what is not wanted."""
     names = [argument.name for argument in op._schema.arguments]
 

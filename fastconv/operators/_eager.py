@@ -121,6 +121,36 @@ def any_without_memory(tensors: Sequence[torch.Tensor | None]) -> bool:
     return any(map(has_no_memory, tensors))
 
 
+def operators() -> list[Any]:
+    """All of fastconv's operators, as torch has them."""
+    names = [
+        name.split("::")[1]
+        for name in torch._C._dispatch_get_all_op_names()
+        if name.startswith("fastconv::")
+    ]
+    return [getattr(torch.ops.fastconv, name).default for name in names]
+
+
+def is_tensor_function(function: object) -> bool:
+    """A function of torch in C that computes with tensors, and does nothing else."""
+    owner = getattr(function, "__self__", None)
+    if owner is None:
+        functions = getattr(torch._C, "_VariableFunctions", None)
+        return getattr(functions, getattr(function, "__name__", ""), None) == function
+    names = ("torch._C._nn", "torch._C._linalg", "torch._C._fft", "torch._C._special")
+    return getattr(owner, "__name__", None) in names
+
+
+def only_devices_are_set() -> bool:
+    """Whether no `__torch_function__` mode is at work but torch.set_default_device's."""
+    try:
+        from torch.overrides import _get_current_function_mode_stack
+        from torch.utils._device import DeviceContext
+    except ImportError:
+        return False
+    return all(isinstance(mode, DeviceContext) for mode in _get_current_function_mode_stack())
+
+
 def autocast_dtype(tensor: torch.Tensor) -> torch.dtype | None:
     """The dtype that autocast wants this tensor in, None where it leaves it alone."""
     if not _is_compiling() and not _any_autocast():

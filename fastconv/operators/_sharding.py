@@ -9,10 +9,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ._eager import PLAIN_TYPES, constant
+from ._eager import PLAIN_TYPES, constant, operators
 
 # The arguments with N in front. Weights and biases are whole everywhere.
 _BATCHED = frozenset(("x", "dy", "code"))
@@ -42,17 +41,14 @@ def _register() -> None:
     from torch.distributed.tensor.experimental import register_sharding
 
     propagator = DTensor._op_dispatcher.sharding_propagator
-    for name in torch._C._dispatch_get_all_op_names():
-        if not name.startswith("fastconv::"):
-            continue
-        op = getattr(torch.ops.fastconv, name.split("::")[1]).default
+    for op in operators():
         register_sharding(op)(_shardings(op))
         # All arguments but tensors are part of DTensor's cache: register_sharding forgets lists.
         tensors = sum("Tensor" in str(argument.type) for argument in op._schema.arguments)
         propagator.op_to_schema_info[op] = RuntimeSchemaInfo(tensors, needs_pytree=True)
 
 
-def _shardings(op: torch._ops.OpOverload) -> Callable[..., Any]:
+def _shardings(op: Any) -> Callable[..., Any]:
     """What register_sharding wants: the placements of outputs and tensor arguments that fit."""
     from torch.distributed.tensor import Partial, Replicate, Shard
 
