@@ -170,7 +170,7 @@ def test_killed_at_random_moments(images, tmp_path, run_python, seed):
     out = tmp_path / "run"
     kills = 0
     while True:
-        delay = chance.uniform(0.05, 1.5) if kills < 4 else 1000
+        delay = chance.uniform(0.05, 0.5) if kills < 4 else 1000  # a whole run takes a second
         done = run_python(KILLED, str(images), str(out), str(delay))
         if done.returncode == 0:
             break
