@@ -1,5 +1,6 @@
 """explain: what it says of layers, and that it says what convert does."""
 
+import gc
 import os
 
 import pytest
@@ -219,4 +220,6 @@ def test_data_parallel_training(tmp_path):
             model(X()).sum().backward()
             assert all(p.grad is not None for p in model.parameters())
     finally:
+        model = None
+        gc.collect()  # a DistributedDataParallel must not outlive its group
         torch.distributed.destroy_process_group()
