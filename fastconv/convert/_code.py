@@ -58,7 +58,9 @@ class CodeForward(Forward):
         code = self.code
         if code is not None:
             function = code.functions.get(module.training)
-            given = (*args, *(kwargs[n] for n in code.arguments[len(args) :] if n in kwargs))
+            given = args
+            if kwargs:
+                given = (*args, *(kwargs[n] for n in code.arguments[len(args) :] if n in kwargs))
             if (
                 function is not None
                 and len(given) == len(args) + len(kwargs) == len(code.arguments)

@@ -129,8 +129,6 @@ class _InPlace(Function):
 
 def relu_(x: Tensor) -> Tensor:
     """relu into x itself."""
-    if _eager.needs_torch():
-        return _fallback.relu_(x)
     plain = (
         _eager.quiet()
         and type(x) in _eager.PLAIN_TYPES
@@ -138,6 +136,8 @@ def relu_(x: Tensor) -> Tensor:
         and not x.is_neg()
         and not _eager.has_no_memory(x)
     )
+    if not plain and _eager.needs_torch():
+        return _fallback.relu_(x)
     # copy_ refuses what must not be written to, and works under every transform.
     if not plain or x.is_inference() or not _is_packed(x):
         return x.copy_(relu(x))
