@@ -6,6 +6,7 @@ checked its arguments gives back a call that takes new addresses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -24,10 +25,26 @@ def threads(like: Tensor) -> tuple[int, ...]:
     return (torch.get_num_threads(),) if like.is_cpu else ()
 
 
+def _nbytes(form: Form | None) -> int:
+    if form is None:
+        return 0
+    size, _, dtype = form
+    return math.prod(size) * dtype.itemsize
+
+
 class Plan:
     """Made once per geometry, setting and device; the functions that make them remember them."""
 
-    __slots__ = ("again", "copies", "entry", "on_gpu", "outputs", "seen", "workspace_bytes")
+    __slots__ = (
+        "again",
+        "copies",
+        "entry",
+        "large",
+        "on_gpu",
+        "outputs",
+        "seen",
+        "workspace_bytes",
+    )
 
     def __init__(
         self,
@@ -50,6 +67,7 @@ class Plan:
         self.entry = entry
         self.on_gpu = device >= 0
         self.outputs = outputs
+        self.large = [not self.on_gpu and _nbytes(form) >= FRESH_BYTES for form in outputs]
         self.copies = copies if any(copies) else None
         self.workspace_bytes = workspace_bytes
         self.seen = seen
@@ -71,7 +89,7 @@ class Plan:
             return None
         size, stride, dtype = form
         tensor = torch.empty_strided(size, stride, dtype=dtype, device=device)
-        if tensor.nbytes >= FRESH_BYTES and not self.on_gpu:
+        if self.large[i]:
             ask_for_huge_pages(tensor)
         return tensor
 

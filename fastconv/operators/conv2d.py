@@ -38,13 +38,14 @@ def _fprop_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
     want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
     dx = dw = dbias = None
+    weight_channels_last = _channels_last(weight)
     if want_x:
         # In y's memory format, as torch.
-        channels_last = _channels_last(x) or _channels_last(weight)
+        channels_last = weight_channels_last or _channels_last(x)
         dx = conv2d_dgrad(dy, weight, x.shape[2:], channels_last, ctx.conv)
     if want_weight or want_bias:
         dw, dbias = conv2d_wgrad(
-            x, dy, weight.shape, _channels_last(weight), want_weight, want_bias, ctx.conv
+            x, dy, weight.shape, weight_channels_last, want_weight, want_bias, ctx.conv
         )
     return dx, dw if want_weight else None, dbias if want_bias else None
 

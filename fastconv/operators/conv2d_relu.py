@@ -50,8 +50,9 @@ def _fprop_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     x, weight, code = ctx.saved_tensors
     want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
     dx = dw = dbias = None
+    weight_channels_last = _channels_last(weight)
     if want_x:
-        channels_last = _channels_last(x) or _channels_last(weight)
+        channels_last = weight_channels_last or _channels_last(x)
         dx = conv2d_relu_dgrad(dy, weight, code, x.shape[2:], channels_last, ctx.conv, ctx.pool)
     if want_weight or want_bias:
         dw, dbias = conv2d_relu_wgrad(
@@ -59,7 +60,7 @@ def _fprop_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
             dy,
             code,
             weight.shape,
-            _channels_last(weight),
+            weight_channels_last,
             want_weight,
             want_bias,
             ctx.conv,
