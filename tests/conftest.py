@@ -38,8 +38,21 @@ def one_thread(threads_as_before):
     torch.set_num_threads(1)
 
 
+def pytest_configure(config):
+    """Who waits for the emulated builds reads so, though pytest captures what tests print."""
+
+    def say(text):
+        with config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
+            config.pluginmanager.get_plugin("terminalreporter").write_line(text)
+
+    emulated.say = say
+
+
 def pytest_collection_modifyitems(config, items):
-    """`-m quick` leaves out what needs the emulated builds: these alone take minutes."""
+    """`-m quick` leaves out what needs the emulated builds: these alone take minutes.
+
+    Such tests have the fixture `emulated_builds`, or get it for the device "emulated".
+    """
     if config.option.markexpr == "quick":
         slow = [item for item in items if "emulat" in f"{item.nodeid} {item.fixturenames}"]
         config.hook.pytest_deselected(items=slow)
@@ -47,24 +60,27 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(scope="session")
-def emulated_kernels():
-    """The CUDA kernels for a CPU: kernels.modules["emulated"]. Built where anything has changed.
+def emulated_builds():
+    """All builds of the emulator, built where anything has changed: whoever loads one needs it."""
+    if missing := emulated.missing():
+        pytest.skip(f"needs {', '.join(missing)}")
+    emulated.build()
+
+
+@pytest.fixture(scope="session")
+def emulated_kernels(emulated_builds):
+    """The CUDA kernels for a CPU: kernels.modules["emulated"].
 
     FASTCONV_EMULATED_BUILD chooses among the builds that find faults: plain, race or asan.
     """
-    missing = emulated.missing()
-    if missing:
-        pytest.skip(f"needs {', '.join(missing)}")
     name = os.environ.get("FASTCONV_EMULATED_BUILD", "plain")
     kernels.modules["emulated"] = emulated.load_kernels(name)
     return kernels.modules["emulated"]
 
 
 @pytest.fixture(scope="module")
-def counted_kernels():
+def counted_kernels(emulated_builds):
     """The same in the race build, which counts how they use memory."""
-    if missing := emulated.missing():
-        pytest.skip(f"needs {', '.join(missing)}")
     module = emulated.load_kernels("race")
     emulated.configure(module, count=True)
     with pytest.MonkeyPatch.context() as patch:

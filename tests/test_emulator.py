@@ -74,10 +74,7 @@ def run_fault(build, fault, broken, run, **options):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def libraries():
-    if not all(map(shutil.which, ("g++", "cmake"))):
-        pytest.skip("needs g++ and cmake")
-    emulated.build()
+def libraries(emulated_builds):
     yield
     emulated.load("asan").close()
 

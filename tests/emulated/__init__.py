@@ -19,6 +19,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,11 @@ def build_folder():
     return Path(os.environ.get("FASTCONV_EMULATED_DIR", ROOT / "build" / "emulated"))
 
 
+def say(text):
+    """A line for who waits. tests/conftest.py has pytest say it."""
+    print(text, file=sys.stderr, flush=True)
+
+
 @functools.cache
 def build():
     """Compiles what has changed; all three builds at once, one process after another."""
@@ -190,23 +196,31 @@ def _build():
     settings = [
         f"-DPython_EXECUTABLE={sys.executable}",
         f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+        *(["-G", "Ninja"] if shutil.which("ninja") else []),
     ]
-    for command in (
-        [
-            "cmake",
-            "-S",
-            source,
-            "-B",
-            folder,
-            *settings,
-            *(["-G", "Ninja"] if shutil.which("ninja") else []),
-        ],
-        ["cmake", "--build", folder, "--parallel", str(os.cpu_count())],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
+    _run("cmake", "-S", source, "-B", folder, *settings)
+    _run("cmake", "--build", folder, "--parallel", str(os.cpu_count()))
     return folder
+
+
+def _run(*command):
+    """Runs CMake, and says so where that compiles something.
+
+    Raises:
+        RuntimeError: it failed; with what it said.
+    """
+    start, output = None, []
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, **pipes) as running:
+        for line in running.stdout:
+            output.append(line)
+            if start is None and " Building " in line:
+                start = time.monotonic()
+                say(f"compiling the CUDA emulator in {build_folder()}, ten minutes on two cores")
+    if running.returncode != 0:
+        raise RuntimeError(f"{' '.join(map(str, command))}\n{''.join(output)}")
+    if start is not None:
+        say(f"compiled the CUDA emulator in {time.monotonic() - start:.0f} s")
 
 
 @functools.cache

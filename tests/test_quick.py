@@ -1,0 +1,58 @@
+"""What `pytest -m quick` leaves out, and what a run says that compiles the emulator."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import emulated
+
+ROOT = Path(__file__).parents[1]
+# CMake as it is when there is something to compile.
+CMAKE = """#!/bin/sh
+[ "$1" = --build ] && echo "[1/2] Building CXX object a.o" && echo "[2/2] Linking CXX a.so"
+exit 0
+"""
+
+
+def pytest_output(*arguments, **environment):
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout
+
+
+def test_quick_tests_need_no_emulated_build():
+    plan = pytest_output("-q", "-m", "quick", "--setup-plan")
+    assert "tests/test_relu.py::" in plan and "fixtures used: " in plan
+    assert not {"emulated_builds", "emulated_kernels", "counted_kernels"} & set(
+        re.findall(r"\w+", plan)
+    )
+
+
+@pytest.mark.skipif(bool(emulated.missing()), reason="needs what builds the emulator")
+@pytest.mark.parametrize("options", [(), ("-s",)], ids=["captured", "not captured"])
+def test_who_waits_for_the_emulator_reads_so(options, tmp_path):
+    cmake = tmp_path / "bin" / "cmake"
+    cmake.parent.mkdir()
+    cmake.write_text(CMAKE)
+    cmake.chmod(0o755)
+    output = pytest_output(
+        "tests/test_emulator.py::test_every_fault_is_listed",
+        *options,
+        PATH=f"{cmake.parent}:{os.environ['PATH']}",
+        FASTCONV_EMULATED_DIR=str(tmp_path / "builds"),
+    )
+    said = [line for line in output.splitlines() if "the CUDA emulator" in line]
+    assert said[0] == (
+        f"compiling the CUDA emulator in {tmp_path / 'builds'}, ten minutes on two cores"
+    )
+    assert said[1].startswith("compiled the CUDA emulator in ") and len(said) == 2
+    assert "1 passed" in output
