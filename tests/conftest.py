@@ -1,6 +1,7 @@
 """Settings of all tests."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -21,6 +22,21 @@ _common = dict(
 settings.register_profile("ci", max_examples=60, derandomize=True, database=None, **_common)
 settings.register_profile("thorough", max_examples=1000, **_common)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """FASTCONV_REQUIRE names what must be there: a test that would be skipped for want of it fails.
+
+    A regular expression, such as nvcc|cuobjdump; CI sets it.
+    """
+    report = yield
+    required = os.environ.get("FASTCONV_REQUIRE")
+    if report.skipped and required and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2]
+        if re.search(rf"needs .*\b({required})\b", reason):
+            report.outcome, report.longrepr = "failed", f"{reason}, which FASTCONV_REQUIRE names"
+    return report
 
 
 @pytest.fixture(autouse=True)

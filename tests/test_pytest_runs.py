@@ -1,4 +1,4 @@
-"""What `pytest -m quick` leaves out, and what a run says that compiles the emulator."""
+"""Runs of pytest: what quick leaves out, what is said of compiling, what may not be missing."""
 
 import os
 import re
@@ -56,3 +56,16 @@ def test_who_waits_for_the_emulator_reads_so(options, tmp_path):
     )
     assert said[1].startswith("compiled the CUDA emulator in ") and len(said) == 2
     assert "1 passed" in output
+
+
+@pytest.mark.parametrize(
+    "required, outcome", [("", "1 skipped"), ("nvcc|cuobjdump", "1 error"), ("nvc", "1 skipped")]
+)
+def test_what_is_required_is_no_reason_to_skip(required, outcome, tmp_path):
+    # Nothing but the compilers that the test asks for before it asks for nvcc.
+    for name in ("g++", "cmake"):
+        (tmp_path / name).symlink_to("/usr/bin/true")
+    test = "tests/test_nvcc.py::test_targets_that_nvcc_does_not_have_are_named"
+    output = pytest_output(test, PATH=str(tmp_path), FASTCONV_REQUIRE=required)
+    assert outcome in output.splitlines()[-1]
+    assert "needs nvcc" in output
