@@ -27,17 +27,17 @@ def info() -> Info:
     """Version, build and what runs here.
 
     Returns:
-        A dict with `version`, `compiler`, `cuda build` (yes, or no and why), `cuda targets`,
-        `instruction sets` (built in, each tested or untested), `in use`, `precision`, `torch`,
-        `threads` and `gpu`. str() of it is meant to be read.
+        A dict with `version`, `compiler`, `cuda build` (yes and by which nvcc, or no and why),
+        `cuda targets`, `cuda switch` (how to install the other build), `instruction sets` (built
+        in, each tested or untested), `in use`, `precision`, `torch`, `threads` and `gpu`. str() of
+        it is meant to be read.
     """
     build = _C.build_info()
     return Info(
         {
             "version": build["version"],
             "compiler": build["compiler"],
-            "cuda build": "yes" if build["cuda"] else f"no: {build['cuda_why']}",
-            "cuda targets": build["cuda_targets"] or "none",
+            **cuda(build["cuda"], build["cuda_why"], build["cuda_targets"]),
             "instruction sets": [_isa(name) for name in build["isas"]],
             "in use": _isa(build["isa"]),
             "precision": get_precision(),
@@ -46,6 +46,16 @@ def info() -> Info:
             "gpu": _gpu(build["cuda"]),
         }
     )
+
+
+def cuda(built: bool, why: str, targets: list[str]) -> dict[str, object]:
+    """`info`'s answers about the CUDA kernels; pip hides what the build itself says of them."""
+    answer, other = ("yes", "OFF") if built else ("no", "ON")
+    return {
+        "cuda build": f"{answer}: {why}",
+        "cuda targets": targets or "none",
+        "cuda switch": f"pip install . -C cmake.define.FASTCONV_CUDA={other}",
+    }
 
 
 def _isa(name: str) -> str:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import fastconv
+from fastconv.info import cuda
 
 pytestmark = pytest.mark.quick
 
@@ -13,8 +14,8 @@ BUILD = fastconv._C.build_info()
 def test_answers():
     info = fastconv.info()
     assert list(info) == [
-        "version", "compiler", "cuda build", "cuda targets", "instruction sets", "in use",
-        "precision", "torch", "threads", "gpu",
+        "version", "compiler", "cuda build", "cuda targets", "cuda switch", "instruction sets",
+        "in use", "precision", "torch", "threads", "gpu",
     ]  # fmt: skip
     assert info["version"] == BUILD["version"] == fastconv.__version__
     assert info["torch"] == torch.__version__
@@ -25,12 +26,23 @@ def test_answers():
 
 def test_cuda():
     info = fastconv.info()
-    if BUILD["cuda"]:
-        assert info["cuda build"] == "yes" and info["cuda targets"] == BUILD["cuda_targets"]
-    else:
-        assert info["cuda build"].startswith("no: ") and len(info["cuda build"]) > 4
+    said = cuda(BUILD["cuda"], BUILD["cuda_why"], BUILD["cuda_targets"])
+    assert {name: info[name] for name in said} == said
     if not torch.cuda.is_available():
         assert info["gpu"] in ("none", "there is one, but not for this torch")
+
+
+def test_cuda_kernels_their_reason_and_how_to_have_the_other_build():
+    assert cuda(True, "nvcc 13.0.88", ["sm_80", "compute_80"]) == {
+        "cuda build": "yes: nvcc 13.0.88",
+        "cuda targets": ["sm_80", "compute_80"],
+        "cuda switch": "pip install . -C cmake.define.FASTCONV_CUDA=OFF",
+    }
+    assert cuda(False, "/bin/nvcc does not run: Permission denied", []) == {
+        "cuda build": "no: /bin/nvcc does not run: Permission denied",
+        "cuda targets": "none",
+        "cuda switch": "pip install . -C cmake.define.FASTCONV_CUDA=ON",
+    }
 
 
 def test_what_never_ran_is_called_untested():
