@@ -5,10 +5,11 @@
 
 blocks.json, layers.json, networks.json, memory.json and overhead.json come from
 `python benchmarks all --json benchmarks/results`, blocks-64.json from
-`python benchmarks blocks --batch 64 --no-compile`; train-fastconv.json and train-torch.json are the
-metrics.json of `fastconv train` and of `fastconv train --layers torch`. layers.json is drawn as
-well, as layers.png. Where a file is not there, its table says that nothing was measured; so does
-that of GPUs, from a gpu-<name>.json each (the gpu.json of gpu_check.py).
+`python benchmarks blocks --batch 64 --no-compile`, install.json from
+`python benchmarks/install_times.py`; train-fastconv.json and train-torch.json are the metrics.json
+of `fastconv train` and of `fastconv train --layers torch`. layers.json is drawn as well, as
+layers.png. Where a file is not there, its table says that nothing was measured; so does that of
+GPUs, from a gpu-<name>.json each (the gpu.json of gpu_check.py).
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ PARTS: dict[str, tuple[Path, Callable[[dict], str]]] = {
     "networks": (README, networks.summary),
     "memory": (README, memory.summary),
     "overhead": (DROP_IN, table.overhead),
+    "install": (README, table.install),
 }
 NOTHING = "Not measured."
 

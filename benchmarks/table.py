@@ -229,3 +229,12 @@ def overhead(result: dict) -> str:
         lines.append(row([call["operation"], call["mode"], *cells]))
     where = f"Microseconds, medians of {result['repeat']}. {machine(result['environment'])}."
     return "\n".join([*lines, "", where])
+
+
+def install(result: dict) -> str:
+    """What the compilers of an install take."""
+    lines = head(["kernels", "compilers' time on one core"], 1)
+    for name, seconds in result["processor seconds"].items():
+        lines.append(row([name, f"{number(seconds / 60)} min"]))
+    where = result["environment"]
+    return "\n".join([*lines, "", f"{where['processor']}, {where['fastconv']['compiler']}."])
