@@ -235,6 +235,6 @@ def install(result: dict) -> str:
     """What the compilers of an install take."""
     lines = head(["kernels", "compilers' time on one core"], 1)
     for name, seconds in result["processor seconds"].items():
-        lines.append(row([name, f"{number(seconds / 60)} min"]))
+        lines.append(row([name, f"{seconds / 60:.1f} min"]))
     where = result["environment"]
     return "\n".join([*lines, "", f"{where['processor']}, {where['fastconv']['compiler']}."])

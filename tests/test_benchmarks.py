@@ -375,7 +375,7 @@ def test_install_is_shown_in_minutes():
     seconds = {"for CPUs": 90.0, "for CPUs and CUDA": 750.0}
     text = table.install({"environment": where, "processor seconds": seconds})
     assert text.splitlines()[2:] == [
-        "| for CPUs | 1.50 min |",
+        "| for CPUs | 1.5 min |",
         "| for CPUs and CUDA | 12.5 min |",
         "",
         "A CPU, GNU 12.2.0.",
