@@ -22,7 +22,8 @@ except ModuleNotFoundError as _error:
         "`fastconv ...`, `pytest` or `python benchmarks ...` instead of `python -m`."
     ) from None
 
-from . import functional, nn
+from . import functional as functional
+from . import nn as nn
 from .convert import convert, explain, revert
 from .functional import conv2d, conv2d_relu, conv2d_relu_max_pool2d, max_pool2d, relu
 from .info import info
@@ -32,22 +33,31 @@ from .precision import get_precision, set_precision
 from .variants import load_variants
 
 if TYPE_CHECKING:
-    from . import models
+    from . import data as data
+    from . import models as models
+    from . import training as training
     from .models import CNN, CaseStudyCNN, SimpleCNN, resnet50, squeezenet1_1
 
 __version__: str = _build_info()["version"]
 
+_MODULES = ("data", "models", "training")
 _FROM_MODELS = ("CNN", "CaseStudyCNN", "SimpleCNN", "resnet50", "squeezenet1_1")
 
 
 def __getattr__(name: str) -> object:
-    """The networks, loaded when first asked for."""
-    if name == "models" or name in _FROM_MODELS:
-        models = _import_module(".models", __name__)
-        return models if name == "models" else getattr(models, name)
+    """Training, its images and the networks, loaded when first asked for."""
+    if name in _MODULES:
+        return _import_module(f".{name}", __name__)
+    if name in _FROM_MODELS:
+        return getattr(_import_module(".models", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES, *_FROM_MODELS})
+
+
+# No modules: `from fastconv import *` must not put fastconv's nn in the place of torch's.
 __all__ = [
     "CNN",
     "CaseStudyCNN",
@@ -63,13 +73,10 @@ __all__ = [
     "convert",
     "decompositions",
     "explain",
-    "functional",
     "get_precision",
     "info",
     "load_variants",
     "max_pool2d",
-    "models",
-    "nn",
     "relu",
     "resnet50",
     "revert",

@@ -1,6 +1,7 @@
-"""What the documentation names is there."""
+"""What the documentation names is there, and its script runs."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 pytestmark = pytest.mark.quick
 
 TESTS = Path(__file__).parent
-DROP_IN = TESTS.parent / "docs" / "drop_in.md"
+DOCS = TESTS.parent / "docs"
+DROP_IN = DOCS / "drop_in.md"
 
 
 def named_tests():
@@ -29,3 +31,13 @@ def test_every_test_in_the_table_exists():
         assert (TESTS / file).exists(), file
         if name:
             assert re.search(rf"^def {name}\(", (TESTS / file).read_text(), re.M), f"{file}::{name}"
+
+
+def test_the_script_trains_loads_and_predicts(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = runpy.run_path(str(DOCS / "python.py"))
+    *_, accuracy, prediction = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"runs/cnn-1: \d\d\.\d% of the test images are right", accuracy)
+    assert names["metrics"]["test"]["accuracy"] > 0.5
+    assert re.fullmatch(r"new\.png: \S.* \d+\.\d%", prediction)
+    assert names["description"].classes[names["best"]] in prediction

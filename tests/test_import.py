@@ -1,9 +1,11 @@
 """What `import fastconv` does, in new processes."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -72,6 +74,37 @@ def test_info():
     assert used in text
 
 
-def test_every_public_name_is_there():
-    for name in fastconv.__all__:
-        assert getattr(fastconv, name) is not None, name
+def readme_names():
+    """Those that README lists, of modules and of all else."""
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    (section,) = re.findall(r"^`from fastconv import \*` brings (.+?)\n\n", text, re.M | re.S)
+    names, modules = section.split("Modules")
+    return [re.findall(r"`(?:fastconv\.)?(\w+)`", part) for part in (names, modules)]
+
+
+def test_star_brings_what_readme_lists_and_no_modules():
+    names, modules = readme_names()
+    assert sorted(names) == fastconv.__all__
+    from torch import nn
+
+    brought = {"nn": nn}
+    exec("from fastconv import *", brought)
+    assert brought["nn"] is nn
+    del brought["__builtins__"]
+    assert sorted(brought.keys() - {"nn"}) == fastconv.__all__
+    assert not any(isinstance(value, ModuleType) for value in brought.values() if value is not nn)
+    assert all(isinstance(getattr(fastconv, name), ModuleType) for name in modules)
+    assert {*fastconv.__all__, *modules} <= {*dir(fastconv)}
+
+
+def test_training_and_data_are_reachable_and_loaded_when_asked_for(run_python):
+    done = run_python(
+        "import sys, fastconv\n"
+        "parts = ('data', 'models', 'training')\n"
+        "assert not [name for name in parts if f'fastconv.{name}' in sys.modules]\n"
+        "print(fastconv.training.Settings(epochs=3).epochs, fastconv.data.PACKAGED)"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "3 fashion-mnist\n"
+    with pytest.raises(AttributeError, match="has no attribute 'trainig'"):
+        _ = fastconv.trainig

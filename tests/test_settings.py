@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -37,6 +38,14 @@ pytestmark = pytest.mark.quick
         ({"crop": 0.0}, "crop must be above 0 and at most 1, got 0.0"),
         ({"warmup": -1.0}, "warmup must be at least 0, got -1.0"),
         ({"seed": -1}, "seed must be between 0 and"),
+        ({"epochs": "3"}, "epochs must be int, got '3'"),
+        ({"epochs": 1.5}, "epochs must be int, got 1.5"),
+        ({"lr": "0.1"}, "lr must be float, got '0.1'"),
+        ({"lr": True}, "lr must be float, got True"),
+        ({"augment": 1}, "augment must be bool, got 1"),
+        ({"out": 3}, "out must be Path, got 3"),
+        ({"model": None}, "model must be str, got None"),
+        ({"data": b"photos"}, "data must be str, got b'photos'"),
         ({"freeze": True}, "freeze and backbone_lr need weights to start from"),
         (
             {"freeze": True, "backbone_lr": 0.1, "weights": Path("x")},
@@ -47,6 +56,12 @@ pytestmark = pytest.mark.quick
 def test_wrong_settings(changes, message):
     with pytest.raises(UsageError, match=message):
         Settings(**changes)
+
+
+def test_numbers_of_other_libraries():
+    settings = Settings(epochs=np.int64(3), lr=np.float32(0.5), momentum=0)
+    assert (settings.epochs, settings.lr, settings.momentum) == (3, 0.5, 0.0)
+    assert json.loads(json.dumps(settings.to_json()))["epochs"] == 3
 
 
 def test_the_image_size_follows_the_network():

@@ -97,7 +97,7 @@ def test_a_pickled_network(tmp_path):
 def test_broken_files(tmp_path):
     path = tmp_path / "weights"
     assert message(read_weights, path) == f"{path}: cannot be read (No such file or directory)"
-    assert message(read_weights, tmp_path) == f"{tmp_path}: cannot be read (Is a directory)"
+    assert message(read_weights, tmp_path) == f"{tmp_path}: this folder has no model.safetensors"
     for content in (b"", b"hello", b"\x80\x02", b"PK\x03\x04" + bytes(100)):
         path.write_bytes(content)
         assert message(read_weights, path) == (

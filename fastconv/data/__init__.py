@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -28,7 +29,7 @@ __all__ = [
 
 
 def load(
-    source: str | Path = PACKAGED,
+    source: str | os.PathLike[str] = PACKAGED,
     image_size: int = 112,
     seed: int = 0,
     parts: Sequence[str] = PARTS,
@@ -54,6 +55,6 @@ def load(
     Raises:
         DataError: the folder, or with `strict` an image, cannot be used; the message names it.
     """
-    if str(source) == PACKAGED:
+    if os.fspath(source) == PACKAGED:
         return load_packaged(image_size, seed, parts)
     return load_folder(Path(source), image_size, seed, parts, strict, progress)

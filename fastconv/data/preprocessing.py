@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,7 +33,7 @@ class Preprocessing:
         """Resize 256 and centre crop 224, in proportion to `image_size`."""
         return cls(image_size, round(image_size * 256 / 224))
 
-    def frame(self, path: Path) -> Image:
+    def frame(self, path: str | PathLike[str]) -> Image:
         """The picture in a file as RGB, its shorter side `resize` pixels, the longer one limited.
 
         Grey, palette, 16-bit and CMYK images become RGB, transparent pixels white.
@@ -58,7 +58,7 @@ class Preprocessing:
         left, top = (round((side - self.image_size) / 2) for side in frame.size)
         return to_pixels(frame.crop((left, top, left + self.image_size, top + self.image_size)))
 
-    def read(self, path: Path) -> Tensor:
+    def read(self, path: str | PathLike[str]) -> Tensor:
         """The pixels of an image file, uint8 [3, image_size, image_size].
 
         Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from os import PathLike
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from .._reason import reason
 from ..data import Preprocessing
 from .atomic import write_tensors
 from .errors import UsageError
+from .run_folder import find_checkpoint
 
 _KEY = "fastconv"  # of the file's metadata
 _HINT = "--model says whose weights it holds, where it is another's"
@@ -46,13 +48,13 @@ class Description:
         return Preprocessing(self.image_size, self.resize)
 
 
-def save_checkpoint(path: Path, model: Module, description: Description) -> None:
+def save_checkpoint(path: str | PathLike[str], model: Module, description: Description) -> None:
     """Writes a checkpoint, replacing an older one at once.
 
     Raises:
         TrainingError: the file cannot be written.
     """
-    write_tensors(path, model.state_dict(), {_KEY: json.dumps(asdict(description))})
+    write_tensors(Path(path), model.state_dict(), {_KEY: json.dumps(asdict(description))})
 
 
 def read_description(path: Path) -> Description:
@@ -80,12 +82,12 @@ def classes_in(metadata: dict[str, str] | None) -> list[str] | None:
 
 
 def load_checkpoint(
-    path: Path, layers: str | None = None, device: torch.device | str = "cpu"
+    path: str | PathLike[str], layers: str | None = None, device: torch.device | str = "cpu"
 ) -> tuple[Module, Description]:
     """Builds the network of a checkpoint, ready for prediction.
 
     Args:
-        path: a file written by `save_checkpoint`.
+        path: a run folder, or a file written by `save_checkpoint`.
         layers: "fastconv" or "torch"; None is what it was trained with.
         device: where it shall run.
 
@@ -95,6 +97,7 @@ def load_checkpoint(
     Raises:
         UsageError: the file is missing, broken or not fastconv's.
     """
+    path = find_checkpoint(path)
     description = read_description(path)
     try:
         model = models.create(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from os import PathLike
 
 import torch
 from torch.nn import Module
@@ -17,7 +17,7 @@ from .weights import load_pretrained, read_weights
 
 
 def load_network(
-    path: Path,
+    path: str | PathLike[str],
     model: str | None,
     layers: str | None = None,
     device: torch.device | str = "cpu",
@@ -26,7 +26,8 @@ def load_network(
     """A network ready for prediction, from a checkpoint or from any weights.
 
     Args:
-        path: a checkpoint; where `model` is given, safetensors or a torch file with a state_dict.
+        path: a run folder or checkpoint; where `model` is given, also safetensors or a torch file
+            with a state_dict.
         model: the network that the weights are for, see `fastconv.models.create`.
         layers: "fastconv" or "torch"; None is what it was trained with, else "fastconv".
         device: where it shall run.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from os import PathLike
 from pathlib import Path
 
 import torch
@@ -18,9 +19,18 @@ BATCH = 16  # images at a time
 
 
 def predict(
-    model: Module, path: Path, preprocessing: Preprocessing, device: torch.device | str = "cpu"
+    model: Module,
+    path: str | PathLike[str],
+    preprocessing: Preprocessing,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """The probability of every class, float [classes], for an image file.
+
+    Args:
+        model: in evaluation mode, on `device`.
+        path: the image file.
+        preprocessing: the network's, `Description.preprocessing`.
+        device: where the model is.
 
     Raises:
         fastconv.data.DataError: the file cannot be read.
@@ -33,7 +43,7 @@ def predict(
 
 def predict_files(
     model: Module,
-    paths: Iterable[Path],
+    paths: Iterable[str | PathLike[str]],
     preprocessing: Preprocessing,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[Path, Tensor | DataError]]:
@@ -45,7 +55,7 @@ def predict_files(
         except DataError as error:
             return error
 
-    paths = list(paths)
+    paths = [Path(path) for path in paths]
     chunks = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
     for chunk, found in zip(chunks, read_ahead(chunks, read), strict=True):
         good = [pixels for pixels in found if isinstance(pixels, Tensor)]
@@ -62,14 +72,14 @@ def _probabilities(
     return model(inputs).float().softmax(dim=1).cpu()
 
 
-def find_images(paths: Iterable[Path]) -> list[Path]:
+def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     """Files as they are, and for a folder the images in it and below, by name.
 
     Raises:
         fastconv.data.DataError: a folder holds none.
     """
     found: list[Path] = []
-    for path in paths:
+    for path in map(Path, paths):
         if not path.is_dir():
             found.append(path)
             continue

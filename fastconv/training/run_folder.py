@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from os import PathLike
 from pathlib import Path
 
 from .errors import UsageError
@@ -69,7 +70,7 @@ def _is_finished(folder: Path) -> bool:
         return False
 
 
-def find_checkpoint(path: Path | None) -> Path:
+def find_checkpoint(path: str | PathLike[str] | None) -> Path:
     """The checkpoint file meant by a file, a run folder, or None: the latest run in runs/.
 
     Raises:
@@ -82,6 +83,7 @@ def find_checkpoint(path: Path | None) -> Path:
                 f"no checkpoint under {RUNS}/: run `fastconv train` first or give --checkpoint"
             )
         return found[-1]
+    path = Path(path)
     if path.is_dir():
         if not (path / CHECKPOINT).is_file():
             raise UsageError(f"{path}: this folder has no {CHECKPOINT}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from dataclasses import asdict, dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -24,15 +26,16 @@ AUGMENT = {"rotation": 15.0, "crop": 0.5, "flip": True, "colour": 0.2}
 class Settings:
     """The settings of a run; the defaults train the document's CNN.
 
-    Each is an option of `fastconv train`, with the text beside it as its help.
+    Each is an option of `fastconv train`, with the text beside it as its help. Paths may be str or
+    PathLike: `out` and `weights` become Path, `data` becomes str.
 
     Raises:
-        UsageError: a value is out of range.
+        UsageError: a value is of the wrong type or out of range.
     """
 
     model: Annotated[str, f"the network: {', '.join(models.NAMES)}"] = "CNN"
     data: Annotated[
-        str, "a folder with a sub-folder of images for each class, or the one of fastconv"
+        str | Path, "a folder with a sub-folder of images for each class, or the one of fastconv"
     ] = PACKAGED
     epochs: Annotated[int, "passes over the images"] = 10
     batch_size: Annotated[int, "images in a step, of all processes together"] = 64
@@ -40,7 +43,9 @@ class Settings:
         None
     )
     seed: Annotated[int, "the same seed, the same numbers"] = 0
-    out: Annotated[Path | None, "the run folder (the first free one of runs/MODEL-NUMBER)"] = None
+    out: Annotated[
+        Path | str | None, "the run folder (the first free one of runs/MODEL-NUMBER)"
+    ] = None
     strict: Annotated[bool, "stop at an image that cannot be read, instead of leaving it out"] = (
         False
     )
@@ -73,7 +78,7 @@ class Settings:
     ] = None
 
     weights: Annotated[
-        Path | None, "start from these: safetensors, or a torch file with a state_dict"
+        Path | str | None, "start from these: safetensors, or a torch file with a state_dict"
     ] = None
     freeze: Annotated[bool, "train the last layer alone"] = False
     backbone_lr: Annotated[
@@ -91,6 +96,8 @@ class Settings:
     tensorboard: Annotated[bool, "also write TensorBoard logs into the run folder"] = False
 
     def __post_init__(self) -> None:
+        for name, wanted in setting_types().items():
+            setattr(self, name, _converted(name, getattr(self, name), wanted))
         names = {name.lower(): name for name in models.MODELS}
         self.model = names.get(self.model.lower(), self.model)
         try:
@@ -142,7 +149,7 @@ class Settings:
         }
 
     @classmethod
-    def from_json(cls, path: Path, **changes: Any) -> Settings:
+    def from_json(cls, path: str | os.PathLike[str], **changes: Any) -> Settings:
         """Settings from a JSON file of some of them.
 
         Args:
@@ -153,7 +160,7 @@ class Settings:
             UsageError: the file cannot be used; the message names it.
         """
         try:
-            values = json.loads(path.read_text())
+            values = json.loads(Path(path).read_text())
         except (OSError, ValueError) as error:
             raise UsageError(f"{path}: not a readable JSON file ({error})") from None
         if not isinstance(values, dict):
@@ -164,7 +171,10 @@ class Settings:
                 near = difflib.get_close_matches(name, types, 1)
                 hint = f", did you mean {near[0]!r}?" if near else ""
                 raise UsageError(f"{path}: unknown setting {name!r}{hint}")
-            values[name] = _converted(path, name, value, types[name])
+            try:
+                values[name] = _converted(name, value, types[name])
+            except UsageError as error:
+                raise UsageError(f"{path}: {error}") from None
         return cls(**(values | changes))
 
 
@@ -189,18 +199,19 @@ def setting_types() -> dict[str, SettingType]:
     return found
 
 
-def _converted(path: Path, name: str, value: Any, wanted: SettingType) -> Any:
-    """A value from JSON as the setting's type."""
+def _converted(name: str, value: Any, wanted: SettingType) -> Any:
+    """A value as the setting's type."""
     kind = wanted.kind
     if value is None and wanted.optional:
         return None
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise UsageError(f"{path}: {name} must be {kind.__name__}, got {value!r}")
-    return value
+    if kind in (str, Path) and isinstance(value, (str, os.PathLike)):
+        return kind(os.fspath(value))
+    if kind is bool and isinstance(value, bool):
+        return value
+    number = {int: Integral, float: Real}.get(kind)
+    if number is not None and isinstance(value, number) and not isinstance(value, bool):
+        return kind(value)
+    raise UsageError(f"{name} must be {kind.__name__}, got {value!r}")
 
 
 def find_device(name: str | None) -> torch.device:

@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,14 @@ def train(settings: Settings, log: Callable[[str], object] = print) -> dict[str,
         return run.finish()
 
 
-def resume(folder: Path, log: Callable[[str], object] = print) -> dict[str, Any]:
+def resume(folder: str | PathLike[str], log: Callable[[str], object] = print) -> dict[str, Any]:
     """Goes on with a run that was stopped, as if it never had been: to the same bits.
 
     Args:
         folder: its run folder, which also has its settings.
         log: as for `train`, which has the same result and errors.
     """
+    folder = Path(folder)
     with joined() as ranks:
         check_can_go_on(folder)
         settings = Settings.from_json(folder / SETTINGS, out=folder)

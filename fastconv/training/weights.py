@@ -6,6 +6,7 @@ import pickle
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +18,7 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from .._reason import reason
 from .checkpoint import classes_in
 from .errors import UsageError
+from .run_folder import find_checkpoint
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Weights:
     classes: list[str] | None
 
 
-def read_weights(path: Path) -> Weights:
-    """Reads a safetensors file or a state_dict that torch.save wrote; no code in it is run.
+def read_weights(path: str | PathLike[str]) -> Weights:
+    """Reads a run's weights, a safetensors file or a state_dict of torch.save; runs no code in it.
 
     The state_dict may be the entry "state_dict" or "model" of a larger checkpoint. The prefix
     "module." that DataParallel gives to names is left out.
@@ -43,6 +45,9 @@ def read_weights(path: Path) -> Weights:
     Raises:
         UsageError: the file is missing or broken, or holds something else.
     """
+    path = Path(path)
+    if path.is_dir():
+        path = find_checkpoint(path)
     try:
         with path.open("rb") as file:
             is_safetensors = file.read(9)[8:] == b"{"  # its header, behind the header's length
