@@ -1,13 +1,15 @@
-"""What the user passes, checked and made plain. Error types are torch's, messages say what was
-expected and what came. Results depend on sizes alone and are remembered, so that a repeated call
-checks nothing twice.
+"""What the user passes, checked and made plain.
+
+Error types are torch's. Messages say what was expected, what came and, where it is not plain from
+these, what to do. Results depend on sizes alone and are remembered, so that a repeated call checks
+nothing twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, wraps
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
@@ -89,6 +91,31 @@ def _paddings(
     return pad_h, pad_h, pad_w, pad_w
 
 
+def _expect_images(operation: str, x_size: Sequence[int]) -> None:
+    if len(x_size) in (3, 4):
+        return
+    fewer = f"input.flatten(0, {len(x_size) - 4}) makes it 4-D"
+    raise RuntimeError(
+        f"{operation}: input must have shape [N, C, H, W] or [C, H, W], got {list(x_size)}; "
+        f"{fewer if len(x_size) > 4 else 'input.unsqueeze(0) adds a dimension'}"
+    )
+
+
+def _expect_channels(
+    operation: str, x_size: Sequence[int], w_size: Sequence[int], groups: int
+) -> None:
+    """The weight's second size says how many channels of the input a group takes."""
+    channels, taken = x_size[-3], w_size[1] * groups
+    if channels == taken:
+        return
+    of_groups = "" if groups == 1 else f" with groups={groups}"
+    fix = "; input.movedim(-1, -3) puts the channels in front" if x_size[-1] == taken else ""
+    raise RuntimeError(
+        f"{operation}: input has {channels} channels, weight {list(w_size)}{of_groups} takes "
+        f"{taken}: expected input [N, {taken}, H, W] or [{taken}, H, W], got {list(x_size)}{fix}"
+    )
+
+
 @_remembered
 def conv2d(
     operation: str,
@@ -101,13 +128,11 @@ def conv2d(
     groups: Any,
 ) -> tuple[int, ...] | None:
     """The operators' `conv`, None where something is empty and torch says what happens."""
-    if len(x_size) not in (3, 4):
-        raise RuntimeError(
-            f"{operation}: input must have shape [C, H, W] or [N, C, H, W], got {list(x_size)}"
-        )
+    _expect_images(operation, x_size)
     if len(w_size) != 4:
         raise RuntimeError(
-            f"{operation}: weight must have shape [K, C/groups, R, S], got {list(w_size)}"
+            f"{operation}: weight must have shape [K, C/groups, R, S], got {list(w_size)} for "
+            f"input {list(x_size)}"
         )
     if not _is_integer(groups):
         raise TypeError(f"{operation}: groups must be an int, got {groups!r}")
@@ -117,34 +142,48 @@ def conv2d(
     _at_least(operation, "stride", stride, 1)
     _at_least(operation, "dilation", dilation, 1)
     pads = _paddings(operation, padding, stride, dilation, w_size)
-    channels, h, w = x_size[-3:]
+    _expect_channels(operation, x_size, w_size, groups)
+    h, w = x_size[-2:]
     k, _, r, s = w_size
-    if channels % groups:
-        raise RuntimeError(
-            f"{operation}: input channels must be divisible by groups={groups}, got input "
-            f"{list(x_size)}"
-        )
-    if w_size[1] != channels // groups:
-        raise RuntimeError(
-            f"{operation}: weight must have shape [K, C/groups={channels // groups}, R, S], got "
-            f"{list(w_size)}"
-        )
     if k % groups:
         raise RuntimeError(
-            f"{operation}: weight must have K divisible by groups={groups}, got {list(w_size)}"
+            f"{operation}: groups must divide the number of filters, got groups={groups} and "
+            f"{k} filters, weight {list(w_size)}"
         )
     if bias_size is not None and (len(bias_size) != 1 or bias_size[0] != k):
-        raise RuntimeError(f"{operation}: bias must have shape [K={k}], got {list(bias_size)}")
+        raise RuntimeError(
+            f"{operation}: bias must have shape [{k}], a value for each filter of weight "
+            f"{list(w_size)}, got {list(bias_size)}"
+        )
     if 0 in x_size or 0 in w_size:
         return None
     conv = (*stride, *pads, *dilation, groups)
     p, q = geometry.conv_size(h, w, r, s, conv)
     if p < 1 or q < 1:
-        raise RuntimeError(
-            f"{operation}: the kernel must fit into the padded input: kernel {r}x{s} with dilation "
-            f"{dilation[0]}x{dilation[1]} in {h + pads[0] + pads[1]}x{w + pads[2] + pads[3]}"
-        )
+        padded = h + pads[0] + pads[1], w + pads[2] + pads[3]
+        _raise_too_small(operation, f"input {list(x_size)}", "kernel", (r, s), dilation, padded)
     return conv
+
+
+def _raise_too_small(
+    operation: str,
+    what: str,
+    name: str,
+    window: Sequence[int],
+    dilation: Sequence[int],
+    padded: Sequence[int],
+) -> NoReturn:
+    """Where a kernel or a pool's window has no place in what it slides over."""
+    covered = [(size - 1) * step + 1 for size, step in zip(window, dilation, strict=True)]
+    raise RuntimeError(
+        f"{operation}: {what} is too small: {name} {_times(window)} with dilation "
+        f"{_times(dilation)} covers {_times(covered)}, with padding it is {_times(padded)}; make "
+        f"the images or the padding larger, or the {name} smaller"
+    )
+
+
+def _times(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes))
 
 
 @_remembered
@@ -159,10 +198,7 @@ def max_pool2d(
 ) -> tuple[int, ...] | None:
     """The operators' `pool`, None where something is empty and torch says what happens."""
     prefix = "" if operation == "max_pool2d" else "pool_"  # a fused block has two of each
-    if len(x_size) not in (3, 4):
-        raise RuntimeError(
-            f"{operation}: input must have shape [C, H, W] or [N, C, H, W], got {list(x_size)}"
-        )
+    _expect_images(operation, x_size)
     window = pair(operation, f"{prefix}kernel_size", kernel_size)
     empty = stride is None or (isinstance(stride, (tuple, list)) and len(stride) == 0)
     stride = window if empty else pair(operation, f"{prefix}stride", stride)
@@ -177,17 +213,16 @@ def max_pool2d(
     if 2 * padding[0] > window[0] or 2 * padding[1] > window[1]:
         raise RuntimeError(
             f"{operation}: {prefix}padding must be at most half of {prefix}kernel_size, got "
-            f"{padding} and {window}"
+            f"{prefix}padding {padding} and {prefix}kernel_size {window}"
         )
     if 0 in x_size:
         return None
     pool = (*window, *stride, *padding, *dilation, int(ceil_mode))
     p, q = geometry.pool_size(x_size[-2], x_size[-1], pool)
     if p < 1 or q < 1:
-        raise RuntimeError(
-            f"{operation}: the window must fit into the padded input: kernel size {window} with "
-            f"dilation {dilation} and padding {padding} in {x_size[-2]}x{x_size[-1]}"
-        )
+        what = f"the convolution's output {list(x_size)}" if prefix else f"input {list(x_size)}"
+        padded = x_size[-2] + 2 * padding[0], x_size[-1] + 2 * padding[1]
+        _raise_too_small(operation, what, f"{prefix}kernel_size", window, dilation, padded)
     return pool
 
 

@@ -44,7 +44,8 @@ _known_relu, _known_max_pool2d = operators.Known(1), operators.Known(1)
 
 def _expect_tensor(operation: str, name: str, value: object) -> None:
     if not isinstance(value, Tensor):
-        raise TypeError(f"{operation}: {name} must be a Tensor, got {type(value).__name__}")
+        fix = f"; torch.as_tensor({name}) makes one" if hasattr(value, "__len__") else ""
+        raise TypeError(f"{operation}: {name} must be a Tensor, got {type(value).__name__}{fix}")
 
 
 def _has_kernel(x: Tensor) -> bool:
@@ -53,14 +54,16 @@ def _has_kernel(x: Tensor) -> bool:
     return x.is_cpu or x.is_meta or (x.is_cuda and operators.usable(x.get_device()))
 
 
-def _same_kind(operation: str, x: Tensor, name: str, other: Tensor) -> None:
-    if other.dtype != x.dtype:
+def _expect_same_kind(operation: str, name: str, x: Tensor, other_name: str, other: Tensor) -> None:
+    if x.dtype != other.dtype:
         raise RuntimeError(
-            f"{operation}: {name} must have the input's dtype {x.dtype}, got {other.dtype}"
+            f"{operation}: {name} and {other_name} must have the same dtype, got {name} {x.dtype} "
+            f"and {other_name} {other.dtype}; {name}.to({other.dtype}) converts it"
         )
-    if other.device != x.device:
+    if x.device != other.device:
         raise RuntimeError(
-            f"{operation}: {name} must be on the input's device {x.device}, got {other.device}"
+            f"{operation}: {name} and {other_name} must be on the same device, got {name} on "
+            f"{x.device} and {other_name} on {other.device}; {name}.to('{other.device}') moves it"
         )
 
 
@@ -90,11 +93,11 @@ def _prepare(
     if bias is not None:
         _expect_tensor(operation, "bias", bias)
     x, weight, bias = _autocast(x, weight, bias)
+    _expect_same_kind(operation, "input", x, "weight", weight)
+    if bias is not None:
+        _expect_same_kind(operation, "bias", bias, "input", x)
     if not _has_kernel(x):
         return None
-    _same_kind(operation, x, "weight", weight)
-    if bias is not None:
-        _same_kind(operation, x, "bias", bias)
     conv = _arguments.conv2d(
         operation,
         x.shape,

@@ -112,7 +112,9 @@ class ConvReLUMaxPool2d(Conv2d):
         ceil_mode: bool = False,
     ) -> None:
         if pool_kernel_size is None:
-            raise TypeError("ConvReLUMaxPool2d: pool_kernel_size must be given")
+            raise TypeError(
+                "ConvReLUMaxPool2d: pool_kernel_size must be given, an int or a tuple of two ints"
+            )
         super().__init__(
             in_channels,
             out_channels,
