@@ -7,10 +7,13 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from . import __version__, info
+from ._parser import WRONG_USE, Parser
+from ._train_options import add_train_options
 
 if TYPE_CHECKING:
     import torch
@@ -18,14 +21,7 @@ if TYPE_CHECKING:
 
     from .training import Description
 
-FAILED, WRONG_USE, STOPPED = 1, 2, 130
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(WRONG_USE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+FAILED, STOPPED, NOT_READ = 1, 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,19 +31,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command's words, by default those of this process.
 
     Returns:
-        The exit status: 0; 1 where the training failed; 2 for wrong use; 130 after Ctrl-C.
+        The exit status: 0; 1 where the work failed; 2 for wrong use; 130 after Ctrl-C; 141 where
+        nobody reads the output any longer, as of every program in front of `| head`.
     """
     # Large tensors in huge pages. torch reads this when it first allocates; without it a step of
     # training spends much of its time on page faults, with torch's layers most of all.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
-        options = _parser().parse_args(arguments)
-        return _run(options)
+        try:
+            return _run(arguments)
+        finally:
+            print(end="", flush=True)  # now, where it can be told that it fails
     except KeyboardInterrupt as error:
         return _fail(str(error) or "stopped", STOPPED)
+    except BrokenPipeError:
+        _drop_output()
+        return NOT_READ
+    except OSError as error:
+        _drop_output()
+        return _fail(f"the output cannot be written ({error.strerror})", FAILED)
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(arguments: Sequence[str] | None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
     # Only now: help and wrong options shall not wait for these.
     from .data import DataError
     from .training import TrainingError, UsageError
@@ -56,12 +66,19 @@ def _run(options: argparse.Namespace) -> int:
         return options.command(options)
     except (DataError, UsageError) as error:
         return _fail(str(error), WRONG_USE)
+    except BrokenPipeError:
+        raise  # the output's
     except (TrainingError, OSError) as error:
         return _fail(str(error), FAILED)
     except (MemoryError, RuntimeError) as error:
         if "alloc" not in str(error) and "out of memory" not in str(error):
             raise
         return _fail("out of memory: try a smaller --batch-size or --image-size", FAILED)
+
+
+def _drop_output() -> None:
+    """Sends what is left of the output nowhere, or Python fails once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell(message: str) -> None:
@@ -75,10 +92,13 @@ def _fail(message: str, status: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="fastconv", description="Trains and runs image classifiers.")
+    parser = Parser(prog="fastconv", description="Trains and runs image classifiers.")
     parser.add_argument("--version", action="version", version=f"fastconv {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_train(commands.add_parser("train", help="train a network", description=_train.__doc__))
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(metavar="COMMAND")
+    train = commands.add_parser("train", help="train a network", description=_train.__doc__)
+    train.set_defaults(command=_train)
+    add_train_options(train)
 
     evaluate = commands.add_parser(
         "evaluate", help="test a trained network", description=_evaluate.__doc__
@@ -101,39 +121,14 @@ def _parser() -> argparse.ArgumentParser:
         "--explain",
         type=Path,
         metavar="DIR",
-        help="draw into this folder what in each image made it so (Grad-CAM)",
+        help="for each image write a picture into this folder that shows which parts of it led to "
+        "its class (Grad-CAM)",
     )
     _add_network(predict)
 
     about = commands.add_parser("info", help="version, build and what runs here")
     about.set_defaults(command=_info)
     return parser
-
-
-def _add_train(parser: argparse.ArgumentParser) -> None:
-    """An option for each setting, absent from the result where it was not given."""
-    from .training.settings import Settings, setting_types
-
-    parser.set_defaults(command=_train)
-    only = parser.add_mutually_exclusive_group()
-    only.add_argument(
-        "--config", type=Path, metavar="FILE", help="settings as JSON; options go before them"
-    )
-    only.add_argument(
-        "--resume", type=Path, metavar="RUN", help="go on with the stopped run in this folder"
-    )
-    defaults = Settings()
-    for name, setting in setting_types().items():
-        text, default = setting.help, getattr(defaults, name)
-        options: dict[str, Any] = {"default": argparse.SUPPRESS}
-        if setting.kind is bool:
-            options["action"] = argparse.BooleanOptionalAction
-        else:
-            options["type"] = setting.kind
-            options["choices"] = setting.choices or None
-            if not setting.optional:
-                text += f" ({default})"
-        parser.add_argument(f"--{name.replace('_', '-')}", help=text, **options)
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -144,7 +139,11 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", type=Path, help="a run folder or checkpoint (the latest in runs/)"
     )
     parser.add_argument("--model", help="the network of a --checkpoint that fastconv did not write")
-    parser.add_argument("--layers", choices=LAYERS, help="kind of layers (as it was trained)")
+    parser.add_argument(
+        "--layers",
+        choices=LAYERS,
+        help="whose layers it runs on, fastconv's or torch.nn's (as it was trained)",
+    )
     parser.add_argument("--device", help="cpu, cuda, ... (a GPU where torch has one)")
 
 
@@ -152,15 +151,16 @@ def _train(options: argparse.Namespace) -> int:
     """Trains a network and writes a run folder: weights, metrics, and report.html to look at."""
     from .training import Settings, UsageError, resume, train
 
+    log = partial(print, flush=True)
     given = dict(vars(options))
     _, config, run = (given.pop(name) for name in ("command", "config", "resume"))
     if run is not None:
         if given:
             name = next(iter(given)).replace("_", "-")
             raise UsageError(f"--resume takes all settings from the run: leave --{name} out")
-        resume(run)
+        resume(run, log)
     else:
-        train(Settings(**given) if config is None else Settings.from_json(config, **given))
+        train(Settings(**given) if config is None else Settings.from_json(config, **given), log)
     return 0
 
 

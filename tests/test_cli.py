@@ -12,8 +12,10 @@ import PIL.Image
 import pytest
 
 import noise_images
-from fastconv.cli import main
+from fastconv._train_options import GROUPS
+from fastconv.cli import _parser, main
 from fastconv.training.checkpoint import load_checkpoint
+from fastconv.training.settings import setting_types
 
 pytestmark = pytest.mark.quick
 
@@ -219,7 +221,6 @@ def test_wrong_use(capsys, images, tmp_path):
     assert "holds no images" in fails(capsys, 2, "predict", tmp_path)
     assert "not allowed with" in fails(capsys, 2, "train", "--config", "a", "--resume", "b")
     assert "CNN has no dropout layer" in fails(capsys, 2, "train", "--dropout", "0.1")
-    assert "COMMAND" in fails(capsys, 2)
     assert "IMAGE" in fails(capsys, 2, "predict")
     assert "invalid int value: 'x'" in fails(capsys, 2, "train", "--epochs", "x")
     assert "batch_size must be" in fails(capsys, 2, "train", "--batch-size", "0")
@@ -232,6 +233,132 @@ def test_wrong_use(capsys, images, tmp_path):
     (tmp_path / "text").write_text("hello")
     message = fails(capsys, 2, "predict", "x.png", "--checkpoint", tmp_path / "text")
     assert "not a readable safetensors file" in message
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (
+            "trian",
+            "fastconv: argument COMMAND: unknown 'trian', did you mean train? choose one",
+        ),
+        ("train --epoch 3", "fastconv train: unknown option --epoch, did you mean --epochs? (see "),
+        (
+            "train --btach-size=3",
+            "fastconv train: unknown option --btach-size, did you mean",
+        ),
+        (
+            "train -lr 1",
+            "fastconv train: unknown option -lr, did you mean --lr? (see ",
+        ),
+        ("train --augmen", "did you mean --augment? (see fastconv train --help)"),
+        (
+            "train --precision bf16",
+            "unknown 'bf16', did you mean bfloat16? choose one of ",
+        ),
+        ("train --model restnet50", "fastconv: unknown model 'restnet50', did you mean resnet50?"),
+        ("train photos", "fastconv train: unexpected 'photos', did you mean --data photos? (see "),
+        ("train nothing", "fastconv train: unexpected 'nothing' (see fastconv train --help)"),
+        (
+            "evaluate photos",
+            "did you mean --data photos or --checkpoint photos? (see ",
+        ),
+        (
+            "evaluate --layers troch",
+            "unknown 'troch', did you mean torch? choose one of ",
+        ),
+        (
+            "predict --tpo 1 x.png",
+            "fastconv predict: unknown option --tpo, did you mean --top?",
+        ),
+        ("predict x.png --device gpu", "no such device, did you mean cuda?"),
+        ("info x", "fastconv info: unexpected 'x' (see fastconv info --help)"),
+        ("--frobnicate train", "fastconv: unknown option --frobnicate (see fastconv --help)"),
+    ],
+)
+def test_what_was_meant(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    assert message in fails(capsys, 2, *words.split())
+
+
+def test_no_command_shows_the_help(capsys):
+    assert main([]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("usage: fastconv ") and captured.err == ""
+    assert all(name in captured.out for name in ("train", "evaluate", "predict", "info"))
+
+
+def test_the_help_of_train_has_every_setting_in_a_group_and_examples_that_parse(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    names = [name for group in GROUPS.values() for name in group]
+    assert sorted(names) == sorted(setting_types())
+    assert all(f"\n{title}:\n" in text for title in GROUPS)
+    assert all(f"--{name.replace('_', '-')}" in text for name in names)
+    examples = re.findall(r"^  fastconv (train .*)$", text, re.M)
+    assert len(examples) == 2
+    for example in examples:
+        given = _parser().parse_args(example.split())
+        assert given.data == "photos"
+
+
+class Unread:
+    """An output whose reader has gone, as behind `| head`, in the place of sys.stdout."""
+
+    def __init__(self, monkeypatch):
+        read, write = os.pipe()
+        os.close(read)
+        self.stream = os.fdopen(write, "w")
+        monkeypatch.setattr("sys.stdout", self.stream)
+
+    def close(self):
+        self.stream.close()  # fails where something is still to be written into the pipe
+
+
+@pytest.mark.parametrize("words", [["info"], ["--help"], ["predict"], ["evaluate"]])
+def test_nobody_reads_the_output(words, run_folder, images, monkeypatch, capsys):
+    if words == ["predict"]:
+        words = ["predict", str(images)]
+    if words[0] in ("predict", "evaluate"):
+        words += ["--checkpoint", str(run_folder), "--device", "cpu"]
+    output = Unread(monkeypatch)
+    assert main(words) == 141
+    output.close()
+    assert capsys.readouterr().err == ""
+
+
+def test_nobody_reads_what_training_says(images, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    options = ["--data", str(images), "--epochs", "2", "--out", str(out), *TINY]
+    output = Unread(monkeypatch)
+    assert main(["train", *options]) == 141
+    output.close()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_process_whose_output_nobody_reads_ends_in_silence(run_folder, images, tmp_path):
+    options = ["--checkpoint", str(run_folder), "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastconv", "predict", str(images), *options],
+        cwd=tmp_path,  # not in the repository, whose ./fastconv has no compiled part
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    _, errors = process.communicate(timeout=100)
+    assert (process.returncode, errors) == (141, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_output_that_cannot_be_written(monkeypatch, capsys):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert main(["info"]) == 1
+    text = "fastconv: the output cannot be written (No space left on device)\n"
+    assert capsys.readouterr().err == text
 
 
 def test_a_broken_image_is_named_and_left_out(capsys, tmp_path):

@@ -13,7 +13,7 @@ from fastconv.training import DivergedError, Settings, UsageError
 from fastconv.training.distributed import ALONE
 from fastconv.training.epoch import Position
 from fastconv.training.schedule import rate_factor
-from fastconv.training.settings import setting_types
+from fastconv.training.settings import find_device, setting_types
 from fastconv.training.state import load_state, save_state
 from fastconv.training.trainer import Trainer
 
@@ -23,7 +23,19 @@ pytestmark = pytest.mark.quick
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"model": "VGG"}, "unknown model 'VGG', choose one of CNN, "),
+        ({"model": "VGG"}, r"unknown model 'VGG', .*choose one of CNN, "),
+        ({"model": "restnet50"}, r"unknown model 'restnet50', did you mean resnet50\? choose"),
+        (
+            {"model": "resnet18"},
+            r"did you mean torchvision:resnet18( or .*)?\? choose one of ",
+        ),
+        ({"model": "VGG16"}, r"did you mean torchvision:vgg16( or .*)?\? "),
+        ({"model": "mobilnet_v2"}, r"did you mean torchvision:mobilenet_v2( or .*)?\? "),
+        ({"model": "tim:resnet18"}, r"did you mean timm:resnet18\? "),
+        (
+            {"precision": "bf16"},
+            r"unknown precision 'bf16', did you mean bfloat16\? choose",
+        ),
         ({"layers": "jax"}, "unknown layers 'jax', choose one of fastconv, torch"),
         ({"schedule": "slow"}, "unknown schedule 'slow', choose one of cosine, step, constant"),
         ({"precision": "int8"}, "unknown precision 'int8', choose one of float32, "),
@@ -105,7 +117,8 @@ class TestFiles:
             ("{", "not a readable JSON file"),
             ("[1]", "must hold an object of settings"),
             ({"learning_rat": 1}, "unknown setting 'learning_rat'"),
-            ({"epoch": 1}, "unknown setting 'epoch', did you mean 'epochs'?"),
+            ({"epoch": 1}, "unknown setting 'epoch', did you mean epochs?"),
+            ({"batch-size": 1}, "unknown setting 'batch-size', did you mean batch_size?"),
             ({"epochs": 1.5}, "epochs must be int, got 1.5"),
             ({"epochs": True}, "epochs must be int, got True"),
             ({"epochs": None}, "epochs must be int, got None"),
@@ -122,6 +135,20 @@ class TestFiles:
     def test_no_file(self, tmp_path):
         with pytest.raises(UsageError, match="not a readable JSON file"):
             Settings.from_json(tmp_path / "no")
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("gpu", "device 'gpu' cannot be used here: no such device, did you mean cuda?"),
+        ("cdua:1", "device 'cdua:1' cannot be used here: no such device, did you mean cuda?"),
+        ("warp9", "no such device, use one of cpu, cuda, mps, xpu"),
+    ],
+)
+def test_unknown_devices(name, message):
+    with pytest.raises(UsageError) as caught:
+        find_device(name)
+    assert str(caught.value).endswith(message)
 
 
 def test_every_setting_has_a_type_and_help():

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch.nn import Module
 
 from .._reason import reason
+from .._suggest import did_you_mean, near
 from ._layers import check_layers, use_layers
 
 
@@ -38,14 +39,13 @@ def create_external(name: str, num_classes: int, image_size: int, layers: str) -
 
 
 def _torchvision(torchvision: ModuleType, network: str, num_classes: int) -> Module:
-    classifiers = torchvision.models.list_models(module=torchvision.models)
-    _check_known("torchvision", network, classifiers)
+    _check_known("torchvision", network, _LISTS["torchvision"](torchvision))
     return torchvision.models.get_model(network, weights=None, num_classes=num_classes)
 
 
 def _timm(timm: ModuleType, network: str, num_classes: int) -> Module:
     architecture = network.partition(".")[0]  # resnet50.a1_in1k: what follows names weights
-    _check_known("timm", architecture, timm.list_models())
+    _check_known("timm", architecture, _LISTS["timm"](timm))
     return timm.create_model(network, pretrained=False, num_classes=num_classes)
 
 
@@ -63,13 +63,49 @@ def _transformers(transformers: ModuleType, network: str, num_classes: int) -> M
 
 PACKAGES = {"torchvision": _torchvision, "timm": _timm, "transformers": _transformers}
 
+_LISTS: dict[str, Callable[[Any], list[str]]] = {
+    "torchvision": lambda torchvision: torchvision.models.list_models(module=torchvision.models),
+    "timm": lambda timm: timm.list_models(),
+}
+
+# Networks that people ask for by name alone, for suggestions where torchvision is not installed.
+_TORCHVISIONS = (
+    *("alexnet", "googlenet", "inception_v3", "squeezenet1_0", "mobilenet_v2", "mnasnet1_0"),
+    *("mobilenet_v3_large", "mobilenet_v3_small", "shufflenet_v2_x1_0", "wide_resnet50_2"),
+    *(f"vgg{layers}{norm}" for layers in (11, 13, 16, 19) for norm in ("", "_bn")),
+    *(f"resnet{layers}" for layers in (18, 34, 101, 152)),
+    *(f"densenet{layers}" for layers in (121, 161, 169, 201)),
+    *(f"efficientnet_b{size}" for size in range(8)),
+    *(f"convnext_{size}" for size in ("tiny", "small", "base", "large")),
+    *("resnext50_32x4d", "resnext101_32x8d", "vit_b_16", "vit_b_32", "vit_l_16", "swin_t"),
+)
+
+
+def suggest(name: str, own: Iterable[str]) -> list[str]:
+    """The networks that were probably meant by the name of none of fastconv's `own`."""
+    package, _, network = name.partition(":")
+    if network:
+        return [f"{other}:{network}" for other in near(package, PACKAGES)]
+    known = {package: _names(package) for package in _LISTS}
+    same = [f"{package}:{name.lower()}" for package in known if name.lower() in known[package]]
+    others = (f"{package}:{other}" for package in known for other in near(name, known[package]))
+    return same or near(name, own) or list(others)
+
+
+def _names(package: str) -> Sequence[str]:
+    try:
+        return _LISTS[package](import_module(package))
+    except (ImportError, RuntimeError):
+        return _TORCHVISIONS if package == "torchvision" else ()
+
 
 def _check_known(package: str, network: str, known: Sequence[str]) -> None:
     if network in known:
         return
-    close = [f"{package}:{other}" for other in difflib.get_close_matches(network, known)]
-    hint = f"did you mean {' or '.join(close)}?" if close else f"it has {len(known)} others"
-    raise ValueError(f"{package} has no network {network!r}, {hint}")
+    close = did_you_mean(f"{package}:{other}" for other in near(network, known, 3))
+    raise ValueError(
+        f"{package} has no network {network!r}{close or f', it has {len(known)} others'}"
+    )
 
 
 def _take_logits(model: Module, inputs: object, output: object) -> object:

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from torch.nn import Module
 
+from .._suggest import did_you_mean
 from ._sizes import check_size
 from .case_study_cnn import CaseStudyCNN
 from .cnn import CNN
-from .external import PACKAGES, create_external
+from .external import PACKAGES, create_external, suggest
 from .resnet50 import resnet50
 from .simple_cnn import SimpleCNN
 from .squeezenet1_1 import squeezenet1_1
@@ -74,5 +75,6 @@ def _entry(name: str) -> Entry:
     if name.partition(":")[0] in PACKAGES:
         return Entry(partial(create_external, name), 224)
     if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}, choose one of {', '.join(NAMES)}")
+        hint = did_you_mean(suggest(name, MODELS)) or ","
+        raise ValueError(f"unknown model {name!r}{hint} choose one of {', '.join(NAMES)}")
     return MODELS[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -14,10 +13,12 @@ import torch
 
 from .. import models
 from .._reason import reason
+from .._suggest import did_you_mean, near
 from ..data import PACKAGED, Augmentation
 from .errors import UsageError
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DEVICES = ("cpu", "cuda", "mps", "xpu")  # that people use for training
 # What --augment sets where nothing else is said.
 AUGMENT = {"rotation": 15.0, "crop": 0.5, "flip": True, "colour": 0.2}
 
@@ -35,14 +36,15 @@ class Settings:
 
     model: Annotated[str, f"the network: {', '.join(models.NAMES)}"] = "CNN"
     data: Annotated[
-        str | Path, "a folder with a sub-folder of images for each class, or the one of fastconv"
+        str | Path,
+        "a folder with a sub-folder of images for each class; fashion-mnist comes with fastconv",
     ] = PACKAGED
     epochs: Annotated[int, "passes over the images"] = 10
     batch_size: Annotated[int, "images in a step, of all processes together"] = 64
-    image_size: Annotated[int | None, "height and width of the images (CNN: 112, others: 224)"] = (
-        None
-    )
-    seed: Annotated[int, "the same seed, the same numbers"] = 0
+    image_size: Annotated[
+        int | None, "pixels that images are made high and wide (CNN: 112, others: 224)"
+    ] = None
+    seed: Annotated[int, "where all chance starts: the same seed gives the same numbers"] = 0
     out: Annotated[
         Path | str | None, "the run folder (the first free one of runs/MODEL-NUMBER)"
     ] = None
@@ -51,7 +53,7 @@ class Settings:
     )
 
     lr: Annotated[float, "SGD's learning rate at the start"] = 0.001
-    momentum: Annotated[float, "of SGD"] = 0.9
+    momentum: Annotated[float, "SGD's momentum"] = 0.9
     weight_decay: Annotated[float, "SGD's L2 penalty"] = 0.0
     schedule: Annotated[
         Literal["cosine", "step", "constant"], "how the rate falls from epoch to epoch"
@@ -66,15 +68,23 @@ class Settings:
     ] = None
 
     augment: Annotated[
-        bool, "change the training images at random: all of the next four, at their usual values"
+        bool,
+        "change the training images at random every time they are seen, so that few of them teach "
+        "more: sets --rotation 15 --crop 0.5 --flip --colour 0.2 where these are not given",
     ] = False
-    rotation: Annotated[float | None, "degrees, either way (0; with --augment 15)"] = None
-    crop: Annotated[
-        float | None, "least share of a picture that a random crop takes (1; with --augment 0.5)"
+    rotation: Annotated[
+        float | None, "turn by up to so many degrees, either way (0; with --augment 15)"
     ] = None
-    flip: Annotated[bool | None, "mirror every other picture (with --augment)"] = None
+    crop: Annotated[
+        float | None,
+        "cut out a part, at least this share of the picture (1; with --augment 0.5)",
+    ] = None
+    flip: Annotated[
+        bool | None, "swap left and right of half of the images (no; with --augment yes)"
+    ] = None
     colour: Annotated[
-        float | None, "change of brightness, contrast and saturation (0; with --augment 0.2)"
+        float | None,
+        "change brightness, contrast and saturation by up to this share (0; with --augment 0.2)",
     ] = None
 
     weights: Annotated[
@@ -91,7 +101,9 @@ class Settings:
     channels_last: Annotated[bool, "keep images and weights in NHWC order"] = False
     accumulate: Annotated[int, "parts of a batch, computed in turn to save memory"] = 1
     compile: Annotated[bool, "use torch.compile"] = False
-    layers: Annotated[Literal["fastconv", "torch"], "kind of layers"] = "fastconv"
+    layers: Annotated[
+        Literal["fastconv", "torch"], "whose layers it runs on, fastconv's or torch.nn's"
+    ] = "fastconv"
     device: Annotated[str | None, "cpu, cuda, ... (a GPU where torch has one)"] = None
     tensorboard: Annotated[bool, "also write TensorBoard logs into the run folder"] = False
 
@@ -112,8 +124,9 @@ class Settings:
         for name, kind in setting_types().items():
             value = getattr(self, name)
             if kind.choices and value not in kind.choices:
+                hint = did_you_mean(near(value, kind.choices)) or ","
                 raise UsageError(
-                    f"unknown {name} {value!r}, choose one of {', '.join(kind.choices)}"
+                    f"unknown {name} {value!r}{hint} choose one of {', '.join(kind.choices)}"
                 )
         for name in ("epochs", "batch_size", "image_size", "decay_every", "accumulate", "patience"):
             self._check(name, lambda value: value >= 1, "at least 1")
@@ -168,8 +181,7 @@ class Settings:
         types = setting_types()
         for name, value in values.items():
             if name not in types:
-                near = difflib.get_close_matches(name, types, 1)
-                hint = f", did you mean {near[0]!r}?" if near else ""
+                hint = did_you_mean(near(name, types))
                 raise UsageError(f"{path}: unknown setting {name!r}{hint}")
             try:
                 values[name] = _converted(name, value, types[name])
@@ -226,5 +238,12 @@ def find_device(name: str | None) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"device {name!r} cannot be used here: {reason(error)}") from None
+        kind = name.partition(":")[0]
+        why = reason(error) if kind in _DEVICES else _near_device(kind)
+        raise UsageError(f"device {name!r} cannot be used here: {why}") from None
     return device
+
+
+def _near_device(kind: str) -> str:
+    meant = ["cuda"] if kind.lower() == "gpu" else near(kind, _DEVICES)
+    return f"no such device{did_you_mean(meant) or ', use one of ' + ', '.join(_DEVICES)}"

@@ -202,6 +202,8 @@ class _Run:
                 f"{error} in epoch {self.position.epoch}: try a lower --lr, it was "
                 f"{self.settings.lr}; {self._kept()}"
             ) from None
+        except BrokenPipeError:
+            raise  # the log's: nobody reads it any longer
         except (TrainingError, data.DataError, OSError) as error:
             raise TrainingError(f"{error}; {self._kept()}") from None
         finally:
