@@ -185,6 +185,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     print(scores.table(description.classes))
     if scores.top5 is not None:
         print(f"top-5 accuracy {scores.top5:.1%}")
+    if scores.warning():
+        print(scores.warning())
     print(f"test accuracy {scores.accuracy:.1%}")
     return 0
 

@@ -54,7 +54,7 @@ def test_train_prints_a_line_for_every_epoch(images, tmp_path, capsys):
     assert main(["train", *options, *TINY]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
-    first, *epochs, last = captured.out.splitlines()
+    first, *epochs, few, last = captured.out.splitlines()
     assert first.startswith("CNN with torch layers on cpu, ")
     for number, (line, left) in enumerate(zip(epochs, (r"  \d:\d\d left", ""), strict=True), 1):
         assert re.fullmatch(
@@ -62,6 +62,7 @@ def test_train_prints_a_line_for_every_epoch(images, tmp_path, capsys):
             rf"( \(\d+% waiting for images\))?{left}",
             line,
         )
+    assert few == "only 2 test images: each of them is 50.0% of the accuracy"
     assert re.fullmatch(
         r"test accuracy \d+\.\d% with the weights of epoch [12]  \(.*run/report\.html\)", last
     )
@@ -84,6 +85,7 @@ def test_evaluate(run_folder, capsys):
     assert lines[1].split() == ["class", "precision", "recall", "F1", "images"]
     assert [line.split()[0] for line in lines[2:5]] == ["dark", "light", "mean"]
     accuracy = json.loads((run_folder / "metrics.json").read_text())["test"]["accuracy"]
+    assert lines[-2] == "only 2 test images: each of them is 50.0% of the accuracy"
     assert lines[-1] == f"test accuracy {accuracy:.1%}"
 
 

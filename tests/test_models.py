@@ -142,7 +142,9 @@ def test_wrong_arguments():
         with torch.device("meta"):
             model = models.create(name, 10, smallest)
             assert model(torch.empty(2, 3, smallest, smallest)).shape == (2, 10)
-        with pytest.raises(ValueError, match=f"{name}: image_size {smallest - 1} is too small"):
+        with pytest.raises(
+            ValueError, match=f"{name}: image_size {smallest - 1} is too small, it "
+        ):
             models.create(name, 10, smallest - 1)
 
 

@@ -79,7 +79,8 @@ class TestTrain:
                 -metrics["epochs"][i]["val_loss"],
             ),
         )
-        assert len(lines) == 1 + 3 + 1
+        assert len(lines) == 1 + 3 + 2
+        assert lines[-2] == "only 4 test images: each of them is 25.0% of the accuracy"
         assert lines[-1].startswith("test accuracy 100.0% with the weights of epoch ")
 
     def test_the_checkpoint_gives_the_test_accuracy_again(self, images, tmp_path):
@@ -297,6 +298,15 @@ def test_scores():
         "dog           0.818   0.900  0.857      10",
         "elephant      0.000   0.000  0.000       5",
         "mean          0.463   0.567  0.508      25",
+    ]
+
+
+def test_few_images_are_warned_of():
+    warnings = [Scores(0.0, torch.tensor([[n, 0], [0, 1]])).warning() for n in (4, 98, 99)]
+    assert warnings == [
+        "only 5 test images: each of them is 20.0% of the accuracy",
+        "only 99 test images: each of them is 1.0% of the accuracy",
+        None,
     ]
 
 

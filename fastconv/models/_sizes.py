@@ -12,5 +12,6 @@ def check_size(network: str, image_size: int, smallest: int) -> None:
     """Raises ValueError where no feature map would be left of an image."""
     if image_size < smallest:
         raise ValueError(
-            f"{network}: image_size {image_size} is too small, it needs at least {smallest}"
+            f"{network}: image_size {image_size} is too small, it takes images of "
+            f"{smallest}x{smallest} and larger: set image_size to {smallest} or more"
         )

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+FEW = 100  # test images, below which a single one counts for more than a percent
+
 
 class Mistake(NamedTuple):
     """An image, by its index in its part, and the wrong class that it was taken for."""
@@ -66,6 +68,13 @@ class Scores:
             "per_class": per_class | {"images": self.confusion.sum(dim=1).tolist()},
             "confusion": self.confusion.tolist(),
         }
+
+    def warning(self) -> str | None:
+        """Says it where there are too few images to tell a good network from a lucky one."""
+        count = int(self.confusion.sum())
+        if count >= FEW:
+            return None
+        return f"only {count} test images: each of them is {1 / count:.1%} of the accuracy"
 
     def table(self, classes: list[str]) -> str:
         """A line for every class and one for their mean."""

@@ -327,6 +327,8 @@ class _Run:
         self._write_metrics()
         write_report(self.folder, self.metrics, self.network, scores, images)
         (self.folder / STATE).unlink(missing_ok=True)
+        if scores.warning():
+            self.log(scores.warning())
         best = self.metrics["best_epoch"]
         self.log(
             f"test accuracy {scores.accuracy:.1%} with the weights of epoch {best}  "
