@@ -195,15 +195,15 @@ def _predict(options: argparse.Namespace) -> int:
     """Prints the likeliest classes of each image and their probabilities."""
     from .data import DataError
     from .training import UsageError
-    from .training.explain import Explanations
+    from .training.explain import Answer, Explanations
     from .training.predict import find_images, predict_files
 
     if options.top < 1:
         raise UsageError(f"top must be at least 1, got {options.top}")
+    pictures = options.explain and Explanations(options.explain)
     images = find_images(options.images)
     _, model, description, device = _load(options)
     preprocessing = description.preprocessing
-    pictures = options.explain and Explanations(options.explain, model, preprocessing, device)
     status, results = 0, []
     for path, result in predict_files(model, images, preprocessing, device):
         entry: dict[str, Any] = {"image": str(path)}
@@ -218,7 +218,10 @@ def _predict(options: argparse.Namespace) -> int:
             for probability, label in zip(*(column.tolist() for column in best), strict=True)
         ]
         if pictures:
-            entry["explanation"] = str(pictures.draw(path, int(best.indices[0])))
+            first = entry["predictions"][0]
+            answer = Answer(int(best.indices[0]), first["class"], first["probability"])
+            drawn = pictures.draw(model, path, preprocessing, answer, device)
+            entry["explanation"] = str(drawn)
         if not options.json:
             found = (f"{p['class']} {p['probability']:.1%}" for p in entry["predictions"])
             print("  ".join([str(path), *found]), flush=True)

@@ -131,7 +131,12 @@ def test_predict_draws_explanations(run_folder, images, tmp_path, capsys):
     assert main(["predict", *files, *options]) == 0
     assert sorted(os.listdir(tmp_path / "why")) == ["3-2.png", "3.png"]
     for name in ("3.png", "3-2.png"):
-        assert PIL.Image.open(tmp_path / "why" / name).size == (8, 8)
+        with PIL.Image.open(tmp_path / "why" / name) as picture:
+            assert picture.width > 1.5 * picture.height > 400  # two pictures side by side
+    (tmp_path / "file").write_text("")
+    options[-1] = str(tmp_path / "file")
+    message = fails(capsys, 2, "predict", *files, *options)
+    assert message == f"fastconv: {tmp_path / 'file'}: cannot make the folder (File exists)\n"
 
 
 def test_predict_with_weights_of_others(images, tmp_path, capsys):

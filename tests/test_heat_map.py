@@ -9,6 +9,8 @@ from torch import nn
 
 import fastconv
 from fastconv import models
+from fastconv.data import Preprocessing
+from fastconv.training.explain import Answer, explain
 from fastconv.training.heat_map import heat_map, overlay
 
 pytestmark = pytest.mark.quick
@@ -148,6 +150,38 @@ def test_the_model_and_the_image_are_left_as_they_were():
 def test_errors(model, x, message):
     with pytest.raises(ValueError, match=message):
         heat_map(model, x, 0)
+
+
+class Corner(nn.Module):
+    """Its class 0 is what is light in the left half, 1 what is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(3, 1, 1), nn.ReLU()
+        nn.init.ones_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x):
+        left = self.relu(self.conv(x))[..., : x.shape[-1] // 2].mean(dim=(1, 2, 3))
+        return torch.stack([left, -left], dim=1)
+
+
+@pytest.mark.parametrize("index, evidence", [(0, True), (1, False)])
+def test_the_picture_of_an_explanation(index, evidence, tmp_path):
+    pixels = np.zeros((60, 90, 3), np.uint8)
+    pixels[:, :35] = (250, 200, 150)
+    PIL.Image.fromarray(pixels).save(tmp_path / "image.png")
+    arguments = (tmp_path / "image.png", Preprocessing(32, 36), Answer(index, "left $1", 0.934))
+    figure = explain(Corner().eval(), *arguments)
+    title, *captions = [figure.get_suptitle(), *(axes.get_title() for axes in figure.axes)]
+    assert title == r"left \$1 93.4%"
+    expected = "what speaks for this class, " if evidence else "no evidence: no part of the picture"
+    assert captions[1].startswith(expected)
+    picture, heat = (axes.images[0].get_array().astype(int) for axes in figure.axes)
+    assert picture.shape == heat.shape == (448, 448, 3)
+    assert (picture[:, 40:80] == (250, 200, 150)).all() and not picture[:, 380:].any()
+    coloured = np.ptp(heat, axis=2) > 50  # the picture itself is grey there
+    assert coloured[:, 40:80].all() == evidence and not coloured[:, 380:].any()
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])

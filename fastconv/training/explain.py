@@ -3,44 +3,76 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.nn import Module
 
 from ..data import Preprocessing
 from ..data.preprocessing import to_input
+from .errors import UsageError
+from .figures import label, new_figure, save_figure
 from .heat_map import heat_map, overlay
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from matplotlib.figure import Figure
+
+_SIDE = 448  # pixels of a picture that is shown, whatever the network's own size
+_EVIDENCE = "what speaks for this class, the brighter the more"
+_NO_EVIDENCE = "no evidence: no part of the picture speaks for this class"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a network said of an image: the class by its index and name, and its probability."""
+
+    index: int
+    name: str
+    probability: float
 
 
 def explain(
     model: Module,
-    path: Path,
+    path: str | PathLike[str],
     preprocessing: Preprocessing,
-    label: int,
+    answer: Answer,
     device: torch.device | str = "cpu",
-) -> Image:
-    """What the network saw of an image file, with a heat map of what speaks for a class.
+) -> Figure:
+    """Draws an image beside a heat map of what speaks for a class, under the class's name.
 
     Args:
         model: in evaluation mode, on `device`.
-        path, preprocessing: the image.
-        label: the class's index.
+        path, preprocessing: the image; the part that the network sees is shown.
+        answer: the class that is explained. Where nothing speaks for it, the picture says so.
 
     Raises:
-        fastconv.data.DataError: the file cannot be read.
+        fastconv.data.DataError: the image cannot be read.
         ValueError: the network has no feature maps, see `heat_map`.
     """
     import PIL.Image
 
     pixels = preprocessing.read(path)
     x = to_input(pixels.unsqueeze(0).to(device), preprocessing.image_size)
-    image = PIL.Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
-    return overlay(image, heat_map(model, x, label))
+    heat = heat_map(model, x, answer.index)
+    shown = Preprocessing(_SIDE, round(_SIDE * preprocessing.resize / preprocessing.image_size))
+    picture = PIL.Image.fromarray(shown.read(path).permute(1, 2, 0).contiguous().numpy())
+    title = _EVIDENCE if heat.any() else _NO_EVIDENCE
+    figure = new_figure(8, 4.6)
+    figure.suptitle(f"{label(answer.name, 60)} {answer.probability:.1%}", fontsize="x-large")
+    for axes, image, text in zip(
+        figure.subplots(1, 2),
+        (picture, overlay(picture, heat)),
+        ("the part that the network sees", title),
+        strict=True,
+    ):
+        axes.imshow(np.asarray(image))
+        axes.set_title(text, fontsize="small")
+        axes.axis("off")
+    return figure
 
 
 class Explanations:
@@ -48,26 +80,30 @@ class Explanations:
 
     Args:
         folder: is made where it is not there.
-        model, preprocessing, device: as for `explain`.
+
+    Raises:
+        UsageError: the folder cannot be made.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        model: Module,
-        preprocessing: Preprocessing,
-        device: torch.device | str = "cpu",
-    ) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._network = (model, preprocessing, device)
         self._names: Counter[str] = Counter()
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{folder}: cannot make the folder ({error.strerror})") from None
 
-    def draw(self, path: Path, label: int) -> Path:
-        """Draws what speaks for a class; images of the same name get numbers."""
-        model, preprocessing, device = self._network
+    def draw(
+        self,
+        model: Module,
+        path: Path,
+        preprocessing: Preprocessing,
+        answer: Answer,
+        device: torch.device | str = "cpu",
+    ) -> Path:
+        """Draws an explanation, see `explain`; images of the same name get numbers."""
         self._names[path.stem] += 1
         number = self._names[path.stem]
         target = self.folder / (f"{path.stem}-{number}.png" if number > 1 else f"{path.stem}.png")
-        explain(model, path, preprocessing, label, device).save(target)
+        save_figure(target, explain(model, path, preprocessing, answer, device))
         return target
