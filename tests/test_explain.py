@@ -61,7 +61,11 @@ def test_the_table():
         ["branch.conv", "Conv2d", "converted", "the code of Branch stays as it is"],
     ]
     assert lines[1][3].split(None, 2)[:2] == ["1", "max_pool2d()"]
-    assert text.splitlines()[9] == "1 left alone, 4 fused, 2 converted"
+    assert text.splitlines()[9:11] == [
+        "1 left alone, 4 fused, 2 converted",
+        "left alone: as torch runs it; fused: one kernel with its neighbours; "
+        "converted: a kernel of fastconv's by itself",
+    ]
     where = r"  branch (Branch): branches on data (test_explain.py:"
     assert where in text and ": if x.shape[1] == 4:)" in text
     assert report.counts() == {"fused": 4, "converted": 2, "left alone": 1}
@@ -153,6 +157,70 @@ def test_several_chains():
     report = fastconv.explain(build(UNet))
     assert report["forward"].layer == "1 max_pool2d(), 1 relu()"
     assert (report["out"].becomes, report["out"].note) == ("converted", "2 users of its value")
+
+
+class InBetween(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.conv2, self.bn2 = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.conv3, self.conv4, self.conv5 = (nn.Conv2d(3, 3, 1) for _ in range(3))
+        self.relu, self.head = nn.ReLU(), nn.Linear(3, 3)
+
+    def forward(self, x):
+        y = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(y)) + x)
+        x = F.relu(F.avg_pool2d(self.conv3(x), 2))
+        x = self.conv4(x).sigmoid().abs().relu()
+        return F.relu(self.head(self.conv5(x).mean((2, 3))))
+
+
+class MyReLU(nn.ReLU):
+    pass
+
+
+FOLD = ": model.eval() and convert(..., fold_batchnorm=True) fuses them for inference"
+
+
+@pytest.mark.parametrize("convert", [False, True])
+def test_what_stands_between_a_convolution_and_its_relu(convert):
+    model = nn.ModuleDict({"code": InBetween(), "layers": nn.Sequential()}).eval()
+    for behind in (
+        [nn.BatchNorm2d(4), nn.ReLU()],
+        [nn.Dropout2d(), nn.MaxPool2d(2), nn.ReLU()],
+        [nn.BatchNorm2d(4), nn.MaxPool2d(2), nn.ReLU()],
+        [nn.GroupNorm(2, 4), nn.Sigmoid(), nn.ReLU()],
+        [nn.LeakyReLU(), nn.Conv2d(4, 4, 3), nn.ReLU()],
+        [MyReLU()],
+    ):
+        model["layers"].append(nn.Sequential(nn.Conv2d(3, 4, 3), *behind).eval())
+    expected = {
+        "code.conv1": f"BatchNorm2d code.bn1 stands between it and the ReLU{FOLD}",
+        "code.conv2": "BatchNorm2d code.bn2 and add() stand between it and the ReLU",
+        "code.conv3": "avg_pool2d() stands between it and the ReLU",
+        "code.conv4": ".sigmoid() and .abs() stand between it and the ReLU",
+        "code.conv5": "no ReLU behind it",
+        "layers.0.0": f"BatchNorm2d layers.0.1 stands between it and the ReLU{FOLD}",
+        "layers.1.0": "Dropout2d layers.1.1 stands between it and the ReLU",
+        "layers.2.0": f"BatchNorm2d layers.2.1 stands between it and the ReLU{FOLD}",
+        "layers.3.0": "GroupNorm layers.3.1 and Sigmoid layers.3.2 stand between it and the ReLU",
+        "layers.4.0": "no ReLU behind it",
+        "layers.5.0": f"MyReLU layers.5.1 behind it cannot join it: a subclass, {__name__}.MyReLU",
+    }
+    if convert:
+        model = fastconv.convert(model)
+    report = fastconv.explain(model)
+    assert {name: report[name].note for name in expected} == expected
+    folded = fastconv.explain(model, fold_batchnorm=True)
+    assert folded["code.conv2"].note == "add() stands between it and the ReLU"
+    for name in ("code.conv1", "layers.0.0", "layers.2.0"):
+        assert folded[name].becomes == "fused"
+
+
+def test_a_relu_with_hooks_is_named():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    model[1].register_forward_hook(lambda *args: None)
+    assert fastconv.explain(model)["0"].note == "ReLU 1 behind it cannot join it: has hooks"
 
 
 def test_an_edited_model():

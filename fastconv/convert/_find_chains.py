@@ -19,7 +19,7 @@ from ._run_chain import count_joining
 
 _NOTHING = torch.nn.Identity()  # for a BatchNorm that will be folded
 
-_RELU_CALLS = (F.relu, torch.relu, torch.relu_, functional.relu, "relu", "relu_")
+RELU_CALLS = (F.relu, torch.relu, torch.relu_, functional.relu, "relu", "relu_")
 _POOL_CALLS = (F.max_pool2d, torch.max_pool2d, functional.max_pool2d)
 
 
@@ -118,7 +118,7 @@ def _call_step(node: Node) -> Step | None:
     name = _function_name(node)
     if name is None:
         return None
-    if node.target in _RELU_CALLS:
+    if node.target in RELU_CALLS:
         return Step(name)
     try:
         bound = _pool_signature.bind(*node.args, **node.kwargs)
@@ -132,11 +132,11 @@ def _call_step(node: Node) -> Step | None:
 
 
 def _function_name(node: Node) -> str | None:
-    if node.op == "call_function" and node.target in _RELU_CALLS:
+    if node.op == "call_function" and node.target in RELU_CALLS:
         return "relu()"
     if node.op == "call_function" and node.target in _POOL_CALLS:
         return "max_pool2d()"
-    if node.op == "call_method" and node.target in _RELU_CALLS:
+    if node.op == "call_method" and node.target in RELU_CALLS:
         return f".{node.target}()"
     return None
 

@@ -10,6 +10,7 @@ from torch.nn import Module
 
 from .. import nn
 from . import _batchnorm
+from ._between import behind_in_graph, behind_in_sequential, why_alone
 from ._code import Code, CodeForward, code_with_chains
 from ._find_chains import Chain, calls_without_chain, chains_in_graph, chains_in_sequential
 from ._layers import BLOCKS, CONVS, OURS, is_plain_sequential, is_single
@@ -59,9 +60,10 @@ def make_plan(model: Module, fuse: bool, fold_batchnorm: bool) -> Plan:
         plan.folds = _batchnorm.foldable(model, graphs, set(plan.hidden_calls))
     if fuse:
         folded = {id(bn) for _, bn in plan.folds}
-        _plan_sequentials(plan, model, folded)
+        paths = {id(module): name for name, module in model.named_modules()}
+        _plan_sequentials(plan, model, folded, paths)
         for module, found in traces.items():
-            _plan_code(plan, module, found, folded)
+            _plan_code(plan, module, found, folded, paths)
         _drop_stale(plan, model)
         for module in plan.untraced:
             why = f"the code of {type(module).__name__} stays as it is"
@@ -90,17 +92,21 @@ def _has_code(module: Module) -> bool:
     )
 
 
-def _plan_sequentials(plan: Plan, model: Module, folded: set[int]) -> None:
+def _plan_sequentials(plan: Plan, model: Module, folded: set[int], paths: dict[int, str]) -> None:
     for sequential in filter(is_plain_sequential, model.modules()):
-        for layer in sequential:
+        layers = list(sequential)
+        for place, layer in enumerate(layers):
             if is_single(layer, CONVS):
-                plan.single.setdefault(id(layer), "no ReLU behind it")
+                behind = behind_in_sequential(layers[place + 1 :], paths)
+                plan.single.setdefault(id(layer), why_alone(behind, folded, plan.fold_batchnorm))
         chains = chains_in_sequential(sequential, folded)
         if chains:
             plan.sequentials[sequential] = chains
 
 
-def _plan_code(plan: Plan, module: Module, found: Trace, folded: set[int]) -> None:
+def _plan_code(
+    plan: Plan, module: Module, found: Trace, folded: set[int], paths: dict[int, str]
+) -> None:
     graphs = found.graphs
     chains = {training: chains_in_graph(graphs[training], module, folded) for training in graphs}
     outside: Counter[int] = Counter()
@@ -111,11 +117,16 @@ def _plan_code(plan: Plan, module: Module, found: Trace, folded: set[int]) -> No
         plan.calls[module] = plan.calls.get(module, Counter()) | names
         for node in graph.nodes:
             if node.op == "call_module" and node not in fused:
-                layer = id(module.get_submodule(node.target))
-                counted[layer] += 1
-                several = f"{len(node.users)} users of its value"
-                why = several if len(node.users) > 1 else "no ReLU behind it"
-                plan.single.setdefault(layer, why)
+                layer = module.get_submodule(node.target)
+                counted[id(layer)] += 1
+                if len(node.users) > 1:
+                    why = f"{len(node.users)} users of its value"
+                elif is_single(layer, CONVS):
+                    behind = behind_in_graph(node, module, paths)
+                    why = why_alone(behind, folded, plan.fold_batchnorm)
+                else:
+                    continue
+                plan.single.setdefault(id(layer), why)
         outside |= counted
     plan.layer_calls += outside
 

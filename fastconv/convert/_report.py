@@ -15,6 +15,13 @@ from ._plan import Plan
 
 _NAMES = {kind.__name__ for kind in OURS}
 
+_MEANINGS = {
+    "fused": "one kernel with its neighbours",
+    "converted": "a kernel of fastconv's by itself",
+    "folded": "part of the convolution in front",
+    "left alone": "as torch runs it",
+}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -50,6 +57,8 @@ class Report:
         lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
         counts = [f"{count} {becomes}" for becomes, count in self.counts().items()]
         lines += ["", ", ".join(counts) if counts else "nothing here for fastconv"]
+        if counts:
+            lines.append("; ".join(f"{word}: {_MEANINGS[word]}" for word in self.counts()))
         if self.untraced:
             lines += ["", "Code that stays as it is, layer by layer:"]
             names: dict[str, list[str]] = defaultdict(list)

@@ -1,0 +1,84 @@
+"""Why a convolution runs alone: what stands between it and its ReLU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch.fx import Node
+from torch.nn import Module
+from torch.nn.modules.conv import _ConvNd
+
+from ._find_chains import RELU_CALLS
+from ._layers import NOTHING, POOLS, RELUS, has_hooks, is_free, why_left
+
+_MOST = 2  # things in between: what is farther away is no ReLU of this convolution
+_FOLD = "model.eval() and convert(..., fold_batchnorm=True) fuses them for inference"
+
+
+class Thing(NamedTuple):
+    """A layer or a call that a value goes through."""
+
+    name: str
+    layer: Module | None
+    is_relu: bool
+
+
+def why_alone(behind: Iterable[Thing], folded: set[int], fold_batchnorm: bool) -> str:
+    """In words, for `explain`.
+
+    Args:
+        behind: what the convolution's value goes through, in order.
+        folded: the ids of BatchNorm layers that will be gone.
+        fold_batchnorm: whether the others were to be folded as well.
+    """
+    between: list[Thing] = []
+    for thing in behind:
+        if thing.is_relu:
+            return _told([t for t in between if id(t.layer) not in folded], thing, fold_batchnorm)
+        if len(between) == _MOST or isinstance(thing.layer, _ConvNd | torch.nn.Linear):
+            break
+        between.append(thing)
+    return "no ReLU behind it"
+
+
+def _told(between: list[Thing], relu: Thing, fold_batchnorm: bool) -> str:
+    # Pools join a chain too.
+    blocking = [t for t in between if not isinstance(t.layer, (*POOLS, *NOTHING))] or between
+    if not blocking:
+        return f"{relu.name} behind it cannot join it{_why_not(relu.layer)}"
+    stand = "stands" if len(blocking) == 1 else "stand"
+    text = f"{' and '.join(t.name for t in blocking)} {stand} between it and the ReLU"
+    foldable = [type(t.layer) for t in blocking] == [torch.nn.BatchNorm2d]
+    return f"{text}: {_FOLD}" if foldable and not fold_batchnorm else text
+
+
+def _why_not(relu: Module | None) -> str:
+    if relu is None or (type(relu) in RELUS and is_free(relu)):
+        return ""
+    return ": has hooks" if has_hooks(relu) else f": {why_left(relu)}"
+
+
+def behind_in_sequential(layers: Iterable[Module], paths: dict[int, str]) -> Iterator[Thing]:
+    """The layers that follow in an nn.Sequential; `paths` has their names by id."""
+    return (_of_layer(layer, paths) for layer in layers)
+
+
+def behind_in_graph(node: Node, root: Module, paths: dict[int, str]) -> Iterator[Thing]:
+    """What uses the value of a node, as long as each alone uses the one before."""
+    while len(node.users) == 1:
+        node = next(iter(node.users))
+        if node.op == "call_module":
+            yield _of_layer(root.get_submodule(node.target), paths)
+        elif node.op == "call_function":
+            name = getattr(node.target, "__name__", str(node.target))
+            yield Thing(f"{name}()", None, node.target in RELU_CALLS)
+        elif node.op == "call_method":
+            yield Thing(f".{node.target}()", None, node.target in RELU_CALLS)
+        else:
+            return
+
+
+def _of_layer(layer: Module, paths: dict[int, str]) -> Thing:
+    return Thing(f"{type(layer).__name__} {paths[id(layer)]}", layer, isinstance(layer, RELUS))
