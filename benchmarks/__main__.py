@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import blocks
 import compare
+import files
 import layers
 import memory
 import networks
@@ -125,26 +126,40 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
             )
         if part.batch:
             command.add_argument("--batch", type=_at_least_one, help=f"images ({part.batch})")
-        _add_common(command, "FILE", part.compiles, name == "layers")
-    everything = "all parts, one after another"
-    _add_common(commands.add_parser("all", help=everything), "FOLDER", True, True)
+        _add_common(command, part.compiles, name == "layers")
+        _add_results(command, "FILE", "", files.to_write, files.to_read)
+    everything = commands.add_parser("all", help="all parts, one after another")
+    _add_common(everything, True, True)
+    _add_results(everything, "FOLDER", " (PART.json)", files.folder_to_write, files.folder_to_read)
     return parser, commands.choices  # type: ignore[return-value]
 
 
-def _add_common(command: ArgumentParser, where: str, compiles: bool, plots: bool) -> None:
-    files = " (PART.json)" if where == "FOLDER" else ""
-    command.add_argument("--threads", type=_at_least_one, help="threads (torch's default)")
-    command.add_argument("--json", type=Path, metavar=where, help=f"write the results here{files}")
+def _add_results(
+    command: ArgumentParser,
+    where: str,
+    names: str,
+    to_write: Callable[[str], Path],
+    to_read: Callable[[str], Path],
+) -> None:
+    command.add_argument(
+        "--json", type=to_write, metavar=where, help=f"write the results here{names}"
+    )
     command.add_argument(
         "--compare",
-        type=Path,
+        type=to_read,
         metavar=where,
-        help=f"earlier results{files}; exit status 1 if something is slower now",
+        help=f"earlier results{names}; exit status 1 if something is slower now",
     )
+
+
+def _add_common(command: ArgumentParser, compiles: bool, plots: bool) -> None:
+    command.add_argument("--threads", type=_at_least_one, help="threads (torch's default)")
     if compiles:
         command.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     if plots:
-        command.add_argument("--plot", type=Path, metavar="PNG", help="draw the layers' ratios")
+        command.add_argument(
+            "--plot", type=files.to_write, metavar="PNG", help="draw the layers' ratios"
+        )
 
 
 def _measure(name: str, arguments: Namespace) -> bool:
@@ -175,8 +190,6 @@ def main(words: Sequence[str] | None = None) -> int:
             return int(_measure(arguments.part, arguments))
         except progress.NoSuchName as error:
             parser.error(str(error))
-    if arguments.json:
-        arguments.json.mkdir(parents=True, exist_ok=True)
     worse = []
     for name in PARTS:
         print(f"\n## {name}\n", flush=True)

@@ -321,6 +321,33 @@ def test_the_command_refuses_what_there_is_not(capsys):
         assert says in capsys.readouterr().err
 
 
+def test_files_that_will_not_do_are_told_before_anything_runs(tmp_path, monkeypatch, capsys):
+    def measure(name, arguments):
+        raise AssertionError(f"{name} was measured")
+
+    monkeypatch.setattr(command, "_measure", measure)
+    (tmp_path / "file").write_text("{")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "blocks.json").write_text("no JSON")
+    for words, says in (
+        ("blocks --json folder", "--json: folder is a folder, name a file"),
+        ("blocks --json no/blocks.json", "--json: there is no folder no for blocks.json"),
+        ("layers --plot folder", "--plot: folder is a folder, name a file"),
+        ("blocks --compare no.json", "--compare: no.json is no file of results ("),
+        ("blocks --compare folder", "--compare: folder is no file of results ("),
+        ("blocks --compare file", "--compare: file is no file of results ("),
+        ("all --json file", "--json: file is no folder ("),
+        ("all --compare no", "--compare: there is no folder no"),
+        ("all --compare folder", "--compare: folder/blocks.json is no file of results ("),
+        ("all --plot folder", "--plot: folder is a folder, name a file"),
+    ):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as stop:
+            main(words.split())
+        assert stop.value.code == 2
+        assert says in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_all_parts_one_after_another(monkeypatch, tmp_path, capsys):
     asked = {}
 
