@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from ._suggest import did_you_mean, near
@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
             name = word.partition("=")[0]
             return f"unknown option {name}{did_you_mean(near(name, known))}"
         folders = [name for name in ("--data", "--checkpoint") if name in known]
-        meant = [f"{name} {word}" for name in folders if Path(word).is_dir()]
+        meant = [f"{name} {word}" for name in folders if os.path.isdir(word)]
         return f"unexpected {word!r}{did_you_mean(meant)}"
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

@@ -66,9 +66,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         return options.command(options)
     except (DataError, UsageError) as error:
         return _fail(str(error), WRONG_USE)
-    except BrokenPipeError:
-        raise  # the output's
-    except (TrainingError, OSError) as error:
+    except TrainingError as error:
+        return _fail(str(error), FAILED)
+    except OSError as error:
+        if error.filename is None:
+            raise  # of the output, which has no name
         return _fail(str(error), FAILED)
     except (MemoryError, RuntimeError) as error:
         if "alloc" not in str(error) and "out of memory" not in str(error):
@@ -200,8 +202,8 @@ def _predict(options: argparse.Namespace) -> int:
 
     if options.top < 1:
         raise UsageError(f"top must be at least 1, got {options.top}")
-    pictures = options.explain and Explanations(options.explain)
     images = find_images(options.images)
+    pictures = options.explain and Explanations(options.explain)
     _, model, description, device = _load(options)
     preprocessing = description.preprocessing
     status, results = 0, []

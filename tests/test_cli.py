@@ -360,8 +360,9 @@ def test_a_process_whose_output_nobody_reads_ends_in_silence(run_folder, images,
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_output_that_cannot_be_written(monkeypatch, capsys):
-    with open("/dev/full", "w") as full:
+@pytest.mark.parametrize("buffering", [1, -1], ids=["lines", "in the end"])
+def test_output_that_cannot_be_written(buffering, monkeypatch, capsys):
+    with open("/dev/full", "w", buffering) as full:
         monkeypatch.setattr("sys.stdout", full)
         assert main(["info"]) == 1
     text = "fastconv: the output cannot be written (No space left on device)\n"

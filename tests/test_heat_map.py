@@ -10,7 +10,8 @@ from torch import nn
 import fastconv
 from fastconv import models
 from fastconv.data import Preprocessing
-from fastconv.training.explain import Answer, explain
+from fastconv.training import UsageError
+from fastconv.training.explain import Answer, Explanations, explain
 from fastconv.training.heat_map import heat_map, overlay
 
 pytestmark = pytest.mark.quick
@@ -182,6 +183,16 @@ def test_the_picture_of_an_explanation(index, evidence, tmp_path):
     assert (picture[:, 40:80] == (250, 200, 150)).all() and not picture[:, 380:].any()
     coloured = np.ptp(heat, axis=2) > 50  # the picture itself is grey there
     assert coloured[:, 40:80].all() == evidence and not coloured[:, 380:].any()
+
+
+def test_a_network_that_cannot_be_explained(tmp_path):
+    PIL.Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2)).eval()
+    pictures = Explanations(tmp_path / "why")
+    arguments = (tmp_path / "image.png", Preprocessing(8, 8), Answer(0, "left", 0.5))
+    with pytest.raises(UsageError, match=r"image\.png: cannot be explained \(heat_map: no module"):
+        pictures.draw(model, *arguments)
+    assert not list((tmp_path / "why").iterdir())
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])

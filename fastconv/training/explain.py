@@ -101,9 +101,17 @@ class Explanations:
         answer: Answer,
         device: torch.device | str = "cpu",
     ) -> Path:
-        """Draws an explanation, see `explain`; images of the same name get numbers."""
+        """Draws an explanation, see `explain`; images of the same name get numbers.
+
+        Raises:
+            UsageError: the network has no feature maps to explain it by.
+        """
         self._names[path.stem] += 1
         number = self._names[path.stem]
         target = self.folder / (f"{path.stem}-{number}.png" if number > 1 else f"{path.stem}.png")
-        save_figure(target, explain(model, path, preprocessing, answer, device))
+        try:
+            figure = explain(model, path, preprocessing, answer, device)
+        except ValueError as error:
+            raise UsageError(f"{path}: cannot be explained ({error})") from None
+        save_figure(target, figure)
         return target
