@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch._subclasses import FakeTensorMode
 import fastconv
 from fastconv import functional as fc
 from fastconv.operators import _marshal, conv2d, conv2d_dgrad, conv2d_wgrad
+from fastconv.operators._plan import Plan
 from fastconv.operators.conv2d_relu import (
     conv2d_relu,
     conv2d_relu_dgrad,
@@ -57,7 +59,7 @@ class Shell(Tensor):
 
 
 def on_cuda(tensor):
-    """A tensor that the guards of the short way take for a plain one of a GPU."""
+    """A tensor that the guards of the short way take for a plain one of the first GPU."""
     if torch.cuda.is_available():
         return tensor.cuda()
     shell = Shell(tensor)
@@ -140,6 +142,34 @@ def test_saved_tensors_that_came_back_elsewhere(call, more):
     with torch.autograd.graph.saved_tensors_hooks(lambda t: t, on_meta):
         y = call(X.clone().requires_grad_(), W.clone().requires_grad_(), **more)
     expect_refusal(lambda: y.sum().backward(), match=ONE_DEVICE)
+
+
+def test_a_kernel_runs_on_its_tensors_gpu_and_torch_goes_back(monkeypatch):
+    if torch.version.cuda is not None:
+        pytest.skip("needs a torch without CUDA")
+    current, seen = [1], []
+
+    class Device:
+        """torch.cuda.device."""
+
+        def __init__(self, device):
+            self.device = device
+
+        def __enter__(self):
+            current.append(self.device)
+
+        def __exit__(self, *_):
+            current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", Device)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=0))
+    plan = Plan("relu_fprop", 0)
+    plan.again = lambda *addresses: seen.append(list(current))  # an entry's call, checked before
+    plan.run((on_cuda(X), None, None), (), ())
+    current[:] = [0]
+    plan.run((on_cuda(X), None, None), (), ())
+    assert seen == [[1, 0], [0]] and current == [0]
 
 
 def test_workspace_is_where_the_tensors_are():

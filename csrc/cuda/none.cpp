@@ -8,10 +8,9 @@ static const char* const why = "this build has no CUDA kernels";
 
 namespace simt {
 
-DeviceCount device_count() { return {0, why}; }
-OnDevice::OnDevice(int) : error_(why) {}
-OnDevice::~OnDevice() = default;
-std::string why_not_on(int) { return why; }
+DeviceCount device_count() { return {0, {why}}; }
+std::string make_current(int) { return why; }
+Answer runs_on(int) { return {why}; }
 
 }  // namespace simt
 

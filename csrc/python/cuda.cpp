@@ -26,13 +26,13 @@ int checked_device(int64_t device) {
     return int(device);
 }
 
-// Calls launch(stream) with the device made current.
+// Calls launch(stream) on the device, which is the thread's current one from then on.
 template <class Launch>
 void on_device(const char* entry, int64_t device, uintptr_t stream, const Launch& launch) {
     const int index = checked_device(device);
     py::gil_scoped_release release;
-    const simt::OnDevice on(index);
-    const std::string error = on.error().empty() ? launch(reinterpret_cast<simt::Stream>(stream)) : on.error();
+    std::string error = simt::make_current(index);
+    if (error.empty()) error = launch(reinterpret_cast<simt::Stream>(stream));
     if (!error.empty()) throw std::runtime_error(std::string(entry) + ": " + error);
 }
 
@@ -184,13 +184,19 @@ void add_cuda_entries(py::module_& m) {
           py::arg("device"), py::arg("stream"));
     m.def("cuda_max_pool2d_bprop", max_pool2d_bprop, py::arg("dy"), py::arg("code"), py::arg("dx"), py::arg("pool"),
           py::arg("device"), py::arg("stream"));
+    // Why there is none ("" where there is one), and whether another answer may come later.
     m.def("cuda_device_count", [] {
-        const simt::DeviceCount found = simt::device_count();
-        return py::make_tuple(found.count, found.error);
+        const auto [count, answer] = simt::device_count();
+        return py::make_tuple(count, answer.error, answer.passing);
     });
-    // "" where the kernels run on that device, else why not.
+    // Why the kernels do not run on that device ("" where they do), and whether another answer may come later.
     m.def(
-        "cuda_why_not_on", [](int64_t device) { return simt::why_not_on(checked_device(device)); }, py::arg("device"));
+        "cuda_why_not_on",
+        [](int64_t device) {
+            const auto [error, passing] = simt::runs_on(checked_device(device));
+            return py::make_tuple(error, passing);
+        },
+        py::arg("device"));
 }
 
 }  // namespace fastconv::python

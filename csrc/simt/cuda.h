@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "shared_limit.h"
 #include "types.h"
 
 namespace fastconv::simt {
@@ -225,12 +226,8 @@ template <class... Parameters, class... Arguments>
 std::string launch(void (*kernel)(Parameters...), Dim grid, int threads, int shared_bytes, Stream stream,
                    Arguments... arguments) {
     if (shared_bytes > 48 * 1024) {  // more has to be asked for
-        const cudaError_t status = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                                        cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
-        if (status != cudaSuccess) {
-            cudaGetLastError();  // so that the next launch is not blamed for it
-            return cudaGetErrorString(status);
-        }
+        const std::string error = allow_shared(reinterpret_cast<const void*>(kernel));
+        if (!error.empty()) return error;
     }
     kernel<<<dim3(unsigned(grid.x), unsigned(grid.y), unsigned(grid.z)), unsigned(threads), size_t(shared_bytes),
              static_cast<cudaStream_t>(stream)>>>(static_cast<Parameters>(arguments)...);

@@ -2,6 +2,12 @@
 
 #include <cuda_runtime.h>
 
+#include <mutex>
+#include <set>
+#include <utility>
+
+#include "shared_limit.h"
+
 namespace fastconv::simt {
 namespace {
 
@@ -12,31 +18,63 @@ std::string text(cudaError_t status) {
     return cudaGetErrorString(status);
 }
 
+// Whether an error holds for as long as the process lives: only another driver, GPU or build changes it.
+bool lasts(cudaError_t status) {
+    switch (status) {
+        case cudaErrorInsufficientDriver:
+        case cudaErrorSystemDriverMismatch:
+        case cudaErrorCompatNotSupportedOnDevice:
+        case cudaErrorInvalidDevice:
+        case cudaErrorInvalidDeviceFunction:
+        case cudaErrorNoKernelImageForDevice:
+        case cudaErrorInvalidKernelImage:
+        case cudaErrorInvalidPtx:
+        case cudaErrorUnsupportedPtxVersion:
+        case cudaErrorJitCompilerNotFound:
+        case cudaErrorJitCompilationDisabled: return true;
+        default: return false;
+    }
+}
+
+Answer answer(cudaError_t status) { return {text(status), status != cudaSuccess && !lasts(status)}; }
+
+cudaError_t set_current(int device) {
+    int current = 0;
+    const cudaError_t status = cudaGetDevice(&current);
+    return status != cudaSuccess || current == device ? status : cudaSetDevice(device);
+}
+
 __global__ void probe() {}
 
 }  // namespace
 
 DeviceCount device_count() {
     int count = 0;
-    const std::string error = text(cudaGetDeviceCount(&count));
-    return {error.empty() ? count : 0, error};
+    const Answer found = answer(cudaGetDeviceCount(&count));
+    return {found.error.empty() ? count : 0, found};
 }
 
-OnDevice::OnDevice(int device) {
-    error_ = text(cudaGetDevice(&before_));
-    if (error_.empty() && before_ != device) error_ = text(cudaSetDevice(device));
-    else if (error_.empty()) before_ = -1;  // nothing to put back
-}
+std::string make_current(int device) { return text(set_current(device)); }
 
-OnDevice::~OnDevice() {
-    if (error_.empty() && before_ >= 0) text(cudaSetDevice(before_));
-}
-
-std::string why_not_on(int device) {
-    const OnDevice on(device);
-    if (!on.error().empty()) return on.error();
+Answer runs_on(int device) {
+    const cudaError_t status = set_current(device);
+    if (status != cudaSuccess) return answer(status);
     cudaFuncAttributes attributes;
-    return text(cudaFuncGetAttributes(&attributes, probe));
+    return answer(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(probe)));
+}
+
+std::string allow_shared(const void* kernel) {
+    static std::mutex mutex;
+    static std::set<std::pair<const void*, int>> allowed;  // kernel, device
+    int device = 0, most = 0;
+    std::string error = text(cudaGetDevice(&device));
+    if (!error.empty()) return error;
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (allowed.count({kernel, device})) return "";
+    error = text(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+    if (error.empty()) error = text(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most));
+    if (error.empty()) allowed.insert({kernel, device});
+    return error;
 }
 
 }  // namespace fastconv::simt

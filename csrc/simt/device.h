@@ -6,27 +6,23 @@
 
 namespace fastconv::simt {
 
+// CUDA's answer to a question; no text: yes.
+struct Answer {
+    std::string error;
+    bool passing = false;  // another answer may come later: memory is short, the device is busy
+};
+
 struct DeviceCount {
-    int count;
-    std::string error;  // empty when count is to be trusted
+    int count;  // 0 where there is an error
+    Answer answer;
 };
 DeviceCount device_count();
 
-// Makes `device` current for as long as it lives: a tensor's own device need not be the current one.
-class OnDevice {
-public:
-    explicit OnDevice(int device);
-    ~OnDevice();
-    OnDevice(const OnDevice&) = delete;
-    OnDevice& operator=(const OnDevice&) = delete;
-    const std::string& error() const { return error_; }  // "": it is current
+// Makes `device` the thread's current one; "" or CUDA's text. It stays so, because restoring a device that has no
+// context makes one. Callers restore it by torch, which knows the contexts.
+std::string make_current(int device);
 
-private:
-    int before_ = 0;
-    std::string error_;
-};
-
-// "" where this build's kernels run on `device`, else CUDA's text.
-std::string why_not_on(int device);
+// Whether this build's kernels run on `device`, which is the current one from then on.
+Answer runs_on(int device);
 
 }  // namespace fastconv::simt

@@ -3,38 +3,52 @@
 from __future__ import annotations
 
 import warnings
-from functools import lru_cache
 
 import torch
 
 from .. import _C
 from . import _eager
 
-_said = False
+_lasting: dict[int, str] = {}  # why not, by device
+_said: set[str] = set()
 
 
-@lru_cache
 def why_not_on(device: int) -> str:
-    """Why this build has no kernels for a GPU, "" where it has."""
+    """Why this build has no kernels for a GPU, "" where it has.
+
+    An error that may pass, such as a lack of memory, is not remembered: the next call asks again.
+    """
+    if device not in _lasting:
+        why, passing = _ask(device)
+        if passing:
+            return f"{why}; later calls ask again"
+        _lasting[device] = why
+    return _lasting[device]
+
+
+def _ask(device: int) -> tuple[str, bool]:
+    """Why there are no kernels, and whether that may pass."""
     build = _C.build_info()
     if not build["cuda"]:
-        return f"fastconv was built without CUDA ({build['cuda_why']})"
+        return f"fastconv was built without CUDA ({build['cuda_why']})", False
     if torch.version.cuda is None:
-        return "fastconv's kernels are CUDA's, torch's are not"
-    count, error = _C.cuda_device_count()
+        return "fastconv's kernels are CUDA's, torch's are not", False
+    count, error, passing = _C.cuda_device_count()
     if count == 0:
         # With torch's CUDA at work, a driver that the build's runtime refuses is too old for it.
-        return f"driver too old for fastconv ({error})"
-    error = _C.cuda_why_not_on(device)
-    return error and f"fastconv was built for {' '.join(build['cuda_targets'])} ({error})"
+        return error if passing else f"driver too old for fastconv ({error})", passing
+    with torch.cuda.device(device):
+        error, passing = _C.cuda_why_not_on(device)
+    if error and not passing:
+        error = f"fastconv was built for {' '.join(build['cuda_targets'])} ({error})"
+    return error, passing
 
 
 @_eager.constant  # a compiler cannot look into `_C`
 def usable(device: int) -> bool:
-    """Whether fastconv's kernels run on that GPU. Says once per process why they do not."""
-    global _said
+    """Whether fastconv's kernels run on that GPU. Says each reason against it once per process."""
     why = why_not_on(device)
-    if why and not _said:
-        _said = True
+    if why and why not in _said:
+        _said.add(why)
         warnings.warn(f"GPUs are left to torch's own operators: {why}", stacklevel=3)
     return not why

@@ -24,8 +24,9 @@ _tracing_state = getattr(torch._C, "_get_tracing_state", None)
 _functorch_stack = getattr(getattr(torch._C, "_functorch", None), "get_interpreter_stack", None)
 _any_autocast = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
 _is_compiling = torch.compiler.is_compiling
-# A torch without CUDA has it not; nor is there a CUDA tensor then.
+# A torch without CUDA has neither; nor is there a CUDA tensor then.
 _raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)
+_current_device = getattr(torch._C, "_cuda_getDevice", None)
 
 # Where it is missing, profiles lack the names of plain calls.
 profiling = getattr(torch.autograd, "_profiler_enabled", lambda: False)
@@ -168,6 +169,13 @@ def cuda_stream(device: int) -> int:
     if _raw_stream is not None:
         return _raw_stream(device)
     return torch.cuda.current_stream(device).cuda_stream
+
+
+def cuda_device() -> int:
+    """The current GPU of this thread, as torch knows it."""
+    if _current_device is not None:
+        return _current_device()
+    return torch.cuda.current_device()
 
 
 def constant(function: Function) -> Function:

@@ -108,6 +108,10 @@ class Plan:
             how: the entry's last arguments, after device and stream on GPUs.
         """
         like = tensors[0]
+        if self.on_gpu and _eager.cuda_device() != like.get_device():
+            # By torch: where it goes back to a GPU without a context, it makes none there.
+            with torch.cuda.device(like.get_device()):
+                return self.run(tensors, geometry, how, pack)
         memory = workspace(self.workspace_bytes, like) if self.workspace_bytes else None
         if self.again is not None:
             if self.on_gpu:

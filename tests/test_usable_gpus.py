@@ -1,0 +1,67 @@
+"""Whether there are kernels for a GPU: what is remembered of CUDA's answers, and what tests do."""
+
+import contextlib
+import warnings
+
+import pytest
+import torch
+
+from fastconv import _C, operators
+from fastconv.operators import _cuda
+
+pytestmark = pytest.mark.quick
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """CUDA's answers, one for each time that it is asked, to a build for GPUs."""
+    answers = []
+    build = {**_C.build_info(), "cuda": True, "cuda_targets": ["sm_80", "compute_80"]}
+    monkeypatch.setattr(_C, "build_info", lambda: build)
+    monkeypatch.setattr(_C, "cuda_device_count", lambda: answers.pop(0))
+    monkeypatch.setattr(_C, "cuda_why_not_on", lambda device: answers.pop(0))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(_cuda, "_lasting", {})
+    monkeypatch.setattr(_cuda, "_said", set())
+    return answers
+
+
+ONE = (1, "", False)
+
+
+def test_an_error_that_passes_is_asked_for_again(answers):
+    answers += [ONE, ("out of memory", True), ONE, ("", False)]
+    with pytest.warns(match="out of memory; later calls ask again$"):
+        assert not operators.usable(0)
+    assert operators.usable(0) and operators.usable(0)
+    assert answers == []
+
+
+def test_a_driver_that_is_not_up_yet_is_asked_for_again(answers):
+    answers += [(0, "initialization error", True), ONE, ("", False)]
+    assert operators.why_not_on(0) == "initialization error; later calls ask again"
+    assert operators.why_not_on(0) == ""
+
+
+@pytest.mark.parametrize(
+    "said, why",
+    [
+        ([(0, "insufficient", False)], "driver too old for fastconv (insufficient)"),
+        ([ONE, ("no image", False)], "fastconv was built for sm_80 compute_80 (no image)"),
+        ([ONE, ("", False)], ""),
+    ],
+)
+def test_an_answer_that_lasts_is_remembered_for_each_gpu(said, why, answers):
+    answers += 2 * said
+    assert [operators.why_not_on(device) for device in (0, 1, 0, 1)] == [why] * 4
+    assert answers == []
+
+
+def test_each_reason_is_said_once(answers):
+    busy, image = (ONE, ("busy", True)), (ONE, ("no image", False))
+    answers += [*busy, *busy, *image]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert not any(operators.usable(0) for _ in range(5))
+    assert [str(w.message).split(": ")[1].split()[0] for w in said] == ["busy;", "fastconv"]
