@@ -64,6 +64,12 @@ def pytest_configure(config):
     emulated.say = say
 
 
+def pytest_report_header():
+    """Says why there are no tests of kernels on a GPU, where there are none."""
+    why = kernels.WHY_NOT_ON_CUDA
+    return f"left out: tests of kernels on a GPU: {why}" if why else None
+
+
 def pytest_collection_modifyitems(config, items):
     """`-m quick` leaves out what needs the emulated builds: these alone take minutes.
 

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import fastconv
 from fastconv import functional
+from fastconv.testing import kernels
 
 quick = pytest.mark.quick
 
@@ -522,7 +523,7 @@ def run_script(folder, code, *arguments):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(kernels.WHY_NOT_ON_CUDA != "", reason=kernels.WHY_NOT_ON_CUDA)
 def test_cuda_graph():
     model = Blocks().cuda()
     x = torch.randn(2, 3, 8, 8, device="cuda")

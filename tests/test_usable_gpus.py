@@ -65,3 +65,19 @@ def test_each_reason_is_said_once(answers):
         warnings.simplefilter("always")
         assert not any(operators.usable(0) for _ in range(5))
     assert [str(w.message).split(": ")[1].split()[0] for w in said] == ["busy;", "fastconv"]
+
+
+def test_tests_on_a_gpu_are_left_out_where_it_has_no_kernels(run_python):
+    # As torch is on a machine whose GPU this build has no code for.
+    done = run_python(
+        "import torch\n"
+        "torch.cuda.is_available, torch.cuda.current_device = lambda: True, lambda: 0\n"
+        "from fastconv import _C\n"
+        "build = {**_C.build_info(), 'cuda': False, 'cuda_why': 'no nvcc'}\n"
+        "_C.build_info = lambda: build\n"
+        "from fastconv.testing import kernels\n"
+        "print(kernels.DEVICES, kernels.WHY_NOT_ON_CUDA)"
+    )
+    assert done.returncode == 0, done.stderr
+    why = "fastconv was built without CUDA (no nvcc)"
+    assert done.stdout.strip() == f"('cpu', 'emulated') {why}"

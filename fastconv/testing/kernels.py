@@ -13,15 +13,24 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from .. import _C
+from .. import _C, operators
 from ..operators._marshal import DTYPES as CODES
 from . import codes, inputs
 from .problem import DTYPES, HALF_DTYPES, TF32, Problem
 
 # Whose entries are called, by device. The test suite puts the emulated module here.
 modules: dict[str, ModuleType] = {"cpu": _C, "cuda": _C}
-DEVICES = ("cpu", "emulated", "cuda") if torch.cuda.is_available() else ("cpu", "emulated")
 
+
+def _why_not_on_cuda() -> str:
+    if not torch.cuda.is_available():
+        return "torch finds no GPU"
+    return operators.why_not_on(torch.cuda.current_device())
+
+
+# Why no kernel runs on torch's current GPU, "" where all do.
+WHY_NOT_ON_CUDA = _why_not_on_cuda()
+DEVICES = ("cpu", "emulated") if WHY_NOT_ON_CUDA else ("cpu", "emulated", "cuda")
 
 # What tests of all kernels are parametrised with.
 DEVICES_AND_DTYPES = [(device, dtype) for device in DEVICES for dtype in DTYPES.values()]
