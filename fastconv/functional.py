@@ -3,7 +3,9 @@
 Here arguments are checked and the call goes to fastconv's operator, or to torch's own:
     dtypes and devices without a kernel (float32, float64, float16 and bfloat16 have one, on CPUs
     and GPUs), layouts other than strided, empty tensors;
-    GPUs that the build has no code for, with one warning;
+    GPUs that the build has no code for, with a warning;
+    sizes from 2^30 on; on GPUs also counts from 2^31 on, of pixels, taps or weights, and
+    convolutions in groups with fewer than 8 channels or filters each;
     forward AD, torch.func.functionalize, and torch.func's transforms inside torch.compile;
     a lone ReLU or max-pool inside torch.compile, which makes one loop of it and its neighbours;
     a lone ReLU of a DTensor, and indices of its max-pool.
@@ -108,7 +110,15 @@ def _prepare(
         dilation,
         groups,
     )
-    return None if conv is None else (x, weight, bias, conv)
+    if conv is None or not _takes(x, weight, conv, None):
+        return None
+    return x, weight, bias, conv
+
+
+def _takes(x: Tensor, weight: Tensor, conv: tuple[int, ...], pool: tuple[int, ...] | None) -> bool:
+    """Whether the kernels of x's device take these sizes."""
+    x_size = x.shape if x.dim() == 4 else (1, *x.shape)
+    return operators.takes_conv2d(x_size, weight.shape, conv, pool, x.is_cuda)
 
 
 @operators.unscriptable
@@ -228,7 +238,7 @@ def conv2d_relu_max_pool2d(
     x, weight, bias, conv = ready
     size = _arguments.conv_output(x.shape, weight.shape, conv)
     pool = _arguments.max_pool2d(name, size, *pool_arguments)
-    if pool[0] * pool[1] > MAX_BYTE_POSITIONS:
+    if pool[0] * pool[1] > MAX_BYTE_POSITIONS or not _takes(x, weight, conv, pool):
         return max_pool2d(conv2d_relu(*arguments), *pool_arguments)
     if x.dim() == 3:
         x = x.unsqueeze(0)
@@ -327,7 +337,12 @@ def max_pool2d(
     needs_torch = is_compiling() or (
         return_indices and (operators.needs_torch() or operators.is_sharded(input))
     )
-    if pool is None or needs_torch or not _has_kernel(input):
+    if (
+        pool is None
+        or needs_torch
+        or not _has_kernel(input)
+        or not operators.takes_max_pool2d(input.shape, pool)
+    ):
         return _fallback.max_pool2d(input, *arguments, return_indices, pool)
     x = input.unsqueeze(0) if input.dim() == 3 else input
     if return_indices:

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fastconv.operators import _limits
 from fastconv.testing import Pool, Problem, codes, inputs, kernels
 
 NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
@@ -145,6 +146,17 @@ def test_launches_refused(direction, text, what, value, most, emulated_kernels):
     expect_refusal(emulated_kernels, direction, text, what, value, most)
 
 
+def counted(problem):
+    """Whether the operators give the problem to these kernels."""
+    sizes = problem.x_size, problem.w_size
+    return _limits.gpu_counts(*sizes, problem.conv_spec, problem.pool_spec)
+
+
+@pytest.mark.parametrize("text", [text for text, *_ in REFUSED] + [text for _, text, *_ in BLOCKS])
+def test_what_is_refused_is_not_given_to_the_kernels(text):
+    assert not counted(Problem.parse(text))
+
+
 @pytest.mark.parametrize("place", range(4))
 def test_pools_refused(place, emulated_kernels):
     # Its kernels count in 64 bits; what is refused is a size that no index would fit.
@@ -190,15 +202,21 @@ STEP, WINDOWS = 10900, windows(4, 10900, 3)
 SIDE = 3 * STEP + 3
 NEAR = Problem.parse("mb1ic8ih12iw12oc3kh3kw3sh3sw3_f16_nchw")
 FAR = Problem.parse(f"mb1ic8ih{SIDE}iw{SIDE}oc3kh3kw3sh{STEP}sw{STEP}_f16_nchw")
+POOLED = [problem.replace(pool=Pool((2, 2), (2, 2))) for problem in (NEAR, FAR)]
 BLOCKS_NEAR_AND_FAR = pytest.mark.parametrize(
     "near, far",
     [
         (NEAR, FAR),
         (NEAR.replace(relu=True), FAR.replace(relu=True)),
-        (NEAR.replace(pool=Pool((2, 2), (2, 2))), FAR.replace(pool=Pool((2, 2), (2, 2)))),
+        POOLED,
     ],
     ids=["conv2d", "conv2d_relu", "conv2d_relu_max_pool2d"],
 )
+
+
+@pytest.mark.parametrize("problem", [FAR, FAR.replace(relu=True), *POOLED[1:]], ids=str)
+def test_large_inputs_are_given_to_the_kernels(problem):
+    assert counted(problem)
 
 
 @LAYOUTS

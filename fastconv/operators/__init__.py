@@ -15,6 +15,7 @@ from ._eager import (
     unscriptable,
 )
 from ._known import Known
+from ._limits import takes_conv2d, takes_max_pool2d
 from ._marshal import KERNEL_DTYPES
 from ._sharding import is_sharded
 from .conv2d import conv2d, conv2d_dgrad, conv2d_wgrad
@@ -41,6 +42,8 @@ __all__ = [
     "only_devices_are_set",
     "relu",
     "relu_",
+    "takes_conv2d",
+    "takes_max_pool2d",
     "unscriptable",
     "usable",
     "why_not_on",

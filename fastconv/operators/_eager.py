@@ -164,6 +164,15 @@ def autocast_dtype(tensor: torch.Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(device)
 
 
+def known_above(value: int, most: int) -> bool:
+    """Whether a count is above this, False where a compiler leaves that open."""
+    if not _is_compiling() and not isinstance(value, torch.SymInt):
+        return value > most
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # loads sympy
+
+    return statically_known_true(value > most)
+
+
 def cuda_stream(device: int) -> int:
     """The current stream of a GPU, as CUDA knows it."""
     if _raw_stream is not None:

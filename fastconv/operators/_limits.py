@@ -1,0 +1,99 @@
+"""Which problems the kernels take, by their sizes. The others go to torch's own operators.
+
+A size that a compiler leaves open counts as small: asking for it would bind the program to the
+answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from . import _eager
+from . import _geometry as geometry
+
+MOST_SIZE = 2**30 - 1  # of every kernel (csrc/python/problem.cpp)
+MOST_POSITIONS = 2**31 - 1  # in a pool's window
+# A GPU's kernels count pixels, taps and blocks in 32 bits (csrc/cuda/conv2d_launch.h).
+MOST_COUNTED = 2**31 - 1024
+# The narrowest tile of a GPU has 8 columns and a group fills tiles of its own: with fewer channels
+# or filters most products are thrown away. By the kernels' model a depthwise convolution takes 18
+# to 36 times as long as its memory traffic.
+LEAST_IN_A_GROUP = 8
+# The fewest pixels of a tile.
+TILE_ROWS = 64
+
+
+def takes_conv2d(
+    x_size: Sequence[int],
+    w_size: Sequence[int],
+    conv: Sequence[int],
+    pool: Sequence[int] | None,
+    on_gpu: bool,
+) -> bool:
+    """Whether the kernels take a convolution, alone or with a pool behind it, and its derivatives.
+
+    Args:
+        x_size: [N, C, H, W].
+        w_size: [K, C/groups, R, S].
+        on_gpu: whether the tensors are CUDA's.
+    """
+    y_size = geometry.block_size(x_size, w_size, conv, None)
+    sizes = (*x_size, *w_size, *y_size, *geometry.block_size(x_size, w_size, conv, pool))
+    if _any_above(sizes, MOST_SIZE):
+        return False
+    if not on_gpu:
+        return True
+    return has_gpu_tiles(w_size, conv) and gpu_counts(x_size, w_size, conv, pool)
+
+
+def takes_max_pool2d(x_size: Sequence[int], pool: Sequence[int]) -> bool:
+    """Whether the kernels take a max-pool of [..., H, W]."""
+    sizes = (*x_size, *geometry.pool_size(x_size[-2], x_size[-1], pool))
+    return not _any_above(sizes, MOST_SIZE) and not _any_above([pool[0] * pool[1]], MOST_POSITIONS)
+
+
+def has_gpu_tiles(w_size: Sequence[int], conv: Sequence[int]) -> bool:
+    """Whether a group fills the tiles of a GPU's kernels."""
+    groups = conv[8]
+    return groups == 1 or min(w_size[1], w_size[0] // groups) >= LEAST_IN_A_GROUP
+
+
+def gpu_counts(
+    x_size: Sequence[int], w_size: Sequence[int], conv: Sequence[int], pool: Sequence[int] | None
+) -> bool:
+    """Whether a GPU's kernels can count all that this problem has, in every direction."""
+    n, c, h, w = x_size
+    k, channels, r, s = w_size
+    stride_h, stride_w, top, _, left, _, dilation_h, dilation_w, groups = conv
+    p, q = geometry.conv_size(h, w, r, s, conv)
+    # Without a pool windows are pixels.
+    pool = pool or (1, 1, 1, 1, 0, 0, 1, 1, 0)
+    pooled_h, pooled_w = geometry.pool_size(p, q, pool)
+    places = (
+        h + 2 * top + (p - 1) * stride_h + r * dilation_h,
+        w + 2 * left + (q - 1) * stride_w + s * dilation_w,
+        pool[4] + pooled_h * pool[2] + pool[0] * pool[6],
+        pool[5] + pooled_w * pool[3] + pool[1] * pool[7],
+        n * groups,
+        pooled_h * pooled_w,
+    )
+    pixels = n * p * (q + 7)  # bits are kept for whole bytes of a row
+    phases = min(stride_h, h) * min(stride_w, w)
+    of_a_phase = n * (h // stride_h + 1) * (w // stride_w + 1)
+    filter_tiles = groups * (k // groups // LEAST_IN_A_GROUP + 1)
+    channel_tiles = groups * (channels // LEAST_IN_A_GROUP + 1)
+    counts = (
+        n * h * w,
+        pixels,
+        r * s * (c + 1),
+        r * s * (k + 1),
+        k * (r * s * channels + 1),
+        (pixels // TILE_ROWS + 1) * filter_tiles,
+        n * pooled_h * pooled_w * filter_tiles,
+        (of_a_phase // TILE_ROWS + 1) * phases * channel_tiles,
+    )
+    return not _any_above(places, MOST_SIZE) and not _any_above(counts, MOST_COUNTED)
+
+
+def _any_above(values: Iterable[int], most: int) -> bool:
+    return any(_eager.known_above(value, most) for value in values)
