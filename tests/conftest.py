@@ -83,10 +83,10 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session")
 def emulated_builds():
-    """All builds of the emulator, built where anything has changed: whoever loads one needs it."""
+    """`emulated.build`, which compiles what has changed: whoever loads a build needs it."""
     if missing := emulated.missing():
         pytest.skip(f"needs {', '.join(missing)}")
-    emulated.build()
+    return emulated.build
 
 
 @pytest.fixture(scope="session")

@@ -75,6 +75,7 @@ def run_fault(build, fault, broken, run, **options):
 
 @pytest.fixture(scope="module", autouse=True)
 def libraries(emulated_builds):
+    emulated_builds()  # all at once
     yield
     emulated.load("asan").close()
 

@@ -52,9 +52,10 @@ def test_who_waits_for_the_emulator_reads_so(options, tmp_path):
     )
     said = [line for line in output.splitlines() if "the CUDA emulator" in line]
     assert said[0] == (
-        f"compiling the CUDA emulator in {tmp_path / 'builds'}, ten minutes on two cores"
+        f"compiling the CUDA emulator (asan, plain, race) in {tmp_path / 'builds'}, "
+        "up to ten minutes on two cores"
     )
-    assert said[1].startswith("compiled the CUDA emulator in ") and len(said) == 2
+    assert said[1].startswith("compiled the CUDA emulator (") and len(said) == 2
     assert "1 passed" in output
 
 

@@ -179,16 +179,25 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
-@functools.cache
-def build():
-    """Compiles what has changed; all three builds at once, one process after another."""
-    build_folder().mkdir(parents=True, exist_ok=True)
-    with open(build_folder() / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return _build()
+_built = set()
 
 
-def _build():
+def build(*names):
+    """Compiles what has changed of these builds, of all if none is named; returns their folder.
+
+    One process after another.
+    """
+    wanted = sorted(set(names or BUILDS) - _built)
+    if wanted:
+        build_folder().mkdir(parents=True, exist_ok=True)
+        with open(build_folder() / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _build(wanted)
+        _built.update(wanted)
+    return build_folder()
+
+
+def _build(names):
     import pybind11
 
     source = Path(__file__).parent
@@ -198,12 +207,14 @@ def _build():
         f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
         *(["-G", "Ninja"] if shutil.which("ninja") else []),
     ]
-    _run("cmake", "-S", source, "-B", folder, *settings)
-    _run("cmake", "--build", folder, "--parallel", str(os.cpu_count()))
-    return folder
+    targets = [f"{kind}_{name}" for kind in ("emulated", "kernels") for name in names]
+    what = f"the CUDA emulator ({', '.join(names)})"
+    _run(what, "cmake", "-S", source, "-B", folder, *settings)
+    parallel = "--parallel", str(os.cpu_count())
+    _run(what, "cmake", "--build", folder, *parallel, "--target", *targets)
 
 
-def _run(*command):
+def _run(what, *command):
     """Runs CMake, and says so where that compiles something.
 
     Raises:
@@ -216,16 +227,16 @@ def _run(*command):
             output.append(line)
             if start is None and " Building " in line:
                 start = time.monotonic()
-                say(f"compiling the CUDA emulator in {build_folder()}, ten minutes on two cores")
+                say(f"compiling {what} in {build_folder()}, up to ten minutes on two cores")
     if running.returncode != 0:
         raise RuntimeError(f"{' '.join(map(str, command))}\n{''.join(output)}")
     if start is not None:
-        say(f"compiled the CUDA emulator in {time.monotonic() - start:.0f} s")
+        say(f"compiled {what} in {time.monotonic() - start:.0f} s")
 
 
 @functools.cache
 def load(name):
-    path = build() / f"libemulated_{name}.so"
+    path = build(name) / f"libemulated_{name}.so"
     return ChildLibrary(path) if name == "asan" else Library(path)
 
 
@@ -243,7 +254,7 @@ def load_kernels(name):
     LD_PRELOAD=$(g++ -print-file-name=libasan.so).
     """
     module = f"kernels_{name}"
-    [path] = build().glob(f"{module}.*.so")
+    [path] = build(name).glob(f"{module}.*.so")
     spec = importlib.util.spec_from_file_location(module, path)
     kernels = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(kernels)
