@@ -1,6 +1,7 @@
-"""The parts of gpu_check.py, each in a process of its own: gpu_parts.py NAME FOLDER SECONDS.
+"""The parts of gpu_check.py, each in a process of its own: gpu_parts.py NAME FOLDER SECONDS [dry].
 
-What a part prints goes to its log; what it finds, step by step, into the report.
+With `dry` those of gpu_dry_run.py. What a part prints goes to its log; what it finds, step by step,
+into the report.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import outcomes
 from budget import Budget
@@ -96,30 +98,42 @@ def wrappers(write: Write, folder: Path, budget: Budget) -> None:
     if shutil.which("nvcc") is None:
         write(status="not here", summary="needs nvcc")
         return
-    os.environ.setdefault("FASTCONV_EMULATED_DIR", str(ROOT / "build" / "gpu_check"))
+    library = the_emulator().load_cuda()
+    check_wrappers(write, library.call, library.most_shared_bytes())
+
+
+def the_emulator() -> ModuleType:
+    """The package of the tests that runs their kernels, in the emulator or on a GPU."""
     sys.path.insert(0, str(ROOT / "tests"))
     import emulated
+
+    return emulated
+
+
+def check_wrappers(write: Write, call: Callable[..., object], most_shared_bytes: int) -> None:
+    """Calls the wrappers, but for cases that need more shared memory than a block has."""
     from emulated import wrappers as table
 
-    library, cases = emulated.load_cuda(), table.cases()
+    cases, too_large = table.fitting(most_shared_bytes)
     problems = []
     for case in cases:
         try:
-            case.check(library.call)
+            case.check(call)
         except (AssertionError, RuntimeError) as error:
             problems.append(f"{case.name}: {' '.join(str(error).split())[:300]}")
             print(problems[-1], flush=True)
             write(problems=problems)
-    write(
-        status="failed" if problems else "ok",
-        summary=f"{len(cases) - len(problems)} of {len(cases)} wrappers' cases are right",
-    )
+    summary = f"{len(cases) - len(problems)} of {len(cases)} wrappers' cases are right"
+    if too_large:
+        names = ", ".join(case.name for case in too_large)
+        summary += f"; not asked: {names}, where a block has {most_shared_bytes >> 10} KiB"
+    write(status="failed" if problems else "ok", summary=summary)
 
 
 # --- tests ----------------------------------------------------------------------------------------
 
 
-def _pytest(folder: Path, *arguments: str | Path, **environment: str) -> dict[str, object]:
+def run_tests(folder: Path, *arguments: str | Path, **environment: str) -> dict[str, object]:
     """Runs tests as the installed package has to run them: not from the repository's root."""
     command = (sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--tb=short")
     config = ("-c", ROOT / "pyproject.toml", "--rootdir", ROOT)
@@ -127,7 +141,8 @@ def _pytest(folder: Path, *arguments: str | Path, **environment: str) -> dict[st
     return outcomes.read(output)
 
 
-def _told(found: dict) -> str:
+def told(found: dict) -> str:
+    """How many tests had which outcome."""
     counts = ", ".join(f"{n} {outcome.lower()}" for outcome, n in sorted(found["counts"].items()))
     return counts or "no test ran"
 
@@ -135,10 +150,10 @@ def _told(found: dict) -> str:
 def tests(write: Write, folder: Path, budget: Budget) -> None:
     """The CUDA half of the suite. The rest of it needs no GPU."""
     chosen = "cuda and not emulated and not test_cuda_gates and not test_cuda_schedules"
-    found = _pytest(folder, "-k", chosen, ROOT / "tests")
+    found = run_tests(folder, "-k", chosen, ROOT / "tests")
     failed = [*found["failed"], *filter(None, [found["unfinished"]])]
     status = "ok" if found["ok"] else "failed"
-    write(status=status, summary=_told(found), problems=failed)
+    write(status=status, summary=told(found), problems=failed)
 
 
 def cpu(write: Write, folder: Path, budget: Budget) -> None:
@@ -152,12 +167,12 @@ def cpu(write: Write, folder: Path, budget: Budget) -> None:
             write(problems=[*problems, f"{isa}: left out, {budget.left():.0f} s are left"])
             break
         chosen = ("-m", "quick", "-k", "not emulated and not cuda")
-        found = _pytest(folder, *chosen, *(ROOT / "tests" / f for f in files), FASTCONV_ISA=isa)
+        found = run_tests(folder, *chosen, *(ROOT / "tests" / f for f in files), FASTCONV_ISA=isa)
         results[isa] = found
         problems += [f"{isa}: {name}" for name in found["failed"]]
         write(
             status="ok" if all(r["ok"] for r in results.values()) else "failed",
-            summary="; ".join(f"{isa}: {_told(r)}" for isa, r in results.items()),
+            summary="; ".join(f"{isa}: {told(r)}" for isa, r in results.items()),
             problems=problems,
         )
 
@@ -166,7 +181,7 @@ def cpu(write: Write, folder: Path, budget: Budget) -> None:
 
 
 def sanitizer(write: Write, folder: Path, budget: Budget) -> None:
-    """Every operation once, on small odd shapes, under compute-sanitizer."""
+    """Every kind of kernel once, on small odd shapes, under compute-sanitizer."""
     program = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     if not Path(program).exists():
         write(status="not here", summary="compute-sanitizer is not installed")
@@ -226,10 +241,13 @@ PARTS = {f.__name__: f for f in (build, wrappers, tests, sanitizer, cpu, blocks,
 
 def main() -> None:
     """Runs the part that the command line names."""
-    name, folder, seconds = sys.argv[1:]
+    name, folder, seconds, *dry = sys.argv[1:]
     report = Report(Path(folder))
     budget = Budget(float(seconds))
-    PARTS[name](lambda **result: report.write(name, **result), Path(folder), budget)
+    parts = PARTS
+    if dry:
+        from gpu_dry_run import PARTS as parts
+    parts[name](lambda **result: report.write(name, **result), Path(folder), budget)
 
 
 if __name__ == "__main__":

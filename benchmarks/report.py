@@ -34,7 +34,7 @@ def _replace(path: Path, content: str) -> None:
 
 def text(parts: dict[str, dict]) -> str:
     """The results as Markdown."""
-    sections = ["# fastconv on a GPU", _overview(parts)]
+    sections = ["# gpu_check.py", _overview(parts)]
     for name, part in parts.items():
         problems = [f"- {line}" for line in part.get("problems", [])]
         if problems:

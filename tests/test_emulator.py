@@ -12,8 +12,11 @@ import pytest
 
 import emulated
 from emulated import BUILDS, RUNS, KernelError, Run, wrappers
+from fastconv.testing.kernels import WHY_NOT_ON_CUDA
+from gates import code
 
 SOURCE = Path(emulated.__file__).with_name("broken_kernels.cu")
+CMAKE = emulated.ROOT / "CMakeLists.txt"
 
 # Fault, the builds that must report it (in every order of threads), and what the report says.
 RACE, ASAN, ALL = ("race",), ("asan",), BUILDS
@@ -185,18 +188,34 @@ def test_impossible_launch(blocks, threads):
         emulated.load("plain").call("wrapper_index", [np.zeros(1, np.int32)], [*blocks, threads])
 
 
-def test_wrapper_kernels_compile_with_nvcc():
+def test_wrapper_kernels_compile_with_nvcc_for_newer_gpus_too():
     if shutil.which("nvcc") is None:
         pytest.skip("needs nvcc")
-    assert emulated.build_cuda().exists()
+    if code.tool("cuobjdump") is None:
+        pytest.skip("needs cuobjdump")
+    found = code.run("cuobjdump", "--list-elf", "--list-ptx", emulated.build_cuda())
+    assert set(re.findall(r"\.(sm_\w+\.\w+)", found)) == {
+        "sm_80.cubin",
+        "sm_90a.cubin",
+        "sm_80.ptx",
+    }
+
+
+@pytest.mark.quick
+def test_wrapper_kernels_are_built_for_the_targets_of_the_others():
+    targets = re.search(r'CMAKE_CUDA_ARCHITECTURES "(\w.*?)"', CMAKE.read_text())[1].split(";")
+    kinds = {"real": "sm", "virtual": "compute"}
+    named = [target.split("-") for target in targets]
+    assert tuple(f"{kinds[kind]}_{number}" for number, kind in named) == emulated.CUDA_TARGETS
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "_"))
 def test_wrapper_on_gpu(case):
-    import torch
-
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
+    if WHY_NOT_ON_CUDA:
+        pytest.skip(WHY_NOT_ON_CUDA)
     if shutil.which("nvcc") is None:
         pytest.skip("needs nvcc")
-    case.check(emulated.load_cuda().call)
+    library = emulated.load_cuda()
+    if case.shared_bytes > library.most_shared_bytes():
+        pytest.skip("a block has less shared memory on this GPU")
+    case.check(library.call)

@@ -1,14 +1,17 @@
 """benchmarks/gpu_check.py, as far as it goes without a GPU."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import gpu_blocks
 import gpu_check
+import gpu_dry_run
 import gpu_layers
 import gpu_parts
+import gpu_small_set
 import gpu_sweep
 import outcomes
 import pytest
@@ -18,13 +21,16 @@ import table
 import torch
 from budget import Budget
 
+import emulated
 import fastconv
+from emulated import wrappers
 from fastconv import variants
 from fastconv.testing import Problem
 
 pytestmark = pytest.mark.quick
 
 SCRIPT = Path(gpu_check.__file__)
+ROOT = SCRIPT.parents[1]
 
 
 class Clock:
@@ -68,6 +74,7 @@ def test_every_part_has_a_function_and_is_in_the_help():
         ([], "--out"),
         (["--out", "x", "--parts", "nonsense"], "no part 'nonsense'"),
         (["--out", "x"], "gpu_check needs a GPU: torch"),
+        (["--out", "x"], "; --dry-run does without"),
     ],
 )
 def test_command_line_without_a_gpu(arguments, says, tmp_path):
@@ -79,6 +86,86 @@ def test_command_line_without_a_gpu(arguments, says, tmp_path):
     assert says in done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 1 or "usage" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_runs_every_part_and_says_what_it_left_out(emulated_builds, tmp_path):
+    emulated_builds("plain")
+    command = [sys.executable, str(SCRIPT), "--out", str(tmp_path / "dry"), "--dry-run"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    found = report.Report(tmp_path / "dry").parts
+    assert list(found) == [part.name for part in gpu_check.PARTS] == list(gpu_dry_run.PARTS)
+    for name, part in found.items():
+        assert part["status"] == "ok" and not part.get("problems"), name
+        assert "; not run: " in part["summary"], name
+        assert "result" not in part, name  # no time of a CPU is taken for a GPU's
+    assert "95 of 95 wrappers' cases" in found["wrappers"]["summary"]
+    assert "105 of 105 layers" in found["layers"]["summary"]
+
+
+def kernel_names(launches):
+    """Names of the kernels' templates."""
+    return {re.search(r"(\w+_kernel)\b", launch["kernel"])[1] for launch in json.loads(launches)}
+
+
+def test_compute_sanitizer_sees_every_kind_of_kernel(emulated_kernels):
+    emulated.configure(emulated_kernels, count=True)
+    try:
+        emulated_kernels.take_launches()
+        ran = list(gpu_small_set.run("emulated"))
+        launched = kernel_names(emulated_kernels.take_launches())
+    finally:
+        emulated.configure(emulated_kernels)
+    sources = [path.read_text() for path in (ROOT / "csrc" / "cuda").glob("*.cuh")]
+    pattern = r"FASTCONV_KERNEL(?:_BOUNDS\([^)]*\))?\s+(\w+)\("
+    assert launched == {name for text in sources for name in re.findall(pattern, text)}
+
+    kinds = {direction: set() for direction in ("fprop", "dgrad", "wgrad")}
+    seen = set()
+    for operation, variant, text in ran:
+        if operation in kinds:
+            problem = Problem.parse(text)
+            kind = gpu_small_set.kind(variant)
+            kinds[operation].add(kind)
+            dtype = "tf32" if problem.tf32 else str(problem.dtype)
+            seen.add((kind, dtype, problem.layout, problem.pool and problem.pool.window))
+    both = {"exact", "mma"}
+    assert kinds == {
+        "fprop": both | {"first"},
+        "dgrad": both,
+        "wgrad": both | {"first", "windows", "sparse_windows"},
+    }
+    for kind in ("mma", "first", "windows", "sparse_windows"):
+        assert {dtype for k, dtype, *_ in seen if k == kind} == {
+            "tf32",
+            "torch.float16",
+            "torch.bfloat16",
+        }, kind
+    assert {layout for k, dtype, layout, _ in seen if dtype == "torch.float16"} == {"nchw", "nhwc"}
+    for kind in ("exact", "mma", "first"):
+        assert {(2, 2), (3, 3), None} <= {pool for k, _, _, pool in seen if k == kind}, kind
+
+
+def test_cases_beyond_a_blocks_shared_memory_are_not_asked():
+    cases = wrappers.cases()
+    written = {}
+
+    def check(most):
+        asked = []
+
+        def call(entry, arrays, numbers):
+            asked.append(entry)
+            raise RuntimeError("invalid argument")
+
+        gpu_parts.check_wrappers(lambda **r: written.update(r), call, most)
+        assert len(asked) == len(written["problems"])
+        return len(asked), written["summary"].partition("; ")[2]
+
+    most = 227 << 10
+    assert check(most) == (len(cases), "")
+    names = [f"{size << 10} bytes of shared memory" for size in (100, 160)]
+    not_asked = f"not asked: {', '.join(names)}, where a block has 99 KiB"
+    assert check(99 << 10) == (len(cases) - 2, not_asked)
 
 
 def run_parts(folder, seconds, took, bad=()):

@@ -159,6 +159,12 @@ class ChildLibrary:
 class CudaLibrary(Library):
     """The same entries compiled by nvcc, on torch's current GPU."""
 
+    def most_shared_bytes(self):
+        """The shared memory that a block can have there."""
+        import torch
+
+        return torch.cuda.get_device_properties().shared_memory_per_block_optin
+
     def call(self, entry, arrays, numbers=()):
         import torch
 
@@ -266,20 +272,33 @@ def configure(kernels, run=Run(), count=False):
     kernels.configure(SCHEDULES.index(run.schedule), run.seed, run.late_copies, count)
 
 
+# As CMakeLists.txt has them: GPUs' own code, and PTX that the driver compiles for newer ones.
+CUDA_TARGETS = ("sm_80", "sm_90a", "compute_80")
+
+
+def _for_target(target):
+    """nvcc's option for a target as `fastconv._C.build_info()` names them."""
+    kind, _, number = target.rpartition("_")
+    if not number[0].isdigit():  # native, all
+        return f"-arch={number}"
+    code = target if kind else f"[compute_{number},sm_{number}]"
+    return f"-gencode=arch=compute_{number},code={code}"
+
+
 @functools.cache
-def build_cuda(targets=("80", "90a")):
+def build_cuda(targets=CUDA_TARGETS):
     """The wrappers' test kernels as nvcc makes them."""
     path = build_folder() / "libwrappers_cuda.so"
     path.parent.mkdir(parents=True, exist_ok=True)
-    code = [f"-gencode=arch=compute_{t},code=sm_{t}" for t in targets]
-    source = Path(__file__).with_name("wrapper_kernels.cu")
-    subprocess.run(
-        ["nvcc", "-std=c++17", "-O3", "-shared", "-Xcompiler=-fPIC", *code, source, "-o", path],
-        check=True,
-    )
+    sources = Path(__file__).with_name("wrapper_kernels.cu"), ROOT / "csrc" / "simt" / "device.cu"
+    options = ["-std=c++17", "-O3", "-shared", "-Xcompiler=-fPIC", *map(_for_target, targets)]
+    subprocess.run(["nvcc", *options, *sources, "-o", path], check=True)
     return path
 
 
 @functools.cache
 def load_cuda():
-    return CudaLibrary(build_cuda())
+    """For the GPUs that fastconv's own kernels were built for."""
+    from fastconv import _C
+
+    return CudaLibrary(build_cuda(tuple(_C.build_info()["cuda_targets"]) or CUDA_TARGETS))

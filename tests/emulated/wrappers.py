@@ -18,6 +18,7 @@ class Case:
     numbers: list
     expected: list
     tolerance: float = 0.0
+    shared_bytes: int = 0  # that its block takes, where it is much
 
     def check(self, call):
         """call(entry, arrays, numbers), as the libraries of this package have it."""
@@ -334,6 +335,7 @@ def shared(rng):
             [data, np.zeros_like(data)],
             [data.size],
             [data[::-1].copy()],
+            shared_bytes=bytes_,
         )
 
 
@@ -356,3 +358,11 @@ def cases():
     rng = np.random.default_rng(0)
     with np.errstate(all="ignore"):  # NaN and infinity are among the values
         return [case for group in GROUPS for case in group(rng)]
+
+
+def fitting(most_shared_bytes):
+    """The cases for blocks with that much shared memory, and those that need more."""
+    fit, too_large = [], []
+    for case in cases():
+        (fit if case.shared_bytes <= most_shared_bytes else too_large).append(case)
+    return fit, too_large

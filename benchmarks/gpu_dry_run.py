@@ -1,0 +1,145 @@
+"""The parts of gpu_check.py as far as they go without a GPU: emulated, or on this CPU, in small.
+
+What a part did not run stands in its summary. No result is kept: a time that was measured here is
+none of a GPU's.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import gpu_parts
+import torch
+from budget import Budget
+from gpu_parts import ROOT, Write
+
+from fastconv.testing import Problem
+
+# The file whose tests stand for all.
+TESTS = ROOT / "tests" / "test_relu.py"
+ALL_BUT_TESTS = f"not run: all but {TESTS.name}"
+
+
+def build(write: Write, folder: Path, budget: Budget) -> None:
+    """Compiles the emulator, for the other parts, and says what this machine is."""
+    import environment
+
+    if _emulator(write) is not None:
+        found = environment.environment()
+        summary = f"torch {found['torch']}; not run: installing fastconv"
+        write(status="ok", summary=summary, environment=found, lscpu=environment.lscpu())
+
+
+def _emulator(write: Write) -> ModuleType | None:
+    """The emulator, compiled; None where the tools for that are missing."""
+    emulated = gpu_parts.the_emulator()
+    if missing := emulated.missing():
+        write(status="not here", summary=f"needs {', '.join(missing)}")
+        return None
+    emulated.build("plain")
+    return emulated
+
+
+def wrappers(write: Write, folder: Path, budget: Budget) -> None:
+    """Every wrapper in the emulator."""
+    if emulated := _emulator(write):
+        library = emulated.load("plain")
+        told = _also(write, "emulated; not run: what nvcc makes of them")
+        gpu_parts.check_wrappers(told, library.call, sys.maxsize)
+
+
+def _also(write: Write, more: str) -> Write:
+    """A function that writes with more behind each summary, and no results."""
+
+    def also(result: object = None, summary: str = "", **found: object) -> None:
+        write(**found, **({"summary": f"{summary}; {more}"} if summary else {}))
+
+    return also
+
+
+def tests(write: Write, folder: Path, budget: Budget) -> None:
+    """A file's emulated tests."""
+    if _emulator(write):
+        _run_tests(write, folder, "emulated", f"emulated; {ALL_BUT_TESTS}")
+
+
+def _run_tests(write: Write, folder: Path, chosen: str, more: str, **environment: str) -> None:
+    found = gpu_parts.run_tests(folder, "-k", chosen, TESTS, **environment)
+    failed = [*found["failed"], *filter(None, [found["unfinished"]])]
+    summary = f"{gpu_parts.told(found)}; {more}"
+    write(status="ok" if found["ok"] else "failed", summary=summary, problems=failed)
+
+
+def sanitizer(write: Write, folder: Path, budget: Budget) -> None:
+    """What compute-sanitizer looks at, in the emulator."""
+    import gpu_small_set
+
+    from fastconv.testing import kernels
+
+    if emulated := _emulator(write):
+        kernels.modules["emulated"] = emulated.load_kernels("plain")
+        count = sum(1 for _ in gpu_small_set.run("emulated"))
+        write(status="ok", summary=f"{count} calls; emulated; not run: compute-sanitizer")
+
+
+def cpu(write: Write, folder: Path, budget: Budget) -> None:
+    """A file's tests on the best instruction set."""
+    import fastconv
+
+    isa = fastconv._C.build_info()["isa"]
+    more = f"{ALL_BUT_TESTS}, and all but {isa}"
+    _run_tests(write, folder, "not emulated and not cuda", more, FASTCONV_ISA=isa)
+
+
+NOT_MEASURED = "checked on this CPU, in small; not run: a GPU, other sizes, times"
+
+
+def _in_small(measure: Callable[[Problem], dict]) -> Callable[..., dict]:
+    """The measurement of a layer that takes no time; layers that are one in small are one."""
+    torch.set_num_threads(1)  # more would mostly wait for each other
+    once = cache(measure)
+    return lambda problem, *_: once(problem.replace(n=2, c=min(problem.c, 8), h=16, w=16, k=16))
+
+
+def blocks(write: Write, folder: Path, budget: Budget) -> None:
+    """All blocks."""
+    import blocks
+    import environment
+    import gpu_blocks
+
+    def measure(problem: Problem) -> dict:
+        block = blocks.BLOCKS[0]._replace(problem=problem)
+        return {**blocks.run_block(block, problem.n, 1, compiled=False), "wrong": []}
+
+    small = _in_small(measure)
+
+    def run(block: blocks.Block, *_: object) -> dict:
+        return small(block.problem)
+
+    gpu_blocks.run(_also(write, NOT_MEASURED), budget, environment.environment(), run)
+
+
+def layers(write: Write, folder: Path, budget: Budget) -> None:
+    """All layers."""
+    import environment
+    import gpu_layers
+    import layer_times
+
+    small = _in_small(lambda problem: layer_times.measure(problem, 1, "cpu"))
+    gpu_layers.run(_also(write, NOT_MEASURED), budget, environment.environment(), small)
+
+
+def sweep(write: Write, folder: Path, budget: Budget) -> None:
+    """All layers, with the variant that a CPU has."""
+    import environment
+    import gpu_sweep
+
+    small = _in_small(lambda problem: gpu_sweep.measure(problem, 1, "cpu"))
+    gpu_sweep.run(_also(write, NOT_MEASURED), folder, budget, environment.environment(), small)
+
+
+PARTS = {f.__name__: f for f in (build, wrappers, tests, sanitizer, cpu, blocks, layers, sweep)}
