@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__, info
 from ._parser import WRONG_USE, Parser
+from ._shown import shown
 from ._train_options import add_train_options
 
 if TYPE_CHECKING:
@@ -37,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Large tensors in huge pages. torch reads this when it first allocates; without it a step of
     # training spends much of its time on page faults, with torch's layers most of all.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    for stream in (sys.stdout, sys.stderr):
+        # A name must not end a run where the output's encoding lacks one of its letters.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             return _run(arguments)
@@ -85,7 +91,7 @@ def _drop_output() -> None:
 
 def _tell(message: str) -> None:
     """To people, not into the output that programs read."""
-    print(f"fastconv: {message}", file=sys.stderr)
+    print(f"fastconv: {shown(message)}", file=sys.stderr)
 
 
 def _fail(message: str, status: int) -> int:
@@ -179,12 +185,12 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise UsageError("say with --data which images to test it with")
     dataset = data.load(source, description.image_size, description.seed, parts=("test",))
     for line in dataset.notes:
-        print(line)
+        print(shown(line))
     if dataset.classes != description.classes:
         raise UsageError(f"{source}: its classes are not those that {path} was trained for")
     scores = evaluate(model, dataset.parts["test"], options.batch_size, device)
-    print(f"{path}: {description.model} after epoch {description.epoch}, {source}")
-    print(scores.table(description.classes))
+    print(shown(f"{path}: {description.model} after epoch {description.epoch}, {source}"))
+    print(scores.table([shown(name) for name in description.classes]))
     if scores.top5 is not None:
         print(f"top-5 accuracy {scores.top5:.1%}")
     if scores.warning():
@@ -226,7 +232,7 @@ def _predict(options: argparse.Namespace) -> int:
             entry["explanation"] = str(drawn)
         if not options.json:
             found = (f"{p['class']} {p['probability']:.1%}" for p in entry["predictions"])
-            print("  ".join([str(path), *found]), flush=True)
+            print(shown("  ".join([str(path), *found])), flush=True)
     if options.json:
         print(json.dumps(results, indent=2))
     return status

@@ -146,7 +146,7 @@ def test_the_pictures_are_those_of_the_folder(page, folder):
 def test_users_texts_are_escaped(tmp_path, images):
     page = write(tmp_path, images, skipped=["<script>alert(1)</script>.jpg", "caf\udce9.png"])
     assert sum(tag == "img" for tag, _ in page.tags) == 4
-    for text in (*NAMES, "<script>alert(1)</script>.jpg", "caf?.png"):
+    for text in (*NAMES, "<script>alert(1)</script>.jpg", r"caf\xe9.png"):
         assert f" {text} " in page.text
 
 
@@ -265,9 +265,9 @@ class TestFilters:
     "text, drawn",
     [
         ("cat", "cat"),
-        ("two\nlines", "two lines"),
+        ("two\nlines", r"two\nlines"),
         ("$x$", r"\$x\$"),
-        ("caf\udce9", "caf?"),
+        ("caf\udce9", r"caf\xe9"),
         ("sulphur-crested cockatoo, Kakatoe galerita", "sulphur-crested cockato…"),
     ],
 )

@@ -8,6 +8,7 @@ import signal
 
 import pytest
 import torch
+from safetensors import safe_open
 
 import noise_images
 from fastconv import data, models, training
@@ -18,6 +19,7 @@ from fastconv.training.checkpoint import load_checkpoint, read_description, save
 from fastconv.training.epoch import batches_of_epoch
 from fastconv.training.run_folder import find_checkpoint
 from fastconv.training.scores import Scores
+from fastconv.training.tensor_file import write_tensors
 
 pytestmark = pytest.mark.quick
 
@@ -231,6 +233,17 @@ class TestCheckpoint:
             assert read == about
             assert not loaded.training
             torch.testing.assert_close(loaded(x), model(x), rtol=1e-4, atol=1e-4)
+
+    def test_the_same_content_gives_the_same_bytes(self, tmp_path):
+        tensors = {name: torch.arange(n) / 3 for n, name in enumerate(("ä", "b", "c"), 1)}
+        written = set()
+        for _ in range(10):
+            write_tensors(tmp_path / "file", tensors, {"one": "1", "two": "2", "três": "3"})
+            written.add((tmp_path / "file").read_bytes())
+        assert len(written) == 1
+        with safe_open(tmp_path / "file", framework="pt") as file:
+            assert file.metadata() == {"format": "pt", "one": "1", "two": "2", "três": "3"}
+            assert all(torch.equal(file.get_tensor(name), value) for name, value in tensors.items())
 
     def test_files_that_are_none(self, tmp_path):
         from safetensors.torch import save_file

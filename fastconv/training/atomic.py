@@ -5,12 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .errors import TrainingError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
@@ -36,20 +32,6 @@ def write_text(path: Path, text: str) -> None:
     try:
         replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     except OSError as error:
-        raise TrainingError(f"{path}: cannot be written ({error})") from None
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Replaces a safetensors file at once. Raises TrainingError where it cannot be written."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save
-
-    tensors = {name: value.detach().contiguous() for name, value in tensors.items()}
-    metadata = {"format": "pt", **metadata}
-    try:
-        # Not save_file, whose files nobody else may read.
-        replace_file(path, lambda temporary: temporary.write_bytes(save(tensors, metadata)))
-    except (OSError, SafetensorError) as error:
         raise TrainingError(f"{path}: cannot be written ({error})") from None
 
 

@@ -8,14 +8,15 @@ from os import PathLike
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.nn import Module
 
 from .. import models
 from .._reason import reason
 from ..data import Preprocessing
-from .atomic import write_tensors
 from .errors import UsageError
 from .run_folder import find_checkpoint
+from .tensor_file import read_tensors, write_tensors
 
 _KEY = "fastconv"  # of the file's metadata
 _HINT = "--model says whose weights it holds, where it is another's"
@@ -59,12 +60,15 @@ def save_checkpoint(path: str | PathLike[str], model: Module, description: Descr
 
 def read_description(path: Path) -> Description:
     """The description in a checkpoint. Raises UsageError where it is none of fastconv's."""
-    from safetensors import SafetensorError, safe_open
+    return _read(path)[1]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], Description]:
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        return Description(**json.loads(metadata[_KEY]))
+        tensors, metadata = read_tensors(path)
+        return tensors, Description(**json.loads(metadata[_KEY]))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such checkpoint") from None
     except (OSError, SafetensorError) as error:
@@ -98,7 +102,7 @@ def load_checkpoint(
         UsageError: the file is missing, broken or not fastconv's.
     """
     path = find_checkpoint(path)
-    description = read_description(path)
+    tensors, description = _read(path)
     try:
         model = models.create(
             description.model,
@@ -106,7 +110,7 @@ def load_checkpoint(
             description.image_size,
             layers or description.layers,
         )
-        load_weights(path, model)
+        model.load_state_dict(tensors)
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"{path}: does not fit its own description ({reason(error)})") from None
     return model.to(device).eval(), description
@@ -118,6 +122,4 @@ def load_weights(path: Path, model: Module) -> None:
     Raises:
         RuntimeError: it is another network's.
     """
-    from safetensors.torch import load_file
-
-    model.load_state_dict(load_file(path))
+    model.load_state_dict(read_tensors(path)[0])

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._shown import shown
 from .atomic import replace_file
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def save_figure(path: Path, figure: Figure) -> None:
 
 def label(text: str, width: int = 24) -> str:
     """A user's text as matplotlib can draw it: one line of at most `width` characters."""
-    text = " ".join(text.encode(errors="replace").decode().split())
+    text = shown(text)
     if len(text) > width:
         text = text[: width - 1].rstrip(" ,") + "…"
     return text.replace("$", r"\$")  # no mathematics

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from string import Template
 
+from .._shown import shown
+
 _TEMPLATE = Path(__file__).with_name("page.html")
 
 
@@ -21,10 +23,10 @@ def page(title: str, *content: str) -> str:
 
 
 def escaped(value: object) -> str:
-    """A value as text; a list's items with commas between them."""
+    """A value as a line of text; a list's items with commas between them."""
     if isinstance(value, (list, tuple)):
         value = ", ".join(map(str, value))
-    return html.escape(str(value))
+    return html.escape(shown(value))
 
 
 def section(title: str, *content: str) -> str:
@@ -50,9 +52,10 @@ def note(text: str) -> str:
     return f'<p class="quiet">{escaped(text)}</p>'
 
 
-def code(text: str) -> str:
+def code(*lines: str) -> str:
     """Lines to copy."""
-    return f"<pre><code>{escaped(text)}</code></pre>"
+    text = "\n".join(map(escaped, lines))
+    return f"<pre><code>{text}</code></pre>"
 
 
 def numbers(tiles: Iterable[tuple[str, str, str]]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Module
 
+from .._shown import shell_word
 from ..data import Images
 from . import page
-from .atomic import replace_file
+from .atomic import write_text
 from .confusion_matrix import draw_confusion_matrix
 from .curves import draw_curves
 from .filters import draw_filters, first_filters
@@ -42,7 +42,7 @@ def write_report(
 
     Raises:
         fastconv.data.DataError: a test image can no longer be read.
-        OSError: the folder cannot be written.
+        OSError, TrainingError: the folder cannot be written.
     """
     classes, settings = metrics["classes"], metrics["settings"]
     draw_curves(folder / CURVES, metrics)
@@ -65,13 +65,12 @@ def write_report(
             *_mistakes(scores, test_images, classes),
         ),
         *_filters(folder / FILTERS, model),
-        page.section("Use it", page.code(_commands(metrics["run"]))),
+        page.section("Use it", page.code(*_commands(metrics["run"]))),
         page.section("Settings", page.note("All others are the defaults."), _settings(settings)),
         page.section("Environment", _environment(metrics["environment"])),
         *_skipped(metrics["skipped"]),
     )
-    # "replace": names of files may hold bytes that are no text.
-    replace_file(folder / REPORT, lambda part: part.write_bytes(text.encode(errors="replace")))
+    write_text(folder / REPORT, text)
 
 
 def _head(title: str, metrics: dict[str, Any]) -> str:
@@ -165,9 +164,9 @@ def _filters(path: Path, model: Module) -> list[str]:
     return [page.section("First layer", page.picture(path, "The first layer's filters"))]
 
 
-def _commands(run: str) -> str:
-    checkpoint = f"--checkpoint {shlex.quote(run)}"
-    return f"fastconv predict IMAGE... {checkpoint}\nfastconv evaluate {checkpoint}"
+def _commands(run: str) -> tuple[str, str]:
+    checkpoint = f"--checkpoint {shell_word(run)}"
+    return f"fastconv predict IMAGE... {checkpoint}", f"fastconv evaluate {checkpoint}"
 
 
 def _settings(settings: dict[str, Any]) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from .._reason import reason
-from .atomic import write_tensors
 from .distributed import Ranks
 from .epoch import Position
 from .errors import UsageError
+from .tensor_file import read_tensors, write_tensors
 from .trainer import Trainer
 
 _KEY = "fastconv-state"  # of the file's metadata
@@ -59,12 +59,11 @@ def load_state(
     Raises:
         UsageError: there is no state, or it does not fit the trainer or the data.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})[_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, metadata = read_tensors(path)
+        about = json.loads(metadata[_KEY])
     except FileNotFoundError:
         raise UsageError(f"{path.parent}: there is nothing to go on from, no {path.name}") from None
     except (OSError, SafetensorError, KeyError, ValueError) as error:

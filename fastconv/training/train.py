@@ -15,6 +15,7 @@ import torch
 from torch.nn import Module
 
 from .. import data, models
+from .._shown import shown
 from .atomic import write_text
 from .checkpoint import Description, load_weights, read_description, save_checkpoint
 from .distributed import Ranks, clear_frames, joined, losses_told
@@ -96,7 +97,7 @@ class _Run:
 
     def __init__(self, settings: Settings, ranks: Ranks, log: Callable[[str], object]) -> None:
         self.ranks = ranks
-        self.log = log if ranks.first else lambda line: None
+        self.log = (lambda line: log(shown(line))) if ranks.first else lambda line: None
         self.progress = Progress(ranks.first)
         self.device = _own_device(find_device(settings.device), ranks)
         if settings.tensorboard:

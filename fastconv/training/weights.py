@@ -19,6 +19,7 @@ from .._reason import reason
 from .checkpoint import classes_in
 from .errors import UsageError
 from .run_folder import find_checkpoint
+from .tensor_file import read_tensors
 
 
 @dataclass(frozen=True)
@@ -121,12 +122,11 @@ class _WrongContent(Exception):
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], list[str] | None]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, classes_in(file.metadata())
+        tensors, metadata = read_tensors(path)
+        return tensors, classes_in(metadata)
     except SafetensorError as error:
         raise _WrongContent(f"not a readable safetensors file ({reason(error)})") from None
 

@@ -1,0 +1,34 @@
+"""Texts from outside, such as names of files, as people shall see them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+
+_JOINERS = "\u200c\u200d"  # of scripts and emoji: they change letters, not the line
+
+
+def shown(value: object) -> str:
+    """A text on one line that no terminal obeys: what is not printable is escaped as in Python.
+
+    A byte of a file name that is no text in the system's encoding becomes \\xNN.
+    """
+    return "".join(c if c.isprintable() or c in _JOINERS else _escape(c) for c in str(value))
+
+
+def shell_word(value: object) -> str:
+    """A path or text as a word to paste into a shell; with escapes, bash's and zsh's $'...'."""
+    text = str(value)
+    if shown(text) == text:
+        return shlex.quote(text)
+    plain = re.compile(rb"[^ -~]|['\\]")
+    escaped = plain.sub(lambda found: b"\\x%02x" % found[0][0], os.fsencode(text))
+    return f"$'{escaped.decode()}'"
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that it could not decode
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
