@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch.nn import Module
 
+    from .data import Dataset
     from .training import Description
 
 FAILED, STOPPED, NOT_READ = 1, 130, 141
@@ -112,7 +113,9 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate", help="test a trained network", description=_evaluate.__doc__
     )
     evaluate.set_defaults(command=_evaluate)
-    evaluate.add_argument("--data", help="other images than those it was trained with")
+    evaluate.add_argument(
+        "--data", help="a folder whose images are all tested (the run's own test images)"
+    )
     evaluate.add_argument("--batch-size", type=int, default=64, help="images at a time (64)")
     _add_network(evaluate)
 
@@ -174,22 +177,18 @@ def _train(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     """Prints accuracy, precision, recall and F1 of a trained network on the test images."""
-    from . import data
     from .training import UsageError, evaluate
 
     if options.batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, got {options.batch_size}")
     path, model, description, device = _load(options)
-    source = options.data or description.data
-    if not source:
-        raise UsageError("say with --data which images to test it with")
-    dataset = data.load(source, description.image_size, description.seed, parts=("test",))
+    dataset = _test_images(options.data, path, description)
     for line in dataset.notes:
         print(shown(line))
-    if dataset.classes != description.classes:
-        raise UsageError(f"{source}: its classes are not those that {path} was trained for")
-    scores = evaluate(model, dataset.parts["test"], options.batch_size, device)
-    print(shown(f"{path}: {description.model} after epoch {description.epoch}, {source}"))
+    images = dataset.parts["test"]
+    scores = evaluate(model, images, options.batch_size, device)
+    about = f"{path}: {description.model} after epoch {description.epoch}, {dataset.source}"
+    print(shown(f"{about}: {len(images)} images"))
     print(scores.table([shown(name) for name in description.classes]))
     if scores.top5 is not None:
         print(f"top-5 accuracy {scores.top5:.1%}")
@@ -197,6 +196,33 @@ def _evaluate(options: argparse.Namespace) -> int:
         print(scores.warning())
     print(f"test accuracy {scores.accuracy:.1%}")
     return 0
+
+
+def _test_images(folder: str | None, path: Path, description: Description) -> Dataset:
+    """The images of a folder, or those that a run kept apart for its test."""
+    from . import data
+    from .training import UsageError
+
+    if folder not in (None, data.PACKAGED):
+        dataset = data.load_test_folder(folder, description.classes, description.preprocessing)
+        tested, own = Path(dataset.source), Path(description.data)
+        if description.data and own in (tested, tested.parent) and tested != own / "test":
+            dataset.notes.append(
+                f"{tested}: the network was trained with images of this folder; without --data it "
+                "is tested with those that were kept apart"
+            )
+        return dataset
+    source = folder or description.data
+    if not source:
+        raise UsageError("say with --data which images to test it with")
+    dataset = data.load(source, description.image_size, description.seed, parts=("test",))
+    if dataset.classes != description.classes:
+        others = ", ".join(sorted(set(dataset.classes) ^ set(description.classes)))
+        raise UsageError(
+            f"{source}: its classes are not those that {path} was trained for"
+            + (f"; only one of them has {others}" if others else "")
+        )
+    return dataset
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -208,7 +234,7 @@ def _predict(options: argparse.Namespace) -> int:
 
     if options.top < 1:
         raise UsageError(f"top must be at least 1, got {options.top}")
-    images = find_images(options.images)
+    images = find_images(options.images, _tell)
     pictures = options.explain and Explanations(options.explain)
     _, model, description, device = _load(options)
     preprocessing = description.preprocessing

@@ -12,7 +12,7 @@ import torch
 
 import noise_images
 from fastconv import training
-from fastconv.data import folder
+from fastconv.data import reader
 from fastconv.training import Settings, TrainingError, UsageError
 from fastconv.training.checkpoint import load_checkpoint
 
@@ -229,7 +229,7 @@ def test_a_folder_that_may_not_be_written(images):
 
 @pytest.mark.quick
 def test_an_image_that_goes_away(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(folder, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(reader, "MEMORY_LIMIT", 0)
     path = images / "dark" / "3.png"
     content = path.read_bytes()
 

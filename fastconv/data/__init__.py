@@ -9,7 +9,7 @@ from pathlib import Path
 from .augmentation import Augmentation, AugmentedImages
 from .dataset import PACKAGED, PARTS, Dataset
 from .errors import DataError
-from .folder import load_folder
+from .folder import load_folder, load_test_folder
 from .images import FileImages, Images, MemoryImages
 from .packaged import load_packaged
 from .preprocessing import Preprocessing
@@ -25,6 +25,7 @@ __all__ = [
     "MemoryImages",
     "Preprocessing",
     "load",
+    "load_test_folder",
 ]
 
 

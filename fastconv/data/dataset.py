@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 
 from .images import Images
@@ -18,20 +17,14 @@ class Dataset:
 
     `source` is "fashion-mnist" or the folder's absolute path, `preprocessing` what a single image
     goes through in prediction, `skipped` says of each image that could not be read why, and `notes`
-    has the lines that a person should see.
+    has the lines that a person should see. `fingerprint` changes with the parts' images: their
+    contents, classes and names below the folder, wherever that is.
     """
 
     source: str
     classes: list[str]
     parts: dict[str, Images]
     preprocessing: Preprocessing
+    fingerprint: str
     skipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-
-    def fingerprint(self) -> str:
-        """Changes with the images' names and classes, so that a run goes on with the same ones."""
-        digest = hashlib.sha256(repr(self.classes).encode())
-        for part, images in self.parts.items():
-            names = [images.name(index) for index in range(len(images))]
-            digest.update(repr((part, names, images.labels.tolist())).encode())
-        return digest.hexdigest()[:16]

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .dataset import PARTS, Dataset
 from .errors import DataError
-from .images import FileImages, read_ahead
 from .preprocessing import Preprocessing
+from .reader import Reader
+from .search import Search, listed, visible
 from .split import split
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 # The folders that may hold a part.
 PART_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 FRACTIONS = {"val": 0.1, "test": 0.1}  # of the images, where a part has no folder of its own
-MEMORY_LIMIT = 2**31  # bytes of pictures kept in memory
-LISTED = 10  # files that cannot be read, of which each gets a line
 
 Files = tuple[list[Path], Tensor]
 
@@ -37,114 +32,106 @@ def load_folder(
     progress: Callable[[int, int], object],
 ) -> Dataset:
     """See `fastconv.data.load`."""
-    if not folder.exists():
-        raise DataError(f"{folder}: no such folder")
-    if not folder.is_dir():
-        raise DataError(f"{folder}: not a folder")
-    passed_over: Counter[str] = Counter()
-    classes, files = _find_parts(folder, seed, passed_over)
-    reader = _Reader(Preprocessing.for_photos(image_size), strict)
+    search = Search()
+    classes, files = _find_parts(folder, seed, search)
+    reader = Reader(folder, Preprocessing.for_photos(image_size), strict)
     wanted = {part: files[part] for part in parts}
     total = sum(len(paths) for paths, _ in wanted.values())
     # Every image is read now: a broken one shall show before the training, not at its end.
     images = {
-        part: reader.read(*found, lambda: progress(reader.count, total))
+        part: reader.read(part, *found, lambda: progress(reader.count, total))
         for part, found in wanted.items()
     }
-    for part, found in images.items():
-        counts = found.labels.bincount(minlength=len(classes))
-        if part == "train" and not counts.all():
+    if "train" in images:
+        counts = images["train"].labels.bincount(minlength=len(classes))
+        if not counts.all():
             raise DataError(
                 f"{folder}: no image of class {classes[int(counts.argmin())]} can be read"
             )
-        if not len(found):
-            raise DataError(f"{folder}: no {part} image can be read")
-    return Dataset(
-        str(folder.resolve()),
-        classes,
-        images,
-        reader.preprocessing,
-        reader.skipped,
-        _notes(reader.skipped, passed_over),
-    )
+    return reader.dataset(classes, images, search)
 
 
-class _Reader:
-    """Reads all pictures once, keeps as many as the memory may hold, and notes the broken ones."""
+def load_test_folder(
+    folder: str | PathLike[str], classes: list[str], preprocessing: Preprocessing
+) -> Dataset:
+    """All images of a folder, to test a network with.
 
-    def __init__(self, preprocessing: Preprocessing, strict: bool) -> None:
-        self.preprocessing = preprocessing
-        self.strict = strict
-        self.skipped: list[str] = []
-        self.count = 0
-        self._room = MEMORY_LIMIT
+    Args:
+        folder: has a sub-folder of images for each of some of the classes; or a folder test/ with
+            these, whose images alone are taken then.
+        classes: the network's, in the order of its outputs.
+        preprocessing: what its images go through.
 
-    def read(self, paths: list[Path], labels: Tensor, progress: Callable[[], object]) -> FileImages:
-        """Those of the images that can be read. Raises DataError for the others if `strict`."""
-        good: list[int] = []
-        kept: list[Image | None] = []
-        seen = 0
-        chunks = (paths[i : i + 64] for i in range(0, len(paths), 64))
-        for pictures in read_ahead(chunks, self._frame):
-            for picture in pictures:
-                if not isinstance(picture, DataError):
-                    good.append(seen)
-                    kept.append(self._keep(picture))
-                elif self.strict:
-                    raise picture
-                else:
-                    self.skipped.append(str(picture))
-                seen += 1
-            self.count += len(pictures)
-            progress()
-        return FileImages([paths[i] for i in good], labels[good], self.preprocessing, kept)
+    Returns:
+        The data set with these classes and the part "test", all of whose images can be read;
+        its notes say what was left out, and which classes have no images.
 
-    def _keep(self, picture: Image) -> Image | None:
-        size = 3 * picture.width * picture.height
-        if size > self._room:
-            return None
-        self._room -= size
-        return picture
-
-    def _frame(self, path: Path) -> Image | DataError:
-        try:
-            return self.preprocessing.frame(path)
-        except DataError as error:
-            return error
-
-
-def _notes(skipped: list[str], passed_over: Counter[str]) -> list[str]:
-    notes = []
-    if skipped:
-        notes.append(f"left out {len(skipped)} that cannot be read:")
-        notes += [f"  {text}" for text in skipped[:LISTED]]
-        if len(skipped) > LISTED:
-            notes.append(f"  and {len(skipped) - LISTED} more, see metrics.json")
-    if passed_over:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(passed_over.items()))
-        notes.append(f"passed over files that Pillow does not read: {kinds}")
-    return notes
+    Raises:
+        DataError: the folder cannot be used, or has a class that the network does not know.
+    """
+    folder = Path(folder)
+    roots = _part_folders(folder)
+    if roots and "test" not in roots:
+        names = [root.name for root in roots.values()]
+        raise DataError(
+            f"{folder}: has {' and '.join(f'{name}/' for name in names)} but no test/; "
+            f"to test with all images of one of these, name it, such as {folder / names[-1]}"
+        )
+    root = roots.get("test", folder)
+    search = Search()
+    names = _class_names(root, 1)
+    unknown = [name for name in names if name not in classes]
+    if unknown:
+        raise DataError(
+            f"{root}: the network has no class {listed(unknown)}; its classes are {listed(classes)}"
+        )
+    search.pass_over_beside(folder, [root.name] if roots else names)
+    paths, labels = _find_images(root, names, search)
+    if not paths:
+        raise DataError("; ".join([f"{root}: holds no images", *search.notes()]))
+    labels = torch.tensor([classes.index(name) for name in names])[labels]
+    reader = Reader(root, preprocessing)
+    dataset = reader.dataset(classes, {"test": reader.read("test", paths, labels)}, search)
+    counts = dataset.parts["test"].labels.bincount(minlength=len(classes)).tolist()
+    absent = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if absent:
+        dataset.notes.append(f"no images of {len(absent)} of the classes: {listed(absent)}")
+    return dataset
 
 
-def _find_parts(
-    folder: Path, seed: int, passed_over: Counter[str]
-) -> tuple[list[str], dict[str, Files]]:
+def _find_parts(folder: Path, seed: int, search: Search) -> tuple[list[str], dict[str, Files]]:
     """The classes, and the files of all three parts."""
-    roots = {
+    roots = _part_folders(folder)
+    if roots and "train" not in roots:
+        raise DataError(f"{folder}: has {next(iter(roots.values())).name}/ but no train/")
+    train = roots.get("train", folder)
+    classes = _class_names(train, 2)
+    used = [root.name for root in roots.values()] or classes
+    search.pass_over_beside(folder, used)
+    files = {}
+    for part, root in (roots or {"train": folder}).items():
+        _check_classes(root, classes)
+        files[part] = _find_images(root, classes, search)
+        counts = files[part][1].bincount(minlength=len(classes))
+        if not counts.all():
+            empty = root / classes[int(counts.argmin())]
+            raise DataError("; ".join([f"{empty}: holds no images", *search.notes()]))
+    missing = {part: FRACTIONS[part] for part in PARTS if part not in files}
+    return classes, files | _cut(files["train"], missing, classes, train, seed)
+
+
+def _part_folders(folder: Path) -> dict[str, Path]:
+    """The folders of parts, where the images are in such ones."""
+    if not folder.exists():
+        raise DataError(f"{folder}: no such folder")
+    if not folder.is_dir():
+        raise DataError(f"{folder}: not a folder")
+    return {
         part: folder / name
         for part, names in PART_FOLDERS.items()
         for name in names
         if (folder / name).is_dir()
     }
-    if roots and "train" not in roots:
-        raise DataError(f"{folder}: has {next(iter(roots.values())).name}/ but no train/")
-    train = roots.get("train", folder)
-    classes = _class_names(train)
-    files = {part: _find_images(root, classes, passed_over) for part, root in roots.items()}
-    if "train" not in files:
-        files["train"] = _find_images(train, classes, passed_over)
-    missing = {part: FRACTIONS[part] for part in PARTS if part not in files}
-    return classes, files | _cut(files["train"], missing, classes, train, seed)
 
 
 def _cut(
@@ -162,40 +149,31 @@ def _cut(
     return {part: ([paths[i] for i in chosen], labels[chosen]) for part, chosen in parts.items()}
 
 
-def _class_names(folder: Path) -> list[str]:
-    names = sorted(
-        child.name for child in folder.iterdir() if child.is_dir() and child.name[0] != "."
-    )
-    if len(names) < 2:
-        raise DataError(f"{folder}: needs a sub-folder for each of at least two classes")
+def _class_names(folder: Path, least: int) -> list[str]:
+    """The names of a folder's sub-folders, of which it needs at least so many."""
+    names = [name for name, is_folder in visible(folder) if is_folder]
+    if len(names) < least:
+        count = "at least two classes" if least == 2 else "at least one class"
+        raise DataError(f"{folder}: needs a sub-folder of images for each of {count}")
     return names
 
 
-def _find_images(folder: Path, classes: list[str], passed_over: Counter[str]) -> Files:
-    """The image files of every class in the order of their names; counts the others by suffix."""
-    suffixes = image_suffixes()
-    unknown = set(_class_names(folder)) - set(classes)
+def _check_classes(folder: Path, classes: list[str]) -> None:
+    """Raises DataError where a part has other classes than the training images."""
+    names = _class_names(folder, 2)
+    unknown, missing = sorted(set(names) - set(classes)), sorted(set(classes) - set(names))
     if unknown:
-        raise DataError(f"{folder / min(unknown)}: there is no such class in the training images")
+        raise DataError(f"{folder / unknown[0]}: there is no such class in the training images")
+    if missing:
+        raise DataError(f"{folder / missing[0]}: no such folder, but the training images have one")
+
+
+def _find_images(folder: Path, classes: Sequence[str], search: Search) -> Files:
+    """The images of every class in the order of their names."""
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        if not (folder / name).is_dir():
-            raise DataError(f"{folder / name}: no such folder, but the training images have one")
-        files = sorted(path for path in (folder / name).iterdir() if path.name[0] != ".")
-        found = [path for path in files if path.suffix.lower() in suffixes]
-        others = (path for path in files if path.suffix.lower() not in suffixes and path.is_file())
-        passed_over.update(path.suffix.lower() or path.name for path in others)
-        if not found:
-            raise DataError(f"{folder / name}: holds no images")
+        found = search.images(folder / name)
         paths += found
         labels += [label] * len(found)
-    return paths, torch.tensor(labels)
-
-
-def image_suffixes() -> set[str]:
-    """Of the files that Pillow opens."""
-    import PIL.Image
-
-    formats = PIL.Image.registered_extensions()
-    return {suffix for suffix, name in formats.items() if name in PIL.Image.OPEN}
+    return paths, torch.tensor(labels, dtype=torch.int64)

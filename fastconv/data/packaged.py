@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from .dataset import PACKAGED, Dataset
-from .images import Images, MemoryImages
+from .images import MemoryImages
 from .preprocessing import Preprocessing
 from .split import split
 
@@ -33,13 +34,23 @@ _FOLDER = Path(__file__).parent / "fashion_mnist"
 def load_packaged(image_size: int, seed: int, parts: Sequence[str]) -> Dataset:
     """See `fastconv.data.load`. The images fill the frame, so none of them is cropped."""
     images = _read("train", image_size)
-    found: dict[str, Images] = {
+    found = {
         part: MemoryImages(images.pixels[chosen], images.labels[chosen], image_size)
         for part, chosen in split(images.labels, {"val": VAL_FRACTION}, seed).items()
     }
     found["test"] = _read("test", image_size)
     wanted = {part: found[part] for part in parts}
-    return Dataset(PACKAGED, list(CLASSES), wanted, Preprocessing(image_size, resize=image_size))
+    preprocessing = Preprocessing(image_size, resize=image_size)
+    return Dataset(PACKAGED, list(CLASSES), wanted, preprocessing, _fingerprint(wanted))
+
+
+def _fingerprint(parts: dict[str, MemoryImages]) -> str:
+    digest = hashlib.sha256()
+    for part, images in parts.items():
+        digest.update(part.encode())
+        digest.update(images.pixels.numpy())
+        digest.update(images.labels.numpy())
+    return digest.hexdigest()[:16]
 
 
 def _read(name: str, image_size: int) -> MemoryImages:

@@ -36,7 +36,9 @@ class Preprocessing:
     def frame(self, path: str | PathLike[str]) -> Image:
         """The picture in a file as RGB, its shorter side `resize` pixels, the longer one limited.
 
-        Grey, palette, 16-bit and CMYK images become RGB, transparent pixels white.
+        Grey, palette and CMYK images become RGB, transparent pixels white. Of grey values that are
+        no bytes, the least usual range that has them all is taken for the full one: up to 1 in
+        floats, 255 or 65,535.
 
         Raises:
             DataError: the file is missing, corrupt, truncated or no image.
@@ -93,22 +95,49 @@ def to_pixels(image: Image) -> Tensor:
 def _upright_rgb(image: Image) -> Image:
     """The image as RGB, turned as its EXIF data says."""
     import PIL.Image
-    import PIL.ImageOps
 
-    image = PIL.ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        # Pillow would clip 16-bit values at 255.
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise ValueError("more than 16 bits a pixel")
-        image = PIL.Image.fromarray((values >> 8).astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError("floating-point pixels")
+    image = _upright(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = PIL.Image.fromarray(_to_bytes(np.asarray(image)))
     if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = PIL.Image.new("RGBA", image.size, "white")
         image = PIL.Image.alpha_composite(white, image)
     return image.convert("RGB")
+
+
+def _upright(image: Image) -> Image:
+    """Not by Pillow's exif_transpose, which fails where it cannot write the EXIF data again."""
+    from PIL.ExifTags import Base
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    image.load()
+    try:
+        turn = turns.get(image.getexif().get(Base.Orientation))
+    except Exception:  # EXIF data may be anything
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _to_bytes(values: np.ndarray) -> np.ndarray:
+    """Grey integers or floats as uint8; Pillow would clip them at 255."""
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= 0xFFFF):  # so that NaN is refused, too
+        raise ValueError(f"grey values from {low} to {high}, expected 0 to 65535")
+    if high > 255:
+        values = values / 256
+    elif values.dtype.kind == "f":
+        values = np.rint(values * 255 if high <= 1 else values)
+    return values.astype(np.uint8)
 
 
 def _one_line(error: Exception) -> str:

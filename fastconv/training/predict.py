@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import Module
 
 from ..data import DataError, Preprocessing
-from ..data.folder import image_suffixes
 from ..data.images import read_ahead
 from ..data.preprocessing import to_input
+from ..data.search import Search
 
 BATCH = 16  # images at a time
 
@@ -72,20 +72,25 @@ def _probabilities(
     return model(inputs).float().softmax(dim=1).cpu()
 
 
-def find_images(paths: Iterable[str | PathLike[str]]) -> list[Path]:
+def find_images(
+    paths: Iterable[str | PathLike[str]], log: Callable[[str], object] = lambda line: None
+) -> list[Path]:
     """Files as they are, and for a folder the images in it and below, by name.
+
+    Args:
+        paths: files and folders.
+        log: gets lines on what was passed over in folders.
 
     Raises:
         fastconv.data.DataError: a folder holds none.
     """
     found: list[Path] = []
+    search = Search()
     for path in map(Path, paths):
-        if not path.is_dir():
-            found.append(path)
-            continue
-        suffixes = image_suffixes()
-        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes)
+        inside = search.images_below(path) if path.is_dir() else [path]
         if not inside:
-            raise DataError(f"{path}: holds no images")
+            raise DataError("; ".join([f"{path}: holds no images", *search.notes()]))
         found += inside
+    for line in search.notes():
+        log(line)
     return found

@@ -56,15 +56,21 @@ class Scores:
         """Per class, the harmonic mean of precision and recall."""
         return _ratio(2 * self.precision * self.recall, self.precision + self.recall)
 
+    def means(self) -> dict[str, float]:
+        """Precision, recall and F1, each the mean of the classes that have images."""
+        columns = {"precision": self.precision, "recall": self.recall, "f1": self.f1}
+        seen = self.confusion.sum(dim=1) > 0
+        return {name: values[seen].mean().item() for name, values in columns.items()}
+
     def summary(self) -> dict[str, Any]:
-        """What metrics.json has of them; precision, recall and F1 are the classes' means."""
+        """What metrics.json has of them."""
         columns = {"precision": self.precision, "recall": self.recall, "f1": self.f1}
         per_class = {name: values.tolist() for name, values in columns.items()}
         return {
             "accuracy": self.accuracy,
             "top5": self.top5,
             "loss": self.loss,
-            **{name: values.mean().item() for name, values in columns.items()},
+            **self.means(),
             "per_class": per_class | {"images": self.confusion.sum(dim=1).tolist()},
             "confusion": self.confusion.tolist(),
         }
@@ -84,7 +90,7 @@ class Scores:
         lines = [f"{'class':{width}}  precision  recall     F1  images"]
         for name, row, count in zip(classes, columns.tolist(), counts.tolist(), strict=True):
             lines.append(_line(name, width, row, count))
-        lines.append(_line("mean", width, columns.mean(dim=0).tolist(), int(counts.sum())))
+        lines.append(_line("mean", width, [*self.means().values()], int(counts.sum())))
         return "\n".join(lines)
 
 

@@ -125,7 +125,7 @@ class _Run:
             self.network.to(memory_format=torch.channels_last)
         self.head = models.head_names(settings.model, settings.image_size)
         self.position = Position()
-        self.fingerprint = self.dataset.fingerprint()
+        self.fingerprint = self.dataset.fingerprint
         self.folder: Path | None = None
         self._saved = self._save_cost = 0.0
         self.metrics: dict[str, Any] = {
