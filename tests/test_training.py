@@ -16,10 +16,12 @@ from fastconv.data.preprocessing import MEAN, STD
 from fastconv.training import Description, Settings, TrainingError, UsageError
 from fastconv.training.atomic import replace_file
 from fastconv.training.checkpoint import load_checkpoint, read_description, save_checkpoint
+from fastconv.training.distributed import ALONE
 from fastconv.training.epoch import batches_of_epoch
 from fastconv.training.run_folder import find_checkpoint
 from fastconv.training.scores import Scores
 from fastconv.training.tensor_file import write_tensors
+from fastconv.training.trainer import Trainer
 
 pytestmark = pytest.mark.quick
 
@@ -164,6 +166,30 @@ class TestTrain:
         assert sizes(3, 1) == [1, 1, 1]
         assert sizes(7, 4, processes=2) == [4]
         assert sizes(8, 4, processes=2) == [4, 4]
+
+    @pytest.mark.parametrize("images_in_step, accumulate", [(2, 2), (3, 2), (5, 3), (7, 8)])
+    def test_no_part_of_a_batch_is_one_image(self, images_in_step, accumulate):
+        """Behind 32x32 pixels ResNet-50 has maps of one, on which batch norm needs two images."""
+        settings = Settings(model="resnet50", image_size=32, accumulate=accumulate)
+        network = models.create("resnet50", 2, 32)
+        head = models.head_names("resnet50", 32)
+        trainer = Trainer(network, settings, head, torch.device("cpu"), ALONE)
+        trainer.begin()
+        sizes = []
+        network.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+        labels = torch.arange(images_in_step) % 2
+        trainer.step(torch.randn(images_in_step, 3, 32, 32), labels, images_in_step, 1.0)
+        assert sum(sizes) == images_in_step
+        assert min(sizes) >= 2
+
+    def test_batch_norm_on_one_image_is_refused(self, images, tmp_path):
+        options = dict(model="resnet50", image_size=32, batch_size=1, epochs=1)
+        with pytest.raises(UsageError) as caught:
+            training.train(settings(images, tmp_path, **options), silent)
+        assert str(caught.value) == (
+            "batch norm cannot be trained on one image: choose a batch_size of at least two "
+            "images for each process, got 1 for 1"
+        )
 
     def test_an_unusable_device(self, images, tmp_path):
         for device in ("warp9", "meta"):

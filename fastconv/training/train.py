@@ -203,6 +203,8 @@ class _Run:
                 f"{error} in epoch {self.position.epoch}: try a lower --lr, it was "
                 f"{self.settings.lr}; {self._kept()}"
             ) from None
+        except UsageError:
+            raise
         except BrokenPipeError:
             raise  # the log's: nobody reads it any longer
         except (TrainingError, data.DataError, OSError) as error:

@@ -15,7 +15,7 @@ from torch.nn import Module
 from torch.optim import SGD
 
 from .distributed import Ranks
-from .errors import DivergedError
+from .errors import DivergedError, UsageError
 from .settings import PRECISIONS, Settings
 
 
@@ -96,13 +96,13 @@ class Trainer:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
-        parts = list(
-            zip(*(t.chunk(self.settings.accumulate) for t in (inputs, labels)), strict=True)
-        )
+        # Two images or more in each, since batch norm cannot be trained on one.
+        n = max(1, min(self.settings.accumulate, len(labels) // 2))
+        parts = list(zip(inputs.tensor_split(n), labels.tensor_split(n), strict=True))
         for number, (x, y) in enumerate(parts, 1):
             with self._exchange(number == len(parts)):
                 with self.autocast():
-                    logits = self._model(x)
+                    logits = self._forward(x)
                 smoothing = self.settings.label_smoothing
                 loss = F.cross_entropy(
                     logits.float(), y, reduction="sum", label_smoothing=smoothing
@@ -118,6 +118,17 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return total
+
+    def _forward(self, x: Tensor) -> Tensor:
+        try:
+            return self._model(x)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UsageError(
+                "batch norm cannot be trained on one image: choose a batch_size of at least two "
+                f"images for each process, got {self.settings.batch_size} for {self.ranks.size}"
+            ) from None
 
     def autocast(self) -> torch.autocast:
         """What networks are computed in."""
