@@ -70,5 +70,9 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
         "given beside it wins over the file",
     )
     only.add_argument(
-        "--resume", type=Path, metavar="RUN", help="go on with the stopped run in this folder"
+        "--resume",
+        type=Path,
+        metavar="RUN",
+        help="go on with the run in this folder; --epochs gives it more, --data says where its "
+        "images are now",
     )

@@ -166,10 +166,14 @@ def _train(options: argparse.Namespace) -> int:
     given = dict(vars(options))
     _, config, run = (given.pop(name) for name in ("command", "config", "resume"))
     if run is not None:
+        changes = {name: given.pop(name, None) for name in ("data", "epochs")}
         if given:
             name = next(iter(given)).replace("_", "-")
-            raise UsageError(f"--resume takes all settings from the run: leave --{name} out")
-        resume(run, log)
+            raise UsageError(
+                "--resume takes all settings but --data and --epochs from the run: "
+                f"leave --{name} out"
+            )
+        resume(run, log, **changes)
     else:
         train(Settings(**given) if config is None else Settings.from_json(config, **given), log)
     return 0

@@ -222,7 +222,7 @@ def test_settings_from_a_file_and_going_on(images, tmp_path, capsys):
     assert weights[0].equal(weights[1])
     assert "the run is finished" in fails(capsys, 2, "train", "--resume", out)
     message = fails(capsys, 2, "train", "--resume", out, "--lr", "1")
-    assert "--resume takes all settings from the run: leave --lr out" in message
+    assert "takes all settings but --data and --epochs from the run: leave --lr out" in message
 
 
 def test_wrong_use(capsys, images, tmp_path):
@@ -373,13 +373,14 @@ def test_output_that_cannot_be_written(buffering, monkeypatch, capsys):
 
 
 def test_a_broken_image_is_named_and_left_out(capsys, tmp_path):
+    images = tmp_path / "images"
     for name in ("a", "b"):
-        (tmp_path / name).mkdir()
+        (images / name).mkdir(parents=True)
         for i in range(4):
-            PIL.Image.new("RGB", (9, 9)).save(tmp_path / name / f"{i}.png")
-    broken = tmp_path / "b" / "2.png"
+            PIL.Image.new("RGB", (9, 9)).save(images / name / f"{i}.png")
+    broken = images / "b" / "2.png"
     broken.write_bytes(broken.read_bytes()[:40])
-    options = ["--data", tmp_path, "--out", tmp_path / "out", "--epochs", "1", *TINY]
+    options = ["--data", images, "--out", tmp_path / "out", "--epochs", "1", *TINY]
     assert str(broken) in fails(capsys, 2, "train", *options, "--strict")
     assert not (tmp_path / "out").exists()
     assert main(["train", *map(str, options)]) == 0

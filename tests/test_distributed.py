@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import noise_images
+from fastconv.training.run_folder import new_run_folder
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_gloo_available(), reason="needs torch with gloo"
@@ -117,6 +118,13 @@ def test_a_lost_process_ends_the_run_which_then_goes_on(images, tmp_path, train)
     assert losses(out) == losses(whole)
     weights = [load_file(folder / "model.safetensors") for folder in (out, whole)]
     assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
+
+
+def test_a_folder_that_another_process_trains_into(images, tmp_path, train):
+    with new_run_folder(tmp_path / "run", "SimpleCNN"):
+        done = train("--data", images, *OPTIONS, "--out", tmp_path / "run")
+    assert done.returncode != 0
+    assert done.stderr.count("another `fastconv train` is writing into it") == 1
 
 
 def test_too_few_images(images, tmp_path, train):

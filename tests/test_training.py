@@ -60,10 +60,12 @@ class TestTrain:
         metrics = training.train(settings(images, tmp_path), lines.append)
         out = tmp_path / "run"
         assert sorted(name for name in os.listdir(out) if not name.endswith(".png")) == [
+            ".lock",
             "metrics.json",
             "model.safetensors",
             "report.html",
             "settings.json",
+            "state.safetensors",
         ]
         assert json.loads((out / "metrics.json").read_text()) == metrics
         assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2, 3]
@@ -129,7 +131,7 @@ class TestTrain:
         out = tmp_path / "run"
         with pytest.raises(TrainingError) as caught:
             training.train(settings(images, tmp_path, lr=1e20), silent)
-        assert "in epoch 1: try a lower --lr, it was 1e+20; " in str(caught.value)
+        assert "loss became nan in epoch 1; `fastconv train --config" in str(caught.value)
         assert "\n" not in str(caught.value)
         assert not (out / "model.safetensors").exists()
 
@@ -299,7 +301,7 @@ class TestRunFolder:
     def test_a_finished_run_is_not_overwritten(self, images, tmp_path):
         training.train(settings(images, tmp_path, epochs=1), silent)
         before = (tmp_path / "run" / "model.safetensors").read_bytes()
-        message = "run: holds a finished run; remove it or choose"
+        message = "run: holds a finished run; `fastconv train --resume .*run --epochs N` goes on"
         with pytest.raises(UsageError, match=message):
             training.train(settings(images, tmp_path, epochs=1, seed=1), silent)
         assert (tmp_path / "run" / "model.safetensors").read_bytes() == before

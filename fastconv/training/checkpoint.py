@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 
@@ -56,6 +56,18 @@ def save_checkpoint(path: str | PathLike[str], model: Module, description: Descr
         TrainingError: the file cannot be written.
     """
     write_tensors(Path(path), model.state_dict(), {_KEY: json.dumps(asdict(description))})
+
+
+def move_checkpoint(path: Path, data: str) -> None:
+    """Enters where a checkpoint's data set is now.
+
+    Raises:
+        UsageError, TrainingError: the file is none of fastconv's, or cannot be written.
+    """
+    tensors, description = _read(path)
+    if description.data != data:
+        about = asdict(replace(description, data=data))
+        write_tensors(path, tensors, {_KEY: json.dumps(about)})
 
 
 def read_description(path: Path) -> Description:

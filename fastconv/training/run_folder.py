@@ -2,72 +2,145 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 
+from .._shown import shell_word
 from .errors import UsageError
 
 RUNS = Path("runs")
 CHECKPOINT = "model.safetensors"
 SETTINGS = "settings.json"
-STATE = "state.safetensors"  # of a run that is not finished
+STATE = "state.safetensors"
 METRICS = "metrics.json"
 CURVES = "curves.png"
+_LOCK = ".lock"
 
 
-def check_is_free(out: Path | None) -> None:
-    """Raises UsageError where `out` holds a run, which must not be overwritten."""
-    if out is None:
-        return
-    if (out / STATE).exists():
+def check_is_outside(out: Path | None, data: Path) -> None:
+    """Raises UsageError where a run folder would be taken for a class of images next time."""
+    folder = out or RUNS
+    if folder.resolve().is_relative_to(data.resolve()):
+        raise UsageError(f"{folder}: lies in the folder of images, choose an --out outside {data}")
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keeps other processes from training into a run folder meanwhile.
+
+    The system takes the lock from a process that has died, so that its run can go on at once.
+
+    Raises:
+        UsageError: another process trains into it, or the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
         raise UsageError(
-            f"{out}: holds a run that can go on; use --resume, remove it or choose another --out"
+            f"{folder}: another `fastconv train` is writing into it; wait for its end, or stop it"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be written ({error.strerror})") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def new_run_folder(out: Path | None, model: str) -> Iterator[Path]:
+    """Makes and holds the folder of a run: `out`, or the first free runs/<model>-<number>.
+
+    A new folder goes away again where the run is given up before it has its settings.
+
+    Raises:
+        UsageError: the folder cannot be made, or holds a run, which must not be overwritten.
+    """
+    try:
+        folder, is_new = _next_folder(model.lower()) if out is None else _made(out)
+    except OSError as error:
+        raise UsageError(f"{out or RUNS}: cannot make the folder ({error.strerror})") from None
+    with held(folder):
+        _check_is_free(folder)
+        try:
+            yield folder
+        finally:
+            if is_new and not (folder / SETTINGS).exists():
+                with suppress(OSError):
+                    (folder / _LOCK).unlink()
+                    folder.rmdir()
+
+
+def _next_folder(model: str) -> tuple[Path, bool]:
+    made = (_made(RUNS / f"{model}-{number}") for number in itertools.count(1))
+    return next((folder, is_new) for folder, is_new in made if is_new)
+
+
+def _made(folder: Path) -> tuple[Path, bool]:
+    """The folder, and whether it was not there before."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+        return folder, False
+    return folder, True
+
+
+def _check_is_free(folder: Path) -> None:
+    if is_finished(folder):
+        raise UsageError(
+            f"{folder}: holds a finished run; "
+            f"`{resume_command(folder)} --epochs N` goes on with it, --out begins another one"
         )
-    if _is_finished(out):
-        raise UsageError(f"{out}: holds a finished run; remove it or choose another --out")
+    if (folder / STATE).exists():
+        raise UsageError(
+            f"{folder}: holds a run that can go on; `{resume_command(folder)}` does so, "
+            "--out begins another one"
+        )
 
 
-def check_can_go_on(folder: Path) -> None:
-    """Raises UsageError where a folder holds no run that was stopped."""
+def check_can_go_on(folder: Path, epochs: int | None) -> None:
+    """Raises UsageError where a folder has no state, or a finished run gets no more epochs."""
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such run folder")
     if not (folder / STATE).exists():
-        what = "the run is finished" if _is_finished(folder) else f"it has no {STATE}"
-        raise UsageError(f"{folder}: there is nothing to go on with, {what}")
+        raise UsageError(f"{folder}: there is nothing to go on with, it has no {STATE}")
+    if is_finished(folder) and epochs is None:
+        raise UsageError(
+            f"{folder}: the run is finished; `{resume_command(folder)} --epochs N` goes on to "
+            "N epochs"
+        )
 
 
-def new_run_folder(out: Path | None, model: str) -> Path:
-    """Makes the folder for a run: `out`, or the first free runs/<model>-<number>.
-
-    Raises:
-        UsageError: the folder cannot be made.
-    """
-    try:
-        if out is None:
-            return _next_folder(model.lower())
-        out.mkdir(parents=True, exist_ok=True)
-        return out
-    except OSError as error:
-        raise UsageError(f"{out or RUNS}: cannot make the folder ({error.strerror})") from None
-
-
-def _next_folder(model: str) -> Path:
-    number = 1
-    while True:
-        folder = RUNS / f"{model}-{number}"
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            number += 1
-
-
-def _is_finished(folder: Path) -> bool:
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds a run that came to its end."""
     try:
         return bool(json.loads((folder / METRICS).read_text())["test"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def resume_command(folder: Path) -> str:
+    """What to type to go on with a run."""
+    return f"fastconv train --resume {shell_word(folder)}"
+
+
+def anew_command(folder: Path, **changes: float) -> str:
+    """What to type to begin a run again in a new folder, with other numbers in its settings."""
+    folders = (Path(f"{folder}-{number}") for number in itertools.count(2))
+    out = next(other for other in folders if not other.exists())
+    options = (f"--{name.replace('_', '-')} {value:g}" for name, value in changes.items())
+    words = ("--config", shell_word(folder / SETTINGS), *options, "--out", shell_word(out))
+    return " ".join(["fastconv train", *words])
 
 
 def find_checkpoint(path: str | PathLike[str] | None) -> Path:

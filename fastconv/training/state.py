@@ -13,10 +13,12 @@ from .._reason import reason
 from .distributed import Ranks
 from .epoch import Position
 from .errors import UsageError
+from .run_folder import anew_command
 from .tensor_file import read_tensors, write_tensors
 from .trainer import Trainer
 
 _KEY = "fastconv-state"  # of the file's metadata
+_FORMAT = 2  # what the metadata and the data's fingerprint are made of
 
 
 def save_state(
@@ -34,6 +36,7 @@ def save_state(
         TrainingError: the file cannot be written.
     """
     about = {
+        "format": _FORMAT,
         "position": asdict(position),
         "metrics": metrics,
         "data": data,
@@ -68,8 +71,16 @@ def load_state(
         raise UsageError(f"{path.parent}: there is nothing to go on from, no {path.name}") from None
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UsageError(f"{path}: not the state of a run ({error})") from None
+    if about.get("format") != _FORMAT:
+        raise UsageError(
+            f"{path}: another version of fastconv wrote it, and this one cannot go on from it; "
+            f"`{anew_command(path.parent)}` begins anew"
+        )
     if about["data"] != data:
-        raise UsageError(f"{path.parent}: the images are no longer those that it was begun with")
+        raise UsageError(
+            f"{path.parent}: the images are no longer those that it was begun with; "
+            f"`{anew_command(path.parent)}` begins anew"
+        )
     try:
         trainer.load_tensors(tensors)
         if trainer.scaler.is_enabled():

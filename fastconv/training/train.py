@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,15 @@ from torch.nn import Module
 
 from .. import data, models
 from .._shown import shown
+from ..data import PACKAGED, DataError
 from .atomic import write_text
-from .checkpoint import Description, load_weights, read_description, save_checkpoint
+from .checkpoint import (
+    Description,
+    load_weights,
+    move_checkpoint,
+    read_description,
+    save_checkpoint,
+)
 from .distributed import Ranks, clear_frames, joined, losses_told
 from .environment import environment
 from .epoch import Position, train_epoch
@@ -31,9 +39,13 @@ from .run_folder import (
     METRICS,
     SETTINGS,
     STATE,
+    anew_command,
     check_can_go_on,
-    check_is_free,
+    check_is_outside,
+    held,
+    is_finished,
     new_run_folder,
+    resume_command,
 )
 from .schedule import rate_factor
 from .scores import Scores
@@ -51,9 +63,9 @@ def train(settings: Settings, log: Callable[[str], object] = print) -> dict[str,
     """Trains a network and writes its run folder.
 
     The folder gets `settings.json`, `model.safetensors` with the weights of the epoch that did best
-    in validation, `state.safetensors` to go on from until the run is finished, and `metrics.json`;
-    in the end `report.html` and its pictures. The same settings give the same numbers on the same
-    machine. Where torchrun started several processes, each calls this, and they train together.
+    in validation, `state.safetensors` to go on from, and `metrics.json`; in the end `report.html`
+    and its pictures. The same settings give the same numbers on the same machine. Where torchrun
+    started several processes, each calls this, and they train together.
 
     Args:
         settings: what to train, and how.
@@ -63,32 +75,52 @@ def train(settings: Settings, log: Callable[[str], object] = print) -> dict[str,
         What metrics.json holds: `epochs`, `test`, `settings`, `environment`, `run`.
 
     Raises:
-        UsageError, fastconv.data.DataError: before the training, settings or data are wrong.
+        UsageError, fastconv.data.DataError: before the training, settings or data are wrong, or
+            another process trains into the folder.
         TrainingError: the folder cannot be written, or another process was lost.
         DivergedError: the loss became NaN or infinite.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, with a message, when the state is saved.
     """
-    with joined() as ranks:
-        if ranks.first:
-            check_is_free(settings.out)
+    out = settings.out
+    if settings.data != PACKAGED:
+        check_is_outside(out, Path(settings.data))
+    with (
+        joined() as ranks,
+        new_run_folder(out, settings.model) if ranks.first else nullcontext(out) as folder,
+    ):
         run = _Run(settings, ranks, log)
-        run.start()
+        run.start(folder)
         return run.finish()
 
 
-def resume(folder: str | PathLike[str], log: Callable[[str], object] = print) -> dict[str, Any]:
+def resume(
+    folder: str | PathLike[str],
+    log: Callable[[str], object] = print,
+    data: str | PathLike[str] | None = None,
+    epochs: int | None = None,
+) -> dict[str, Any]:
     """Goes on with a run that was stopped, as if it never had been: to the same bits.
 
     Args:
         folder: its run folder, which also has its settings.
         log: as for `train`, which has the same result and errors.
+        data: where the run's images are now, if they were moved.
+        epochs: another number of epochs for the whole run. A finished run goes on with more.
     """
     folder = Path(folder)
-    with joined() as ranks:
-        check_can_go_on(folder)
-        settings = Settings.from_json(folder / SETTINGS, out=folder)
+    check_can_go_on(folder, epochs)
+    finished = is_finished(folder)
+    changes = {"data": data, "epochs": epochs}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    with joined() as ranks, held(folder) if ranks.first else nullcontext():
+        settings = Settings.from_json(folder / SETTINGS, out=folder, **changes)
+        if settings.data != PACKAGED and not Path(settings.data).exists():
+            raise UsageError(
+                f"{settings.data}: no such folder; where the images were moved, "
+                f"`{resume_command(folder)} --data DIR` says where they are"
+            )
         run = _Run(settings, ranks, log)
-        run.go_on()
+        run.go_on(finished)
         return run.finish()
 
 
@@ -135,42 +167,47 @@ class _Run:
             "environment": environment() | {"processes": ranks.size},
             "epochs": [],
             "best_epoch": 0,
+            "continued": [],
             "seconds": 0.0,
             "test": None,
         }
 
-    def start(self) -> None:
-        """Makes the folder and the first state."""
+    def start(self, folder: Path | None) -> None:
+        """Puts the first state into the folder, which the first process has."""
         settings = self.settings
         if settings.weights is not None:
             weights = read_weights(settings.weights)
             same = load_pretrained(self.network, weights, self.head, self.dataset.classes)
             self.log(f"{settings.weights}: with {'its own' if same else 'a new'} last layer")
         self._make_trainer()
-        folder = settings.out
-        if self.ranks.first:
-            folder = new_run_folder(settings.out, settings.model)
-            text = json.dumps(settings.to_json() | {"out": None}, indent=2) + "\n"
-            write_text(folder / SETTINGS, text)
         self._use(folder)
-        self.save()
-        self._write_metrics()
 
-    def go_on(self) -> None:
-        """Takes the folder's state up."""
+    def go_on(self, finished: bool) -> None:
+        """Takes the folder's state up, after a whole run where it is `finished`."""
+        folder = self.settings.out
         self._make_trainer()
-        self._use(self.settings.out)
         self.position, self.metrics, notes = load_state(
-            self.folder / STATE, self.trainer, self.fingerprint
+            folder / STATE, self.trainer, self.fingerprint
         )
-        self._write_metrics()  # those on the disk may be of later epochs
+        done = len(self.metrics["epochs"])
+        if self.settings.epochs < done + finished:
+            raise UsageError(
+                f"{folder}: {done} epochs are done, epochs must be "
+                f"{'above' if finished else 'at least'} that, got {self.settings.epochs}"
+            )
+        if finished:
+            self.metrics["continued"].append(done)
+        if self.ranks.first and (folder / CHECKPOINT).exists():
+            move_checkpoint(folder / CHECKPOINT, self.dataset.source)
+        self._use(folder)
         where = f"epoch {self.position.epoch}, step {self.position.step}"
-        self.log("; ".join([f"{self.folder}: goes on in {where}", *notes]))
+        self.log("; ".join([f"{folder}: goes on in {where}", *notes]))
 
     def _make_trainer(self) -> None:
         self.trainer = Trainer(self.network, self.settings, self.head, self.device, self.ranks)
 
     def _use(self, folder: Path | None) -> None:
+        """Writes all into the folder that a run can go on from."""
         self.folder = folder
         self.metrics["run"] = str(folder)
         self.metrics["settings"] = self.settings.to_json() | {
@@ -182,6 +219,11 @@ class _Run:
             f"{self.settings.model} with {self.settings.layers} layers on {self.device}, "
             f"{self.dataset.source}: {counts} images -> {folder}"
         )
+        if self.ranks.first:
+            text = json.dumps(self.settings.to_json() | {"out": None}, indent=2) + "\n"
+            write_text(folder / SETTINGS, text)
+        self.save()
+        self._write_metrics()  # those on the disk may be of later epochs
 
     def finish(self) -> dict[str, Any]:
         """The epochs that are left, and the test."""
@@ -200,14 +242,13 @@ class _Run:
             raise KeyboardInterrupt(f"stopped; {self._kept()}") from None
         except DivergedError as error:
             raise DivergedError(
-                f"{error} in epoch {self.position.epoch}: try a lower --lr, it was "
-                f"{self.settings.lr}; {self._kept()}"
+                f"{error} in epoch {self.position.epoch}; {self._lower_rate()}{self._best()}"
             ) from None
         except UsageError:
             raise
         except BrokenPipeError:
             raise  # the log's: nobody reads it any longer
-        except (TrainingError, data.DataError, OSError) as error:
+        except (TrainingError, DataError, OSError) as error:
             raise TrainingError(f"{error}; {self._kept()}") from None
         finally:
             self.progress.close()
@@ -219,12 +260,14 @@ class _Run:
             while self.position.epoch <= self.settings.epochs and not self._is_enough():
                 self._epoch()
                 writer.write(self.metrics["epochs"][-1])
+        self.save()
 
     def _is_enough(self) -> bool:
-        """Whether validation has stopped to become better."""
+        """Whether validation has stopped to become better; anew for epochs added later."""
         patience = self.settings.patience
         done = len(self.metrics["epochs"])
-        return patience is not None and done - self.metrics["best_epoch"] >= patience
+        since = max(self.metrics["best_epoch"], *self.metrics["continued"], 0)
+        return patience is not None and done - since >= patience
 
     def _epoch(self) -> None:
         position, settings = self.position, self.settings
@@ -327,9 +370,8 @@ class _Run:
         with self.trainer.autocast():
             scores = evaluate(self.network, images, self.settings.batch_size, self.device)
         self.metrics["test"] = scores.summary()
-        self._write_metrics()
         write_report(self.folder, self.metrics, self.network, scores, images)
-        (self.folder / STATE).unlink(missing_ok=True)
+        self._write_metrics()  # with which the run is finished
         if scores.warning():
             self.log(scores.warning())
         best = self.metrics["best_epoch"]
@@ -342,11 +384,21 @@ class _Run:
         """Says what there is to go on with."""
         if self.folder is None or not (self.folder / STATE).exists():
             return "there is nothing to go on from yet"
-        text = f"`fastconv train --resume {self.folder}` goes on"
-        if (self.folder / CHECKPOINT).exists():
-            epoch = read_description(self.folder / CHECKPOINT).epoch
-            text += f", {CHECKPOINT} there has the best weights so far, of epoch {epoch}"
-        return text
+        return f"`{resume_command(self.folder)}` goes on{self._best()}"
+
+    def _best(self) -> str:
+        if self.folder is None or not (self.folder / CHECKPOINT).exists():
+            return ""
+        epoch = read_description(self.folder / CHECKPOINT).epoch
+        return f", {CHECKPOINT} there has the best weights so far, of epoch {epoch}"
+
+    def _lower_rate(self) -> str:
+        """Says how to train with a tenth of the learning rate; to go on would not help."""
+        rates = {"lr": self.settings.lr, "backbone_lr": self.settings.backbone_lr}
+        lower = {name: rate / 10 for name, rate in rates.items() if rate is not None}
+        if self.folder is None:
+            return f"a lower lr may help, it was {self.settings.lr}"
+        return f"`{anew_command(self.folder, **lower)}` begins anew at a tenth of the learning rate"
 
     def _write_metrics(self) -> None:
         if self.ranks.first:
