@@ -71,10 +71,12 @@ class TestTrain:
         assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2, 3]
         for epoch in metrics["epochs"]:
             assert math.isfinite(epoch["train_loss"])
+            assert 0 <= epoch["train_accuracy"] <= 1
             assert 0 <= epoch["val_accuracy"] <= 1
             assert epoch["images_per_second"] > 0
         assert metrics["epochs"][-1]["train_loss"] < metrics["epochs"][0]["train_loss"]
         assert metrics["test"]["accuracy"] == metrics["test"]["recall"] == 1
+        assert metrics["epochs"][-1]["train_accuracy"] > metrics["epochs"][0]["train_accuracy"]
         assert metrics["images"] == {"train": 40, "val": 4, "test": 4}
         assert metrics["settings"]["lr"] == 0.01
         assert metrics["environment"]["torch"] == torch.__version__

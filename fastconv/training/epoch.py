@@ -23,6 +23,7 @@ class Position:
     Attributes:
         epoch, step: the epoch, of which the first is 1, and how many of its steps are done.
         loss, images: the losses' sum over the images seen in this epoch, and their number.
+        correct: how many of these images were named right, each before its step.
         seconds, waited: the time that these steps took, and the part spent waiting for images.
     """
 
@@ -30,6 +31,7 @@ class Position:
     step: int = 0
     loss: float = 0.0
     images: int = 0
+    correct: int = 0
     seconds: float = 0.0
     waited: float = 0.0
 
@@ -75,7 +77,9 @@ def train_epoch(
         numbers = (settings.seed, position.epoch, position.step, ranks.rank)
         torch.manual_seed(derived_seed(*numbers))
         factor = rate_factor(settings, position.epoch, (position.step + 1) / len(chunks))
-        position.loss += trainer.step(inputs, labels, len(chunk), factor)
+        result = trainer.step(inputs, labels, len(chunk), factor)
+        position.loss += result.loss
+        position.correct += result.correct
         position.step += 1
         position.images += len(chunk)
         position.seconds += time.perf_counter() - start

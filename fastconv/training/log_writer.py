@@ -11,6 +11,7 @@ FOLDER = "tensorboard"  # in the run folder
 NAMES = {
     "train_loss": "loss/training",
     "val_loss": "loss/validation",
+    "train_accuracy": "accuracy/training",
     "val_accuracy": "accuracy/validation",
     "lr": "learning rate",
     "images_per_second": "images per second",

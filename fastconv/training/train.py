@@ -307,6 +307,7 @@ class _Run:
                 "epoch": position.epoch,
                 "lr": self.settings.lr * rate_factor(self.settings, position.epoch, 1),
                 "train_loss": position.loss / position.images,
+                "train_accuracy": position.correct / position.images,
                 "val_loss": scores.loss,
                 "val_accuracy": scores.accuracy,
                 "val_top5": scores.top5,

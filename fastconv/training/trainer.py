@@ -6,7 +6,7 @@ import contextlib
 import gc
 import math
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,13 @@ from torch.optim import SGD
 from .distributed import Ranks
 from .errors import DivergedError, UsageError
 from .settings import PRECISIONS, Settings
+
+
+class StepResult(NamedTuple):
+    """Of a whole batch, before its step: the sum of its losses, and how many were named right."""
+
+    loss: float
+    correct: int
 
 
 class Trainer:
@@ -78,7 +85,7 @@ class Trainer:
             if self.settings.freeze and held and not any(p.requires_grad for p in own):
                 module.eval()
 
-    def step(self, inputs: Tensor, labels: Tensor, count: int, factor: float) -> float:
+    def step(self, inputs: Tensor, labels: Tensor, count: int, factor: float) -> StepResult:
         """One step.
 
         Args:
@@ -86,16 +93,13 @@ class Trainer:
             count: images in the whole batch.
             factor: of the learning rates, see `rate_factor`.
 
-        Returns:
-            The sum of the whole batch's losses.
-
         Raises:
-            DivergedError: it is no finite number; the weights are left as they were.
+            DivergedError: the loss is no finite number; the weights are left as they were.
         """
         if self.settings.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
+        total, correct = 0.0, 0
         # Two images or more in each, since batch norm cannot be trained on one.
         n = max(1, min(self.settings.accumulate, len(labels) // 2))
         parts = list(zip(inputs.tensor_split(n), labels.tensor_split(n), strict=True))
@@ -110,14 +114,16 @@ class Trainer:
                 # The processes' gradients are averaged, hence their number.
                 self.scaler.scale(loss * (self.ranks.size / count)).backward()
             total += loss.item()
-        total = self.ranks.sum(torch.tensor(total, dtype=torch.float64)).item()
+            correct += int((logits.argmax(dim=1) == y).sum())
+        sums = self.ranks.sum(torch.tensor([total, correct], dtype=torch.float64))
+        total, correct = sums.tolist()
         if not math.isfinite(total):
             raise DivergedError(f"the training loss became {total}")
         for group in self.optimizer.param_groups:
             group["lr"] = group["start"] * factor
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return total
+        return StepResult(total, int(correct))
 
     def _forward(self, x: Tensor) -> Tensor:
         try:
