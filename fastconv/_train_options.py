@@ -19,8 +19,9 @@ GROUPS = {
     "images": ("data", "image_size", "strict"),
     "network": ("model", "weights", "freeze", "dropout", "layers"),
     "recipe": (
-        *("epochs", "batch_size", "lr", "backbone_lr", "schedule", "decay_every", "decay_factor"),
-        *("warmup", "momentum", "weight_decay", "label_smoothing", "patience"),
+        *("recipe", "epochs", "batch_size", "lr", "backbone_lr", "schedule", "decay_every"),
+        *("decay_factor", "warmup", "momentum", "weight_decay", "clip", "label_smoothing"),
+        "patience",
     ),
     "random changes of the training images": ("augment", "rotation", "crop", "flip", "colour"),
     "run": ("out", "seed", "tensorboard"),

@@ -121,7 +121,7 @@ class TestFiles:
             ({"batch-size": 1}, "unknown setting 'batch-size', did you mean batch_size?"),
             ({"epochs": 1.5}, "epochs must be int, got 1.5"),
             ({"epochs": True}, "epochs must be int, got True"),
-            ({"epochs": None}, "epochs must be int, got None"),
+            ({"momentum": None}, "momentum must be float, got None"),
             ({"flip": "yes"}, "flip must be bool, got 'yes'"),
             ({"out": 3}, "out must be Path, got 3"),
         ],
@@ -155,7 +155,7 @@ def test_every_setting_has_a_type_and_help():
     types = setting_types()
     assert list(types) == list(Settings().to_json())
     assert all(setting.help for setting in types.values())
-    assert types["lr"][:3] == (float, False, ())
+    assert types["momentum"][:3] == (float, False, ())
     assert types["patience"][:3] == (int, True, ())
     assert types["out"][:3] == (Path, True, ())
     assert types["schedule"][:3] == (str, False, ("cosine", "step", "constant"))
@@ -235,7 +235,7 @@ class TestTrainer:
         assert changed == set(self.HEAD)
 
     def test_freezing_keeps_statistics_and_dropout(self):
-        settings = Settings(freeze=True, weights=Path("x"))
+        settings = Settings(freeze=True, weights=Path("x"), lr=0.1)
         network = torch.nn.Sequential(
             torch.nn.BatchNorm2d(3, affine=False),
             torch.nn.Conv2d(3, 4, 1),

@@ -28,7 +28,8 @@ class Settings:
     """The settings of a run; the defaults train the document's CNN.
 
     Each is an option of `fastconv train`, with the text beside it as its help. Paths may be str or
-    PathLike: `out` and `weights` become Path, `data` becomes str.
+    PathLike: `out` and `weights` become Path, `data` becomes str. None in `epochs`, `batch_size`,
+    `lr`, `backbone_lr` and `clip` is what `recipe` makes of the images.
 
     Raises:
         UsageError: a value is of the wrong type or out of range.
@@ -39,8 +40,13 @@ class Settings:
         str | Path,
         "a folder with a sub-folder of images for each class; fashion-mnist comes with fastconv",
     ] = PACKAGED
-    epochs: Annotated[int, "passes over the images"] = 10
-    batch_size: Annotated[int, "images in a step, of all processes together"] = 64
+    recipe: Annotated[
+        Literal["automatic", "document"],
+        "what decides where nothing is said: the number of images, or the document "
+        "(10 epochs of 64, rate 0.001)",
+    ] = "automatic"
+    epochs: Annotated[int | None, "passes over the images (recipe)"] = None
+    batch_size: Annotated[int | None, "images in a step, of all processes together (recipe)"] = None
     image_size: Annotated[
         int | None, "pixels that images are made high and wide (CNN: 112, others: 224)"
     ] = None
@@ -52,7 +58,7 @@ class Settings:
         False
     )
 
-    lr: Annotated[float, "SGD's learning rate at the start"] = 0.001
+    lr: Annotated[float | None, "SGD's learning rate at the start (recipe)"] = None
     momentum: Annotated[float, "SGD's momentum"] = 0.9
     weight_decay: Annotated[float, "SGD's L2 penalty"] = 0.0
     schedule: Annotated[
@@ -61,6 +67,7 @@ class Settings:
     decay_every: Annotated[int, 'epochs after which the schedule "step" falls'] = 10
     decay_factor: Annotated[float, 'what the schedule "step" multiplies with then'] = 0.1
     warmup: Annotated[float, "epochs in which the rate rises from 0"] = 0.0
+    clip: Annotated[float | None, "norm to which larger gradients are scaled down (recipe)"] = None
     dropout: Annotated[float | None, "share of features left out (the network's own)"] = None
     label_smoothing: Annotated[float, "share of each label spread over all classes"] = 0.0
     patience: Annotated[
@@ -88,11 +95,13 @@ class Settings:
     ] = None
 
     weights: Annotated[
-        Path | str | None, "start from these: safetensors, or a torch file with a state_dict"
+        Path | str | None,
+        "start from these: safetensors, or a torch file with a state_dict, such as "
+        "download.pytorch.org/models/resnet50-0676ba61.pth",
     ] = None
     freeze: Annotated[bool, "train the last layer alone"] = False
     backbone_lr: Annotated[
-        float | None, "learning rate at the start of all but the last layer (--lr)"
+        float | None, "learning rate at the start of all but the last layer (recipe)"
     ] = None
 
     precision: Annotated[
@@ -132,6 +141,7 @@ class Settings:
             self._check(name, lambda value: value >= 1, "at least 1")
         for name in ("lr", "backbone_lr", "decay_factor"):
             self._check(name, lambda value: 0 < value < float("inf"), "above 0")
+        self._check("clip", lambda value: value > 0, "above 0")  # infinite: none
         for name in ("weight_decay", "warmup", "rotation"):
             self._check(name, lambda value: 0 <= value < float("inf"), "at least 0")
         for name in ("momentum", "dropout", "label_smoothing", "colour"):

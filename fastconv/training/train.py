@@ -33,6 +33,7 @@ from .errors import DivergedError, TrainingError, UsageError
 from .evaluate import evaluate
 from .log_writer import LogWriter, check_tensorboard
 from .progress import Progress
+from .recipe import resolved
 from .report import write_report
 from .run_folder import (
     CHECKPOINT,
@@ -174,7 +175,13 @@ class _Run:
 
     def start(self, folder: Path | None) -> None:
         """Puts the first state into the folder, which the first process has."""
-        settings = self.settings
+        given, count = self.settings, len(self.dataset.parts["train"])
+        self.settings = settings = resolved(given, count, self.ranks.size)
+        if None in (given.epochs, given.batch_size, given.lr):
+            self.log(
+                f"recipe for {count} images: {settings.epochs} epochs, batches of "
+                f"{settings.batch_size}, learning rate {settings.lr}"
+            )
         if settings.weights is not None:
             weights = read_weights(settings.weights)
             same = load_pretrained(self.network, weights, self.head, self.dataset.classes)

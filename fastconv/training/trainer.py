@@ -121,6 +121,9 @@ class Trainer:
             raise DivergedError(f"the training loss became {total}")
         for group in self.optimizer.param_groups:
             group["lr"] = group["start"] * factor
+        if self.settings.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return StepResult(total, int(correct))

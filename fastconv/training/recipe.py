@@ -1,0 +1,68 @@
+"""The epochs, batch size and learning rates of a run, where nobody named them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from ..data import PACKAGED
+from .settings import Settings
+
+EPOCHS, BATCH, LR = 10, 64, 0.001  # the document's
+# Fewer images are seen more often, in smaller batches, with a higher rate: the steps times the rate
+# are the same for all but the smallest and the largest data sets.
+MOST_EPOCHS, LEAST_BATCH, HIGHEST_LR = 60, 8, 0.01
+PASSES = 20_000  # images seen in all epochs together
+STEPS = 1_000  # in all epochs together
+ENOUGH_STEPS = 10_000  # for the document's rate
+CLIP = 1.0  # of gradients, with rates above the document's: else some networks' ReLUs die early
+
+
+def resolved(settings: Settings, images: int, processes: int = 1) -> Settings:
+    """The same settings with a value for all that the recipe decides.
+
+    Values that are there already stay, and the others follow from them: the learning rate from the
+    number of steps, clipping and the rate of all but the last layer from the learning rate.
+
+    Args:
+        settings: of these `epochs`, `batch_size`, `lr`, `backbone_lr` and `clip` may be None.
+        images: for training.
+        processes: that share each batch.
+    """
+    document = settings.recipe == "document" or settings.data == PACKAGED
+    epochs, batch_size, lr = settings.epochs, settings.batch_size, settings.lr
+    backbone_lr, clip = settings.backbone_lr, settings.clip
+    if epochs is None:
+        epochs = EPOCHS if document else _epochs(images)
+    if batch_size is None:
+        parts = settings.accumulate * processes
+        batch_size = BATCH if document else _batch_size(epochs * images, parts)
+    if lr is None:
+        lr = LR if document else _lr(epochs * math.ceil(images / batch_size))
+    if backbone_lr is None and settings.weights is not None and not settings.freeze:
+        backbone_lr = min(lr, LR)
+    if clip is None and not document and lr > LR:
+        clip = CLIP
+    return dataclasses.replace(
+        settings,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        backbone_lr=backbone_lr,
+        clip=clip,
+    )
+
+
+def _epochs(images: int) -> int:
+    return min(MOST_EPOCHS, max(EPOCHS, PASSES // images))
+
+
+def _batch_size(seen: int, parts: int) -> int:
+    """A power of two; at least two images for each part of a batch, which batch norm needs."""
+    fitting = 2 ** int(math.log2(max(1, seen / STEPS)))
+    return max(2 * parts, min(BATCH, max(LEAST_BATCH, fitting)))
+
+
+def _lr(steps: int) -> float:
+    lr = min(HIGHEST_LR, max(LR, LR * ENOUGH_STEPS / steps))
+    return float(f"{lr:.2g}")  # easy to read and to type

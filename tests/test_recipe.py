@@ -1,0 +1,137 @@
+"""The recipe: what follows from the number of images, and that it learns from few."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import noise_images
+import textures
+from fastconv import training
+from fastconv.training import Settings
+from fastconv.training.recipe import resolved
+
+pytestmark = pytest.mark.quick
+
+DOCUMENT = (10, 64, 0.001, None)
+
+
+def values(settings):
+    return settings.epochs, settings.batch_size, settings.lr, settings.clip
+
+
+def silent(line):
+    pass
+
+
+def test_without_data_it_is_the_documents():
+    assert values(resolved(Settings(), 4500)) == DOCUMENT
+    assert values(resolved(Settings(model="resnet50"), 4500)) == DOCUMENT
+
+
+@pytest.mark.parametrize("count", [10, 500, 10**6])
+def test_the_documents_can_be_had_for_any_images(count):
+    assert values(resolved(Settings(data="photos", recipe="document"), count)) == DOCUMENT
+
+
+@pytest.mark.parametrize("count", [64_000, 10**6])
+def test_with_enough_images_it_is_the_documents(count):
+    assert values(resolved(Settings(data="photos"), count)) == DOCUMENT
+
+
+@pytest.mark.parametrize(
+    "count, expected",
+    [
+        (82, (60, 8, 0.01, 1.0)),
+        (320, (60, 16, 0.0083, 1.0)),
+        (2000, (10, 16, 0.008, 1.0)),
+        (20_000, (10, 64, 0.0032, 1.0)),
+    ],
+)
+def test_fewer_images_are_seen_more_often_in_smaller_batches(count, expected):
+    assert values(resolved(Settings(data="photos"), count)) == expected
+
+
+@given(st.integers(2, 10**6))
+def test_it_changes_little_with_an_image_more(count):
+    (epochs, batch, lr, _), (epochs2, batch2, lr2, _) = (
+        values(resolved(Settings(data="photos"), n)) for n in (count, count + 1)
+    )
+    assert 10 <= epochs2 <= epochs <= 60
+    assert 8 <= batch <= batch2 <= 64 or epochs2 < epochs
+    assert 0.001 <= lr <= 0.01
+    assert 0.4 < (lr2 / batch2) / (lr / batch) < 2.5
+
+
+@given(
+    st.integers(2, 10**6),
+    st.integers(1, 500),
+    st.integers(1, 500),
+    st.floats(1e-6, 10),
+    st.floats(1e-3, 10),
+)
+def test_what_is_said_stays(count, epochs, batch_size, lr, clip):
+    given = dict(epochs=epochs, batch_size=batch_size, lr=lr, clip=clip)
+    for name in given:
+        one = {name: given[name]}
+        assert getattr(resolved(Settings(data="photos", **one), count), name) == given[name]
+    settings = Settings(data="photos", **given)
+    assert resolved(settings, count) == settings
+
+
+def test_larger_batches_have_a_higher_rate():
+    rates = [resolved(Settings(data="x", batch_size=n), 20_000).lr for n in (16, 32, 64)]
+    assert rates == [0.001, 0.0016, 0.0032]
+
+
+@pytest.mark.parametrize("processes, accumulate, least", [(1, 1, 8), (8, 1, 16), (2, 4, 16)])
+def test_each_part_of_a_batch_has_two_images(processes, accumulate, least):
+    settings = resolved(Settings(data="photos", accumulate=accumulate), 82, processes)
+    assert settings.batch_size == least
+
+
+class TestFineTuning:
+    def settings(self, count, **changes):
+        return resolved(Settings(data="photos", weights=Path("x"), **changes), count)
+
+    def test_pretrained_layers_have_the_documents_rate(self):
+        assert (self.settings(82).lr, self.settings(82).backbone_lr) == (0.01, 0.001)
+        assert self.settings(10**6).backbone_lr == 0.001
+        assert self.settings(82, lr=1e-4).backbone_lr == 1e-4
+        assert self.settings(82, backbone_lr=0.3).backbone_lr == 0.3
+
+    def test_frozen_layers_have_none(self):
+        assert self.settings(82, freeze=True).backbone_lr is None
+
+
+def test_a_run_keeps_what_it_was_given(tmp_path):
+    """Resumed, and made again from its settings, though other images would have another recipe."""
+    images = noise_images.write(tmp_path / "images", 12)
+    out = tmp_path / "run"
+    changes = dict(epochs=2, image_size=8, device="cpu")
+
+    def stop(line):
+        if line.startswith("epoch 1/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train(Settings(data=str(images), out=out, **changes), stop)
+    kept = json.loads((out / "settings.json").read_text())
+    assert (kept["recipe"], kept["epochs"], kept["batch_size"]) == ("automatic", 2, 8)
+    assert (kept["lr"], kept["clip"]) == (0.01, 1.0)
+    resumed = training.resume(out, silent)["settings"]
+    again = Settings.from_json(out / "settings.json", out=tmp_path / "again")
+    assert resolved(again, 10**6) == again
+    for name in ("epochs", "batch_size", "lr", "clip"):
+        assert resumed[name] == kept[name] == getattr(again, name)
+
+
+def test_it_learns_from_few_images(tmp_path):
+    data = textures.write(tmp_path / "textures", train=16, val=4, test=20)
+    lines = []
+    settings = Settings(data=str(data), out=tmp_path / "run", image_size=48, device="cpu")
+    metrics = training.train(settings, lines.append)
+    assert metrics["test"]["accuracy"] > 0.6  # by chance 0.25
+    assert lines[0] == "recipe for 64 images: 60 epochs, batches of 8, learning rate 0.01"
