@@ -182,6 +182,7 @@ def _train(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     """Prints accuracy, precision, recall and F1 of a trained network on the test images."""
     from .training import UsageError, evaluate
+    from .training.verdict import doubt
 
     if options.batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, got {options.batch_size}")
@@ -198,6 +199,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         print(f"top-5 accuracy {scores.top5:.1%}")
     if scores.warning():
         print(scores.warning())
+    if problem := doubt(scores.confusion, description.classes):
+        print(shown(problem))
     print(f"test accuracy {scores.accuracy:.1%}")
     return 0
 
@@ -240,7 +243,9 @@ def _predict(options: argparse.Namespace) -> int:
         raise UsageError(f"top must be at least 1, got {options.top}")
     images = find_images(options.images, _tell)
     pictures = options.explain and Explanations(options.explain)
-    _, model, description, device = _load(options)
+    checkpoint, model, description, device = _load(options)
+    if description.doubt is not None:
+        _tell(f"{checkpoint}: {description.doubt}")
     preprocessing = description.preprocessing
     status, results = 0, []
     for path, result in predict_files(model, images, preprocessing, device):

@@ -134,4 +134,5 @@ def test_it_learns_from_few_images(tmp_path):
     settings = Settings(data=str(data), out=tmp_path / "run", image_size=48, device="cpu")
     metrics = training.train(settings, lines.append)
     assert metrics["test"]["accuracy"] > 0.6  # by chance 0.25
+    assert metrics["test"]["doubt"] is None
     assert lines[0] == "recipe for 64 images: 60 epochs, batches of 8, learning rate 0.01"

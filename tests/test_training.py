@@ -78,6 +78,7 @@ class TestTrain:
         assert metrics["test"]["accuracy"] == metrics["test"]["recall"] == 1
         assert metrics["epochs"][-1]["train_accuracy"] > metrics["epochs"][0]["train_accuracy"]
         assert metrics["images"] == {"train": 40, "val": 4, "test": 4}
+        assert metrics["images_per_class"] == {"train": [20, 20], "val": [2, 2], "test": [2, 2]}
         assert metrics["settings"]["lr"] == 0.01
         assert metrics["environment"]["torch"] == torch.__version__
         assert metrics["best_epoch"] == 1 + max(
@@ -95,7 +96,12 @@ class TestTrain:
         metrics = training.train(settings(images, tmp_path, epochs=1, lr=0.001), silent)
         model, about = load_checkpoint(tmp_path / "run" / "model.safetensors")
         assert about == description(
-            classes=["dark", "light"], data=str(images), epoch=1, seed=0, resize=9
+            classes=["dark", "light"],
+            data=str(images),
+            epoch=1,
+            seed=0,
+            resize=9,
+            doubt=about.doubt,
         )
         test = data.load(about.data, about.image_size, about.seed, parts=("test",)).parts["test"]
         scores = training.evaluate(model, test)

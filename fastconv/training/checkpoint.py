@@ -33,6 +33,8 @@ class Description:
         image_size, resize: see `fastconv.data.Preprocessing`.
         epoch: the number of finished epochs.
         data, seed: the data set and how it was split, see `fastconv.data.load`.
+        doubt: says that its test was no better than naming the commonest class, and what to try;
+            None where it was, and in older checkpoints.
     """
 
     model: str
@@ -43,6 +45,7 @@ class Description:
     epoch: int
     data: str
     seed: int
+    doubt: str | None = None
 
     @property
     def preprocessing(self) -> Preprocessing:

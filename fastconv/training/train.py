@@ -54,6 +54,7 @@ from .settings import Settings, find_device
 from .state import load_state, save_state
 from .stopping import stop_request
 from .trainer import Trainer
+from .verdict import advice, doubt
 from .weights import load_pretrained, read_weights
 
 SAVE_SECONDS = 60.0  # between two states within an epoch
@@ -164,6 +165,10 @@ class _Run:
         self.metrics: dict[str, Any] = {
             "classes": self.dataset.classes,
             "images": {part: len(images) for part, images in self.dataset.parts.items()},
+            "images_per_class": {
+                part: images.labels.bincount(minlength=len(self.dataset.classes)).tolist()
+                for part, images in self.dataset.parts.items()
+            },
             "skipped": self.dataset.skipped,
             "environment": environment() | {"processes": ranks.size},
             "epochs": [],
@@ -377,16 +382,28 @@ class _Run:
         images = self.dataset.parts["test"]
         with self.trainer.autocast():
             scores = evaluate(self.network, images, self.settings.batch_size, self.device)
-        self.metrics["test"] = scores.summary()
+        problem = doubt(scores.confusion, self.dataset.classes)
+        if problem is not None:
+            trained = self.metrics["images"]["train"]
+            problem += f"; {advice(self.settings, trained, self.ranks.size)}"
+        self.metrics["test"] = scores.summary() | {"doubt": problem}
+        result = f"test accuracy {scores.accuracy:.1%}"
+        if problem is not None:
+            self._add_doubt(f"{result}, {problem}")
         write_report(self.folder, self.metrics, self.network, scores, images)
         self._write_metrics()  # with which the run is finished
         if scores.warning():
             self.log(scores.warning())
-        best = self.metrics["best_epoch"]
-        self.log(
-            f"test accuracy {scores.accuracy:.1%} with the weights of epoch {best}  "
-            f"({self.folder / 'report.html'})"
-        )
+        result += f" with the weights of epoch {self.metrics['best_epoch']}"
+        if problem is not None:
+            result += f", {problem}"
+        self.log(f"{result}  ({self.folder / 'report.html'})")
+
+    def _add_doubt(self, text: str) -> None:
+        """Writes into the checkpoint what predictions with it have to say."""
+        path = self.folder / CHECKPOINT
+        description = dataclasses.replace(read_description(path), doubt=text)
+        save_checkpoint(path, self.network, description)
 
     def _kept(self) -> str:
         """Says what there is to go on with."""
