@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,19 +12,19 @@ import torch
 from torch import nn
 
 from fastconv import data, models, training
+from fastconv.training import page as page_module
 from fastconv.training.confusion_matrix import draw_confusion_matrix
-from fastconv.training.curves import draw_curves
+from fastconv.training.curves import draw_accuracy, draw_loss, epoch_ticks
 from fastconv.training.environment import environment
-from fastconv.training.figures import label
+from fastconv.training.figures import DARK, LIGHT, label
 from fastconv.training.filters import draw_filters, first_filters
-from fastconv.training.mistakes import draw_mistakes
 from fastconv.training.report import write_report
-from fastconv.training.scores import Mistake
+from fastconv.training.scores import Scores
 
 pytestmark = pytest.mark.quick
 
 NAMES = ["<img src=x onerror=alert(1)>", "$5 & $6", "猫"]
-VOID = ("meta", "img")
+VOID = ("meta", "img", "source")
 
 
 class Page(HTMLParser):
@@ -46,11 +47,11 @@ class Page(HTMLParser):
     def handle_data(self, text):
         self.text += text if "style" in self.opened else f" {' '.join(text.split())} "
 
-    def pictures(self):
-        sources = [about["src"] for tag, about in self.tags if tag == "img"]
-        return [
-            base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in sources
-        ]
+    def pictures(self, kind="png", tag="img", attribute="src"):
+        """The pictures of one kind of file."""
+        start = f"data:image/{kind};base64,"
+        sources = [about[attribute] for name, about in self.tags if name == tag]
+        return [base64.b64decode(s.removeprefix(start)) for s in sources if s.startswith(start)]
 
 
 @pytest.fixture(scope="module")
@@ -68,21 +69,22 @@ def images(tmp_path_factory):
 
 def metrics_of(images, scores, part, **changes):
     """As `train` makes them."""
-    names = ("epoch", "lr", "train_loss", "val_loss", "val_accuracy", "val_top5")
-    epochs = [(1, 0.01, 1.1, 1.0, 0.4, None), (2, 0.005, 0.7, 0.8, 0.625, None)]
+    names = ("epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_top5")
+    epochs = [(1, 0.01, 1.1, 0.3, 1.0, 0.4, None), (2, 0.005, 0.7, 0.7, 0.8, 0.625, None)]
     rates = {"images_per_second": 1234.4, "waiting": 0.031}
     settings = {"model": "CNN", "data": images.source, "layers": "fastconv", "lr": 0.01}
     return {
         "run": "runs/my run",
-        "settings": settings | {"batch_size": 64, "momentum": 0.9},
+        "settings": settings | {"batch_size": 64, "momentum": 0.9, "out": "x", "dropout": 0.25},
         "classes": images.classes,
         "images": {"train": 1200, "val": 4, "test": len(part)},
+        "images_per_class": {"train": [701, 402, 97]},
         "skipped": [],
         "environment": environment(),
         "best_epoch": 2,
         "seconds": 185.2,
         "epochs": [dict(zip(names, values, strict=True)) | rates for values in epochs],
-        "test": scores.summary(),
+        "test": scores.summary() | {"doubt": None},
     } | changes
 
 
@@ -127,25 +129,61 @@ def test_numbers(page, images):
     assert "Top-5" not in page.text
 
 
+def test_it_judges_the_result(page, images, tmp_path):
+    scores = training.evaluate(untrained(), images.parts["train"])
+    right, count = int(scores.confusion.trace()), int(scores.confusion.sum())
+    weakest = int(scores.recall.argmin())
+    found, of_class = int(scores.confusion[weakest, weakest]), int(scores.confusion[weakest].sum())
+    for text in (
+        f"{right} of {count} test images ({right / count:.1%}) were called right; "
+        f"calling all of them {images.classes[0]} would give 33.3%.",
+        f"The weakest class is {images.classes[weakest]}: {found} of its {of_class} were found.",
+    ):
+        assert text in page.text
+    assert ("p", {"class": "warning"}) not in page.tags
+    doubtful = scores.summary() | {"doubt": "no better than guessing; try harder"}
+    warned = write(tmp_path, images, test=doubtful)
+    assert "were called right, no better than guessing; try harder." in warned.text
+    assert ("p", {"class": "warning"}) in warned.tags
+
+
+def test_classes_have_counts(page, images):
+    for name, count in zip(images.classes, (701, 402, 97), strict=True):
+        (row,) = re.findall(rf" {re.escape(name)}  0\.\d+  .*?  (\d+)  (\d+) ", page.text)
+        assert row == ("4", str(count))
+    assert " 1,200 " in page.text
+
+
 def test_it_needs_nothing_else(page):
     assert not {"script", "link", "iframe", "object", "a"} & {tag for tag, _ in page.tags}
     for _, about in page.tags:
-        assert not about.keys() & {"href", "srcset", "background", "onerror"}
-        assert about.get("src", "data:image/png;base64,").startswith("data:image/png;base64,")
+        assert not about.keys() & {"href", "background", "onerror"}
+        for name in ("src", "srcset"):
+            assert about.get(name, "data:image/").startswith("data:image/")
     assert "url(" not in page.text and "@import" not in page.text and "://" not in page.text
 
 
 def test_the_pictures_are_those_of_the_folder(page, folder):
-    pictures = page.pictures()
-    names = ("curves", "confusion", "mistakes", "filters")
-    assert pictures == [(folder / f"{name}.png").read_bytes() for name in names]
-    for picture in pictures:
-        PIL.Image.open(io.BytesIO(picture)).load()
+    names = ("accuracy", "loss", "confusion", "filters")
+    assert page.pictures() == [(folder / f"{name}.png").read_bytes() for name in names]
+    dark = page.pictures(tag="source", attribute="srcset")
+    assert dark == [(folder / f"{name}-dark.png").read_bytes() for name in names[:3]]
+    for pictures, theme in ((page.pictures()[:3], LIGHT), (dark, DARK)):
+        for picture in pictures:
+            corner = PIL.Image.open(io.BytesIO(picture)).convert("RGB").getpixel((0, 0))
+            assert "#{:02x}{:02x}{:02x}".format(*corner) == theme.page
+    (media,) = {about["media"] for tag, about in page.tags if tag == "source"}
+    assert media == "(prefers-color-scheme: dark)"
+
+
+def test_the_themes_have_the_pages_colours():
+    css = page_module._TEMPLATE.read_text()
+    assert re.findall(r"--card: (#\w+)", css) == [LIGHT.page, DARK.page]
 
 
 def test_users_texts_are_escaped(tmp_path, images):
     page = write(tmp_path, images, skipped=["<script>alert(1)</script>.jpg", "caf\udce9.png"])
-    assert sum(tag == "img" for tag, _ in page.tags) == 4
+    assert len(page.pictures()) == 4
     for text in (*NAMES, "<script>alert(1)</script>.jpg", r"caf\xe9.png"):
         assert f" {text} " in page.text
 
@@ -158,47 +196,41 @@ def test_what_a_run_does_not_have_is_left_out(page, tmp_path, images):
             return torch.tensor([[1.0, 0.0, 0.0]]).repeat(len(x), 1)
 
     scores = training.evaluate(Flat(), images.parts["train"])
-    bare = write(tmp_path, images, Flat(), test=scores.summary() | {"top5": 0.972})
+    about = {"top5": 0.972, "doubt": None}
+    bare = write(tmp_path, images, Flat(), test=scores.summary() | about)
     assert "First layer" in page.text and "First layer" not in bare.text
     assert len(page.pictures()) == 4 and len(bare.pictures()) == 3
     assert " Top-5 accuracy  97.2% " in bare.text and "Top-5" not in page.text
     assert "Skipped files" not in page.text
 
 
-def test_only_changed_settings_are_listed(page):
-    assert " lr  0.01 " in page.text
-    assert " batch size " not in page.text and " momentum " not in page.text
+def test_settings_that_matter_are_listed(page):
+    for text in (" lr  0.01 ", " batch size  64 ", " dropout  0.25 "):
+        assert text in page.text
+    assert " momentum " not in page.text and " out " not in page.text
 
 
-def test_the_mistakes_are_named(page, images):
+def test_the_mistakes_are_shown_and_named(page, images):
     part = images.parts["train"]
-    worst = training.evaluate(untrained(), part).mistakes[0]
+    mistakes = training.evaluate(untrained(), part).mistakes
+    worst, pictures = mistakes[0], page.pictures("jpeg")
     expected = (
-        f"{part.name(worst.index)}: {images.classes[worst.label]}, "
-        f"taken for {images.classes[worst.predicted]} {worst.probability:.1%}"
+        f" {images.classes[worst.label]}  taken for {images.classes[worst.predicted]} "
+        f" {worst.probability:.1%} sure "
     )
     assert expected in page.text
+    assert part.name(worst.index) in page.text
+    assert len(pictures) == len(mistakes)
+    shown = np.asarray(PIL.Image.open(io.BytesIO(pictures[0])), dtype=float)
+    assert abs(shown - np.asarray(part.frame(worst.index), dtype=float)).mean() < 25
 
 
-def test_the_page_of_mistakes(tmp_path):
-    pixels = torch.zeros(2, 3, 9, 9, dtype=torch.uint8)
-    pixels[0, 0], pixels[1, 2] = 255, 255  # red, blue
-    part = data.MemoryImages(pixels, torch.tensor([0, 1]), 9)
-    mistakes = [Mistake(1, 1, 0, 0.9), Mistake(0, 0, 1, 0.8)]
-    draw_mistakes(tmp_path / "two.png", mistakes, part, ["red", "blue"])
-    drawn = np.asarray(PIL.Image.open(tmp_path / "two.png").convert("RGB"))
-    red, blue = (
-        np.nonzero((drawn == colour).all(axis=2))[1] for colour in [(255, 0, 0), (0, 0, 255)]
-    )
-    assert min(len(red), len(blue)) > 10000
-    assert blue.max() < red.min()  # in the order of the list
-
-
-def test_a_page_without_mistakes(images, tmp_path):
-    draw_mistakes(tmp_path / "none.png", [], images.parts["test"], images.classes)
-    pixels = np.asarray(PIL.Image.open(tmp_path / "none.png").convert("L"))
-    assert pixels.shape == (276, 1200)
-    assert (pixels < 128).any()
+def test_a_run_without_mistakes(images, tmp_path):
+    part = images.parts["train"]
+    scores = Scores(0.0, torch.eye(3).long() * 4)
+    write_report(tmp_path, metrics_of(images, scores, part), untrained(), scores, part)
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert " No mistakes. " in page.text and page.pictures("jpeg") == []
 
 
 @pytest.mark.parametrize("count", [2, 20, 60, 1000])
@@ -213,16 +245,32 @@ def test_confusion_matrices_of_any_size(tmp_path, count):
 def test_the_same_pictures_every_time(tmp_path):
     for name in ("a.png", "b.png"):
         draw_confusion_matrix(tmp_path / name, torch.eye(2).long(), ["cat", "dog"])
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    for end in (".png", "-dark.png"):
+        assert (tmp_path / f"a{end}").read_bytes() == (tmp_path / f"b{end}").read_bytes()
 
 
-def test_curves_of_one_and_of_many_epochs(images, tmp_path):
+@pytest.mark.parametrize("draw", [draw_loss, draw_accuracy])
+@pytest.mark.parametrize("count", [1, 90])
+def test_curves_of_one_and_of_many_epochs(images, tmp_path, draw, count):
     part = images.parts["train"]
     metrics = metrics_of(images, training.evaluate(untrained(), part), part)
-    for count in (1, 90):
-        epochs = [metrics["epochs"][0] | {"epoch": i + 1} for i in range(count)]
-        draw_curves(tmp_path / "curves.png", metrics | {"epochs": epochs, "best_epoch": count})
-        assert PIL.Image.open(tmp_path / "curves.png").size == (1200, 480)
+    epochs = [metrics["epochs"][0] | {"epoch": i + 1} for i in range(count)]
+    draw(tmp_path / "curve.png", metrics | {"epochs": epochs, "best_epoch": count})
+    for name in ("curve.png", "curve-dark.png"):
+        assert PIL.Image.open(tmp_path / name).size == (768, 512)
+
+
+@pytest.mark.parametrize(
+    "last, ticks",
+    [
+        (1, [1]),
+        (3, [1, 2, 3]),
+        (10, [1, 2, 4, 6, 8, 10]),
+        (60, [1, 10, 20, 30, 40, 50, 60]),
+    ],
+)
+def test_epochs_begin_with_1(last, ticks):
+    assert epoch_ticks(last) == ticks
 
 
 class TestFilters:
@@ -248,17 +296,17 @@ class TestFilters:
         draw_filters(tmp_path / "filters.png", filters)
         pixels = np.asarray(PIL.Image.open(tmp_path / "filters.png"))
         height, width, _ = pixels.shape
-        assert pixels[height // 2, width // 12].tolist() == [255, 0, 0]
-        assert pixels[height // 2, width // 4].tolist() == [0, 0, 255]
-        assert pixels[0, 0].tolist() == [255, 255, 255]
-        assert pixels[height // 2, width // 2].tolist() == [0, 0, 0]
+        assert pixels[height // 2, width // 12].tolist() == [255, 0, 0, 255]
+        assert pixels[height // 2, width // 4].tolist() == [0, 0, 255, 255]
+        assert pixels[0, 0, 3] == 0
+        assert pixels[height // 2, width // 2].tolist() == [0, 0, 0, 255]
 
     def test_the_last_row_is_filled(self, tmp_path):
         draw_filters(tmp_path / "filters.png", torch.zeros(9, 1, 3, 3))
         pixels = np.asarray(PIL.Image.open(tmp_path / "filters.png"))
         height, width, _ = pixels.shape
-        assert pixels[height * 3 // 4, width // 16].tolist() == [0, 0, 0]
-        assert pixels[height * 3 // 4, width * 3 // 16].tolist() == [255, 255, 255]
+        assert pixels[height * 3 // 4, width // 16].tolist() == [0, 0, 0, 255]
+        assert pixels[height * 3 // 4, width * 3 // 16, 3] == 0
 
 
 @pytest.mark.parametrize(

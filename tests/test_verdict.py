@@ -86,10 +86,11 @@ def run(tmp_path_factory):
     return root
 
 
-def test_train_predict_and_evaluate_say_so(run, capsys):
+def test_train_predict_evaluate_and_the_report_say_so(run, capsys):
     metrics = json.loads((run / "run" / "metrics.json").read_text())
     problem = metrics["test"]["doubt"]
     assert "try --epochs 60 --lr 0.01, the recipe for 40 images" in problem
+    assert problem in (run / "run" / "report.html").read_text()
     accuracy = f"test accuracy {metrics['test']['accuracy']:.1%}"
     assert read_description(run / "run" / "model.safetensors").doubt == f"{accuracy}, {problem}"
 

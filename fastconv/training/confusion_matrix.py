@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from .figures import label, new_figure, save_figure
+from .figures import Theme, draw_both, label
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Up to how many classes there is room for the counts, and for the names.
 _COUNTS, _NAMES = 20, 60
 
 
 def draw_confusion_matrix(path: Path, confusion: Tensor, classes: list[str]) -> None:
-    """Draws a confusion matrix into a PNG file, coloured by the share of each row.
+    """Draws a confusion matrix into PNG files, see `draw_both`, coloured by each row's shares.
 
     Args:
-        path: the file.
+        path: the light file.
         confusion: int64 [classes, classes]; rows are the true classes, columns the predicted ones.
         classes: their names.
     """
+    side = min(max(3.0, 1.5 + 0.5 * len(classes)), 8.0)
+    draw_both(path, (side * 1.15, side), lambda *on: _draw(*on, confusion, classes))
+
+
+def _draw(figure: Figure, theme: Theme, confusion: Tensor, classes: list[str]) -> None:
+    from matplotlib import colormaps
     from matplotlib.colors import PowerNorm
     from matplotlib.ticker import PercentFormatter
 
     count = len(classes)
     shares = (confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)).numpy()
-    side = min(max(4.0, 2 + 0.55 * count), 10.0)
-    figure = new_figure(side * 1.15, side)
     axes = figure.subplots()
     # By the square root, so that rare confusions show.
-    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
+    norm = PowerNorm(0.5, vmin=0, vmax=1)
+    image = axes.imshow(shares, cmap=theme.shares, norm=norm)
     figure.colorbar(
         image,
         ax=axes,
@@ -47,8 +56,8 @@ def draw_confusion_matrix(path: Path, confusion: Tensor, classes: list[str]) -> 
         axes.set_xticks(range(count), names, fontsize=size, **slanted)
         axes.set_yticks(range(count), names, fontsize=size)
     if count <= _COUNTS:
+        colours = colormaps[theme.shares](norm(shares))[..., :3] @ (0.299, 0.587, 0.114)
         for (row, column), images in np.ndenumerate(confusion.numpy()):
             if images:
-                colour = "white" if shares[row, column] > 0.3 else "black"
+                colour = "black" if colours[row, column] > 0.5 else "white"
                 axes.text(column, row, images, ha="center", va="center", color=colour, fontsize=9)
-    save_figure(path, figure)

@@ -1,56 +1,77 @@
-"""A run's epochs as a picture."""
+"""A run's epochs as pictures."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .figures import label, new_figure, save_figure
+from .figures import Theme, draw_both
 
-_TRAINING, _VALIDATION, _TEST, _BEST = "#1f77b4", "#d95f02", "#555555", "#2ca02c"
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_SIZE = (4.8, 3.2)  # inches
 _MARKED = 30  # so many epochs get a mark each
 
 
-def draw_curves(path: Path, metrics: dict[str, Any]) -> None:
-    """Draws loss, accuracy and learning rate over the epochs of a metrics.json into a PNG file.
+def draw_loss(path: Path, metrics: dict[str, Any]) -> None:
+    """Draws the cross-entropy over the epochs of a metrics.json into PNG files, see `draw_both`.
 
     A line marks the best epoch, whose weights are kept.
     """
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    epochs = metrics["epochs"]
-    columns = {name: [epoch[name] for epoch in epochs] for name in epochs[0]}
-    numbers = columns["epoch"]
-    settings = metrics["settings"]
-    figure = new_figure(10, 4)
-    data = label(Path(settings["data"]).name, 60)
-    figure.suptitle(f"{label(settings['model'], 60)} with {settings['layers']} layers on {data}")
-    loss, accuracy, rate = figure.subplots(1, 3, width_ratios=(4, 4, 3))
+    def draw(figure: Figure, theme: Theme) -> None:
+        axes = figure.subplots()
+        _draw_columns(axes, metrics, theme, "train_loss", "val_loss")
+        axes.set(ylim=(0, None))
+        _finish(figure, axes, metrics, theme)
 
-    marks = ("o", "s") if len(epochs) <= _MARKED else ("", "")
-    training = dict(color=_TRAINING, marker=marks[0], markersize=4)
-    validation = dict(color=_VALIDATION, marker=marks[1], markersize=4, linestyle="--")
+    draw_both(path, _SIZE, draw)
 
-    loss.plot(numbers, columns["train_loss"], label="training", **training)
-    loss.plot(numbers, columns["val_loss"], label="validation", **validation)
-    loss.set(title="Cross-entropy", ylim=(0, None))
 
-    accuracy.plot(numbers, columns["val_accuracy"], label="validation", **validation)
-    if metrics["test"]:
+def draw_accuracy(path: Path, metrics: dict[str, Any]) -> None:
+    """Draws the accuracy over the epochs, and the test's, as `draw_loss` does the loss."""
+    from matplotlib.ticker import PercentFormatter
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        axes = figure.subplots()
+        _draw_columns(axes, metrics, theme, "train_accuracy", "val_accuracy")
         test = metrics["test"]["accuracy"]
-        accuracy.axhline(test, color=_TEST, linestyle=":", label=f"test: {test:.1%}")
-    accuracy.set(title="Accuracy", ylim=(0, 1.03))
-    accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.axhline(test, color=theme.test, linestyle=":", label=f"test: {test:.1%}")
+        axes.set(ylim=(0, 1.03))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        _finish(figure, axes, metrics, theme)
 
-    rate.plot(numbers, columns["lr"], **training)
-    rate.set(title="Learning rate", ylim=(0, None))
+    draw_both(path, _SIZE, draw)
 
-    best = metrics["best_epoch"]
-    for axes in (loss, accuracy, rate):
-        axes.axvline(best, color=_BEST, linewidth=1, zorder=1, label=f"best epoch: {best}")
-        axes.set(xlabel="epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.3)
-    loss.legend(loc="upper right")
-    accuracy.legend(loc="lower right")
-    save_figure(path, figure)
+
+def _draw_columns(
+    axes: Axes, metrics: dict[str, Any], theme: Theme, training: str, validation: str
+) -> None:
+    epochs = metrics["epochs"]
+    numbers = [epoch["epoch"] for epoch in epochs]
+    marks = ("o", "s") if len(epochs) <= _MARKED else ("", "")
+    # Runs that an older version began have no training accuracy in their first epochs.
+    first, second = ([e.get(name, math.nan) for e in epochs] for name in (training, validation))
+    axes.plot(numbers, first, marks[0] + "-", ms=4, color=theme.training, label="training")
+    axes.plot(numbers, second, marks[1] + "--", ms=4, color=theme.validation, label="validation")
+
+
+def _finish(figure: Figure, axes: Axes, metrics: dict[str, Any], theme: Theme) -> None:
+    """The best epoch, the axis of epochs, and the legend, beside the data."""
+    best, last = metrics["best_epoch"], metrics["epochs"][-1]["epoch"]
+    axes.axvline(best, color=theme.best, linewidth=1, zorder=1, label=f"best epoch: {best}")
+    axes.set(xlabel="epoch", xticks=epoch_ticks(last), xlim=(0.5, last + 0.5))
+    axes.grid(alpha=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper left", ncols=4, frameon=False, columnspacing=1, handlelength=1)
+
+
+def epoch_ticks(last: int) -> list[int]:
+    """Which epochs of 1 to `last` are named: whole numbers, the first one among them."""
+    from matplotlib.ticker import MaxNLocator
+
+    ticks = MaxNLocator(8, steps=[1, 2, 5, 10], integer=True).tick_values(0, last)
+    return [1, *(int(tick) for tick in ticks if 1 < tick <= last)]

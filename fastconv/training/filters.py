@@ -30,7 +30,7 @@ def first_filters(model: Module) -> Tensor | None:
 
 
 def draw_filters(path: Path, filters: Tensor) -> None:
-    """Draws filters side by side into a PNG file, every value a square.
+    """Draws filters side by side into a PNG file, every value a square, on no background.
 
     Args:
         path: the file.
@@ -41,10 +41,10 @@ def draw_filters(path: Path, filters: Tensor) -> None:
     count, width = len(filters), filters.shape[3]
     columns = min(count, max(8, math.ceil(math.sqrt(2 * count))))  # about twice as wide as high
     scale = max(1, (_WIDTH // columns - 2 * _GAP) // width)
-    tiles = filters.expand(-1, 3, -1, -1)
+    tiles = F.pad(filters.expand(-1, 3, -1, -1), (0, 0, 0, 0, 0, 1), value=1.0)  # opaque
     tiles = tiles.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
-    missing = -count % columns  # white tiles that fill the last row
-    tiles = F.pad(tiles, (_GAP, _GAP, _GAP, _GAP, 0, 0, 0, missing), value=1.0)
+    missing = -count % columns  # transparent tiles that fill the last row, as the gaps are
+    tiles = F.pad(tiles, (_GAP, _GAP, _GAP, _GAP, 0, 0, 0, missing))
     grid = tiles.unflatten(0, (-1, columns)).permute(0, 3, 1, 4, 2)  # row, y, column, x, colour
     pixels = (grid.flatten(2, 3).flatten(0, 1) * 255).round().byte().numpy()
     replace_file(path, lambda part: PIL.Image.fromarray(pixels).save(part, format="png"))

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from string import Template
+from typing import TYPE_CHECKING
 
 from .._shown import shown
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -40,16 +45,62 @@ def folded(title: str, content: str, opened: bool = False) -> str:
     return f"<details{state}>\n<summary>{escaped(title)}</summary>\n{content}\n</details>"
 
 
-def picture(path: Path, text: str, wide: bool = False) -> str:
-    """A PNG file, put into the page. A wide one is scrolled on narrow screens."""
-    data = base64.b64encode(path.read_bytes()).decode()
-    kind = ' class="wide"' if wide else ""
-    return f'<figure{kind}><img alt="{escaped(text)}" src="data:image/png;base64,{data}"></figure>'
+def picture(path: Path, caption: str, dark: Path | None = None, wide: bool = False) -> str:
+    """A PNG file with what it shows above it.
+
+    Args:
+        path: the file, which becomes a part of the page.
+        caption: its text.
+        dark: the file for readers who prefer dark pages.
+        wide: is scrolled on narrow screens.
+    """
+    title = f"<figcaption>{escaped(caption)}</figcaption>"
+    light = f'<img alt="{escaped(caption)}" src="{_data("png", path.read_bytes())}">'
+    if dark is not None:
+        source = _data("png", dark.read_bytes())
+        light = (
+            f'<picture><source media="(prefers-color-scheme: dark)" srcset="{source}">'
+            f"{light}</picture>"
+        )
+    return f"<figure>{title}{scrolled(light) if wide else light}</figure>"
+
+
+def gallery(pictures: Iterable[tuple[Image, tuple[str, ...]]]) -> str:
+    """Small pictures side by side, each with lines of text below it."""
+    items = []
+    for image, texts in pictures:
+        content = io.BytesIO()
+        image.save(content, format="jpeg", quality=85)
+        lines = "".join(f"<span>{escaped(text)}</span>" for text in texts)
+        items.append(
+            f'<figure><img alt="" src="{_data("jpeg", content.getvalue())}">'
+            f"<figcaption>{lines}</figcaption></figure>"
+        )
+    return "\n".join(['<div class="gallery">', *items, "</div>"])
+
+
+def side_by_side(*content: str) -> str:
+    """Columns, or one below the other on narrow screens."""
+    return "\n".join(['<div class="columns">', *content, "</div>"])
+
+
+def scrolled(content: str) -> str:
+    """What is wider than a phone."""
+    return f'<div class="scrolled">\n{content}\n</div>'
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def note(text: str) -> str:
     """A line in small print."""
     return f'<p class="quiet">{escaped(text)}</p>'
+
+
+def statement(text: str, warning: bool = False) -> str:
+    """The sentences that matter most; as a warning they stand out."""
+    return f'<p class="{"warning" if warning else "statement"}">{escaped(text)}</p>'
 
 
 def code(*lines: str) -> str:

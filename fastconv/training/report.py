@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.nn import Module
@@ -14,18 +14,24 @@ from ..data import Images
 from . import page
 from .atomic import write_text
 from .confusion_matrix import draw_confusion_matrix
-from .curves import draw_curves
+from .curves import draw_accuracy, draw_loss
+from .figures import dark_path
 from .filters import draw_filters, first_filters
-from .mistakes import draw_mistakes
-from .run_folder import CURVES
-from .scores import Scores
+from .scores import Mistake, Scores
 from .settings import Settings
+from .verdict import interval
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 REPORT = "report.html"
-CONFUSION, FILTERS, MISTAKES = "confusion.png", "filters.png", "mistakes.png"
+LOSS, ACCURACY, CONFUSION, FILTERS = "loss.png", "accuracy.png", "confusion.png", "filters.png"
 
 _FOLDED = 30  # longer tables and lists are shown on a click
 _PARTS = {"train": "training", "val": "validation", "test": "test"}
+_THUMBNAIL = 256  # pixels of a mistake's longer side, at most
+# Settings that are listed even where they are the defaults.
+_ALWAYS = ("model", "data", "epochs", "batch_size", "lr", "schedule", "image_size", "seed")
 
 
 def write_report(
@@ -44,29 +50,39 @@ def write_report(
         fastconv.data.DataError: a test image can no longer be read.
         OSError, TrainingError: the folder cannot be written.
     """
-    classes, settings = metrics["classes"], metrics["settings"]
-    draw_curves(folder / CURVES, metrics)
+    classes, settings, test = metrics["classes"], metrics["settings"], metrics["test"]
+    draw_loss(folder / LOSS, metrics)
+    draw_accuracy(folder / ACCURACY, metrics)
     draw_confusion_matrix(folder / CONFUSION, scores.confusion, classes)
-    draw_mistakes(folder / MISTAKES, scores.mistakes, test_images, classes)
     title = f"{settings['model']} on {Path(settings['data']).name}"
     text = page.page(
         title,
         _head(title, metrics),
-        page.section("Training", page.picture(folder / CURVES, "Curves of the epochs", wide=True)),
-        page.section("Classes", _class_table(classes, metrics["test"])),
+        page.section(
+            "Training",
+            page.side_by_side(
+                _themed(folder / ACCURACY, "Accuracy (in training: of each batch before its step)"),
+                _themed(folder / LOSS, "Loss (cross-entropy)"),
+            ),
+        ),
+        page.section("Classes", _class_table(classes, test, metrics["images_per_class"]["train"])),
         page.section(
             "Confusion matrix",
-            page.picture(folder / CONFUSION, "Confusion matrix", wide=len(classes) > 6),
+            _themed(
+                folder / CONFUSION,
+                "Test images of each class, a row, and what they were called",
+                wide=len(classes) > 6,
+            ),
             *_confusions(scores.confusion, classes),
         ),
-        page.section(
-            "Most certain mistakes",
-            page.picture(folder / MISTAKES, "Misclassified test images", wide=True),
-            *_mistakes(scores, test_images, classes),
-        ),
+        page.section("Most certain mistakes", *_mistakes(scores, test_images, classes)),
         *_filters(folder / FILTERS, model),
         page.section("Use it", page.code(*_commands(metrics["run"]))),
-        page.section("Settings", page.note("All others are the defaults."), _settings(settings)),
+        page.section(
+            "Settings",
+            page.note("All others are the defaults; settings.json has them."),
+            _settings(settings),
+        ),
         page.section("Environment", _environment(metrics["environment"])),
         *_skipped(metrics["skipped"]),
     )
@@ -90,7 +106,39 @@ def _head(title: str, metrics: dict[str, Any]) -> str:
         ("Images/s", f"{_mean(epochs, 'images_per_second'):,.0f}", waiting),
         ("Time", _duration(metrics["seconds"]), "of training"),
     ]
-    return f"<h1>{page.escaped(title)}</h1>\n{page.note(about)}\n{page.numbers(tiles)}"
+    return "\n".join(
+        [
+            f"<h1>{page.escaped(title)}</h1>",
+            page.note(about),
+            page.statement(_judgement(metrics["classes"], test), warning=bool(test["doubt"])),
+            page.numbers(tiles),
+        ]
+    )
+
+
+def _judgement(classes: list[str], test: dict[str, Any]) -> str:
+    """What the test's numbers mean."""
+    counts, recall = test["per_class"]["images"], test["per_class"]["recall"]
+    images = sum(counts)
+    correct = sum(row[label] for label, row in enumerate(test["confusion"]))
+    text = f"{correct:,} of {images:,} test images ({correct / images:.1%}) were called right"
+    if test["doubt"]:
+        return f"{text}, {test['doubt']}."
+    low, high = interval(correct, images)
+    largest = max(range(len(classes)), key=counts.__getitem__)
+    weakest = min(range(len(classes)), key=recall.__getitem__)
+    found = round(recall[weakest] * counts[weakest])
+    share = counts[largest] / images
+    return (
+        f"{text}; calling all of them {classes[largest]} would give {share:.1%}. "
+        f"On other images like these, expect between {low:.0%} and {high:.0%}. "
+        f"The weakest class is {classes[weakest]}: {found:,} of its {counts[weakest]:,} were found."
+    )
+
+
+def _themed(path: Path, caption: str, wide: bool = False) -> str:
+    """A picture that `draw_both` wrote."""
+    return page.picture(path, caption, dark_path(path), wide)
 
 
 def _mean(epochs: list[dict[str, Any]], name: str) -> float:
@@ -105,13 +153,13 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
-def _class_table(classes: list[str], test: dict[str, Any]) -> str:
-    """Precision, recall and F1 of every class, and their means."""
+def _class_table(classes: list[str], test: dict[str, Any], trained: list[int]) -> str:
+    """Precision, recall and F1 of every class, their means, and how many images there were."""
     columns = test["per_class"]
     values = (columns[name] for name in ("precision", "recall", "f1", "images"))
-    rows = (_class_row(*row) for row in zip(classes, *values, strict=True))
-    images = sum(columns["images"])
-    titles = ("precision", "recall", "F1", "images")
+    rows = (_class_row(*row) for row in zip(classes, *values, trained, strict=True))
+    means = (test[name] for name in ("precision", "recall", "f1"))
+    titles = ("precision", "recall", "F1", "test images", "training images")
     lines = [
         "<table>",
         "<thead><tr><th>class</th>",
@@ -120,18 +168,22 @@ def _class_table(classes: list[str], test: dict[str, Any]) -> str:
         "<tbody>",
         *rows,
         "</tbody>",
-        f"<tfoot>{_class_row('mean', test['precision'], test['recall'], test['f1'], images)}",
+        f"<tfoot>{_class_row('mean, sum', *means, sum(columns['images']), sum(trained))}",
         "</tfoot></table>",
     ]
-    return page.folded(f"{len(classes)} classes", "\n".join(lines), len(classes) <= _FOLDED)
+    table = page.scrolled("\n".join(lines))
+    return page.folded(f"{len(classes)} classes", table, len(classes) <= _FOLDED)
 
 
-def _class_row(name: str, precision: float, recall: float, f1: float, images: int) -> str:
+def _class_row(
+    name: str, precision: float, recall: float, f1: float, tested: int, trained: int
+) -> str:
     cells = "".join(
         f'<td class="number bar" style="--share: {value:.1%}">{value:.3f}</td>'
         for value in (precision, recall, f1)
     )
-    return f'<tr><th>{page.escaped(name)}</th>{cells}<td class="number">{images:,}</td></tr>'
+    counts = "".join(f'<td class="number">{count:,}</td>' for count in (tested, trained))
+    return f"<tr><th>{page.escaped(name)}</th>{cells}{counts}</tr>"
 
 
 def _confusions(confusion: Tensor, classes: list[str], most: int = 5) -> list[str]:
@@ -147,13 +199,21 @@ def _confusions(confusion: Tensor, classes: list[str], most: int = 5) -> list[st
 
 
 def _mistakes(scores: Scores, images: Images, classes: list[str]) -> list[str]:
-    """Which files these are."""
-    texts = [
-        f"{images.name(mistake.index)}: {classes[mistake.label]}, "
-        f"taken for {classes[mistake.predicted]} {mistake.probability:.1%}"
-        for mistake in scores.mistakes
+    """The pictures, and which files these are."""
+    if not scores.mistakes:
+        return [page.note("No mistakes.")]
+
+    def entry(mistake: Mistake) -> tuple[Image, tuple[str, ...]]:
+        picture = images.frame(mistake.index).copy()
+        picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        right, wrong = classes[mistake.label], classes[mistake.predicted]
+        return picture, (right, f"taken for {wrong}", f"{mistake.probability:.1%} sure")
+
+    names = (images.name(mistake.index) for mistake in scores.mistakes)
+    return [
+        page.gallery(map(entry, scores.mistakes)),
+        page.folded("Their names, in this order", page.items(names, numbered=True)),
     ]
-    return [page.folded("Their names", page.items(texts, numbered=True))] if texts else []
 
 
 def _filters(path: Path, model: Module) -> list[str]:
@@ -161,7 +221,7 @@ def _filters(path: Path, model: Module) -> list[str]:
     if filters is None:
         return []
     draw_filters(path, filters)
-    return [page.section("First layer", page.picture(path, "The first layer's filters"))]
+    return [page.section("First layer", page.picture(path, "Its filters, each from dark to light"))]
 
 
 def _commands(run: str) -> tuple[str, str]:
@@ -170,13 +230,14 @@ def _commands(run: str) -> tuple[str, str]:
 
 
 def _settings(settings: dict[str, Any]) -> str:
-    """Those that are not the defaults of this network."""
+    """Those that matter for every run, and those that are not the defaults of this network."""
     defaults = asdict(Settings(model=settings["model"]))
+    hidden = ("out", "device")  # stand elsewhere
     return page.pairs(
         {
             name.replace("_", " "): value
             for name, value in settings.items()
-            if name == "model" or name not in defaults or value != defaults[name]
+            if name in _ALWAYS or (name not in hidden and value != defaults.get(name))
         }
     )
 

@@ -17,7 +17,6 @@ CHECKPOINT = "model.safetensors"
 SETTINGS = "settings.json"
 STATE = "state.safetensors"
 METRICS = "metrics.json"
-CURVES = "curves.png"
 _LOCK = ".lock"
 
 
