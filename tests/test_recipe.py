@@ -102,6 +102,9 @@ class TestFineTuning:
         assert self.settings(82, lr=1e-4).backbone_lr == 1e-4
         assert self.settings(82, backbone_lr=0.3).backbone_lr == 0.3
 
+    def test_it_takes_fewer_epochs(self):
+        assert [self.settings(n).epochs for n in (82, 1500, 10**5)] == [20, 13, 10]
+
     def test_frozen_layers_have_none(self):
         assert self.settings(82, freeze=True).backbone_lr is None
 
@@ -128,11 +131,11 @@ def test_a_run_keeps_what_it_was_given(tmp_path):
         assert resumed[name] == kept[name] == getattr(again, name)
 
 
-def test_it_learns_from_few_images(tmp_path):
+def test_it_learns_from_few_images(tmp_path, one_thread):
     data = textures.write(tmp_path / "textures", train=16, val=4, test=20)
     lines = []
     settings = Settings(data=str(data), out=tmp_path / "run", image_size=48, device="cpu")
     metrics = training.train(settings, lines.append)
     assert metrics["test"]["accuracy"] > 0.6  # by chance 0.25
     assert metrics["test"]["doubt"] is None
-    assert lines[0] == "recipe for 64 images: 60 epochs, batches of 8, learning rate 0.01"
+    assert "; 60 epochs, batches of 8, learning rate 0.01 -> " in lines[0]

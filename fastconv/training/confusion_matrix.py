@@ -30,16 +30,16 @@ def draw_confusion_matrix(path: Path, confusion: Tensor, classes: list[str]) -> 
 
 
 def _draw(figure: Figure, theme: Theme, confusion: Tensor, classes: list[str]) -> None:
-    from matplotlib import colormaps
-    from matplotlib.colors import PowerNorm
+    from matplotlib.colors import LinearSegmentedColormap, PowerNorm
     from matplotlib.ticker import PercentFormatter
 
     count = len(classes)
     shares = (confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)).numpy()
     axes = figure.subplots()
+    colours = LinearSegmentedColormap.from_list("shares", (theme.page, theme.training))
     # By the square root, so that rare confusions show.
     norm = PowerNorm(0.5, vmin=0, vmax=1)
-    image = axes.imshow(shares, cmap=theme.shares, norm=norm)
+    image = axes.imshow(shares, cmap=colours, norm=norm)
     figure.colorbar(
         image,
         ax=axes,
@@ -56,8 +56,8 @@ def _draw(figure: Figure, theme: Theme, confusion: Tensor, classes: list[str]) -
         axes.set_xticks(range(count), names, fontsize=size, **slanted)
         axes.set_yticks(range(count), names, fontsize=size)
     if count <= _COUNTS:
-        colours = colormaps[theme.shares](norm(shares))[..., :3] @ (0.299, 0.587, 0.114)
+        lightness = colours(norm(shares))[..., :3] @ (0.299, 0.587, 0.114)
         for (row, column), images in np.ndenumerate(confusion.numpy()):
             if images:
-                colour = "black" if colours[row, column] > 0.5 else "white"
+                colour = "black" if lightness[row, column] > 0.5 else "white"
                 axes.text(column, row, images, ha="center", va="center", color=colour, fontsize=9)

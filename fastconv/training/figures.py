@@ -26,15 +26,10 @@ class Theme(NamedTuple):
     validation: str
     test: str
     best: str
-    shares: str  # matplotlib's colour map
 
 
-LIGHT = Theme(
-    "#ffffff", "#1c2430", "#c9d0d8", "#1f77b4", "#c95602", "#555555", "#2a8a2a", shares="Blues"
-)
-DARK = Theme(
-    "#1b2129", "#e6eaf0", "#46515f", "#6db3f2", "#ff9d5c", "#b5bdc8", "#6ccb6c", shares="cividis"
-)
+LIGHT = Theme("#ffffff", "#1c2430", "#c9d0d8", "#1f77b4", "#c95602", "#555555", "#2a8a2a")
+DARK = Theme("#1b2129", "#e6eaf0", "#46515f", "#6db3f2", "#ff9d5c", "#b5bdc8", "#6ccb6c")
 
 
 def dark_path(path: Path) -> Path:

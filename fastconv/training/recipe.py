@@ -12,6 +12,7 @@ EPOCHS, BATCH, LR = 10, 64, 0.001  # the document's
 # Fewer images are seen more often, in smaller batches, with a higher rate: the steps times the rate
 # are the same for all but the smallest and the largest data sets.
 MOST_EPOCHS, LEAST_BATCH, HIGHEST_LR = 60, 8, 0.01
+MOST_FINE_TUNING_EPOCHS = 20  # layers that know pictures already need less
 PASSES = 20_000  # images seen in all epochs together
 STEPS = 1_000  # in all epochs together
 ENOUGH_STEPS = 10_000  # for the document's rate
@@ -33,7 +34,7 @@ def resolved(settings: Settings, images: int, processes: int = 1) -> Settings:
     epochs, batch_size, lr = settings.epochs, settings.batch_size, settings.lr
     backbone_lr, clip = settings.backbone_lr, settings.clip
     if epochs is None:
-        epochs = EPOCHS if document else _epochs(images)
+        epochs = EPOCHS if document else _epochs(settings, images)
     if batch_size is None:
         parts = settings.accumulate * processes
         batch_size = BATCH if document else _batch_size(epochs * images, parts)
@@ -53,8 +54,9 @@ def resolved(settings: Settings, images: int, processes: int = 1) -> Settings:
     )
 
 
-def _epochs(images: int) -> int:
-    return min(MOST_EPOCHS, max(EPOCHS, PASSES // images))
+def _epochs(settings: Settings, images: int) -> int:
+    most = MOST_EPOCHS if settings.weights is None else MOST_FINE_TUNING_EPOCHS
+    return min(most, max(EPOCHS, PASSES // images))
 
 
 def _batch_size(seen: int, parts: int) -> int:

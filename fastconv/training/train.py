@@ -180,13 +180,8 @@ class _Run:
 
     def start(self, folder: Path | None) -> None:
         """Puts the first state into the folder, which the first process has."""
-        given, count = self.settings, len(self.dataset.parts["train"])
-        self.settings = settings = resolved(given, count, self.ranks.size)
-        if None in (given.epochs, given.batch_size, given.lr):
-            self.log(
-                f"recipe for {count} images: {settings.epochs} epochs, batches of "
-                f"{settings.batch_size}, learning rate {settings.lr}"
-            )
+        images = len(self.dataset.parts["train"])
+        self.settings = settings = resolved(self.settings, images, self.ranks.size)
         if settings.weights is not None:
             weights = read_weights(settings.weights)
             same = load_pretrained(self.network, weights, self.head, self.dataset.classes)
@@ -227,9 +222,11 @@ class _Run:
             "device": str(self.device),
         }
         counts = ", ".join(f"{n} {part}" for part, n in self.metrics["images"].items())
+        settings = self.settings
         self.log(
-            f"{self.settings.model} with {self.settings.layers} layers on {self.device}, "
-            f"{self.dataset.source}: {counts} images -> {folder}"
+            f"{settings.model} with {settings.layers} layers on {self.device}, "
+            f"{self.dataset.source}: {counts} images; {settings.epochs} epochs, batches of "
+            f"{settings.batch_size}, learning rate {settings.lr} -> {folder}"
         )
         if self.ranks.first:
             text = json.dumps(self.settings.to_json() | {"out": None}, indent=2) + "\n"
