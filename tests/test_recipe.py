@@ -92,6 +92,11 @@ def test_each_part_of_a_batch_has_two_images(processes, accumulate, least):
     assert settings.batch_size == least
 
 
+def test_batch_norm_needs_no_clipping():
+    assert resolved(Settings(data="photos"), 82, batch_norm=True).clip is None
+    assert resolved(Settings(data="photos", clip=2.0), 82, batch_norm=True).clip == 2
+
+
 class TestFineTuning:
     def settings(self, count, **changes):
         return resolved(Settings(data="photos", weights=Path("x"), **changes), count)
@@ -129,6 +134,15 @@ def test_a_run_keeps_what_it_was_given(tmp_path):
     assert resolved(again, 10**6) == again
     for name in ("epochs", "batch_size", "lr", "clip"):
         assert resumed[name] == kept[name] == getattr(again, name)
+
+
+@pytest.mark.parametrize("model, clip", [("CNN", 1.0), ("resnet50", None)])
+def test_gradients_are_clipped_where_the_network_needs_it(tmp_path, model, clip):
+    images = noise_images.write(tmp_path / "images", 12)
+    settings = Settings(
+        model=model, data=str(images), image_size=32, epochs=1, out=tmp_path / "run"
+    )
+    assert training.train(settings, silent)["settings"]["clip"] == clip
 
 
 def test_it_learns_from_few_images(tmp_path, one_thread):

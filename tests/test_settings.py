@@ -45,6 +45,8 @@ pytestmark = pytest.mark.quick
         ({"patience": 0}, "patience must be at least 1, got 0"),
         ({"lr": 0.0}, "lr must be above 0, got 0.0"),
         ({"lr": math.nan}, "lr must be above 0, got nan"),
+        ({"clip": 0.0}, "clip must be above 0, got 0.0"),
+        ({"recipe": "mine"}, "unknown recipe 'mine', choose one of automatic, document"),
         ({"momentum": 1.0}, "momentum must be at least 0 and below 1, got 1.0"),
         ({"dropout": -0.1}, "dropout must be at least 0 and below 1, got -0.1"),
         ({"crop": 0.0}, "crop must be above 0 and at most 1, got 0.0"),
@@ -255,6 +257,19 @@ class TestTrainer:
             moved = (value - before[name]).abs().max().item()
             assert (moved > 1e-4) == (name in self.HEAD)
         assert [g["lr"] for g in trainer.optimizer.param_groups] == [0.5e-9, 0.05]
+
+    @pytest.mark.parametrize("precision", ["float32", "float16"])
+    def test_a_large_gradient_is_scaled_down(self, precision):
+        """Without momentum a step is the rate times the gradient."""
+        lengths = {}
+        for clip in (None, 1e9, 0.01):
+            trainer = self.trainer(precision=precision, clip=clip, momentum=0.0)
+            before = self.weights(trainer)
+            trainer.step(*self.batch(), 6, 1.0)
+            changes = [(v - before[n]).flatten() for n, v in self.weights(trainer).items()]
+            lengths[clip] = torch.cat(changes).norm().item()
+        assert lengths[None] == lengths[1e9] > 0.002
+        assert lengths[0.01] == pytest.approx(0.1 * 0.01, rel=1e-3)
 
     @pytest.mark.parametrize("precision", ["float32", "float16"])
     def test_a_loss_that_is_no_number_changes_nothing(self, precision):

@@ -16,10 +16,14 @@ MOST_FINE_TUNING_EPOCHS = 20  # layers that know pictures already need less
 PASSES = 20_000  # images seen in all epochs together
 STEPS = 1_000  # in all epochs together
 ENOUGH_STEPS = 10_000  # for the document's rate
-CLIP = 1.0  # of gradients, with rates above the document's: else some networks' ReLUs die early
+# With rates above the document's: else ReLUs die early in some networks. Batch norm prevents that,
+# and its large gradients are no sign of it.
+CLIP = 1.0
 
 
-def resolved(settings: Settings, images: int, processes: int = 1) -> Settings:
+def resolved(
+    settings: Settings, images: int, processes: int = 1, batch_norm: bool = False
+) -> Settings:
     """The same settings with a value for all that the recipe decides.
 
     Values that are there already stay, and the others follow from them: the learning rate from the
@@ -29,6 +33,7 @@ def resolved(settings: Settings, images: int, processes: int = 1) -> Settings:
         settings: of these `epochs`, `batch_size`, `lr`, `backbone_lr` and `clip` may be None.
         images: for training.
         processes: that share each batch.
+        batch_norm: whether the network has any.
     """
     document = settings.recipe == "document" or settings.data == PACKAGED
     epochs, batch_size, lr = settings.epochs, settings.batch_size, settings.lr
@@ -42,7 +47,7 @@ def resolved(settings: Settings, images: int, processes: int = 1) -> Settings:
         lr = LR if document else _lr(epochs * math.ceil(images / batch_size))
     if backbone_lr is None and settings.weights is not None and not settings.freeze:
         backbone_lr = min(lr, LR)
-    if clip is None and not document and lr > LR:
+    if clip is None and not (document or batch_norm) and lr > LR:
         clip = CLIP
     return dataclasses.replace(
         settings,

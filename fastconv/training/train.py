@@ -181,7 +181,9 @@ class _Run:
     def start(self, folder: Path | None) -> None:
         """Puts the first state into the folder, which the first process has."""
         images = len(self.dataset.parts["train"])
-        self.settings = settings = resolved(self.settings, images, self.ranks.size)
+        batch_norm = any(isinstance(m, torch.nn.BatchNorm2d) for m in self.network.modules())
+        settings = resolved(self.settings, images, self.ranks.size, batch_norm)
+        self.settings = settings
         if settings.weights is not None:
             weights = read_weights(settings.weights)
             same = load_pretrained(self.network, weights, self.head, self.dataset.classes)
