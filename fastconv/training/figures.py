@@ -1,4 +1,4 @@
-"""What the drawn pictures of a run have in common: each is there for light and for dark pages."""
+"""What drawn pictures have in common; those of a report are there for light and dark pages."""
 
 from __future__ import annotations
 
@@ -37,19 +37,31 @@ def dark_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}-dark{path.suffix}")
 
 
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that many inches."""
+    from matplotlib.figure import Figure  # without pyplot: no display, no global state
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(path: Path, figure: Figure) -> None:
+    """Writes a figure into a PNG file, replacing an older one at once."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a box stands for what the font lacks
+        replace_file(path, lambda temporary: figure.savefig(temporary, dpi=DPI, format="png"))
+
+
 def draw_both(
     path: Path, size: tuple[float, float], draw: Callable[[Figure, Theme], object]
 ) -> None:
-    """Writes a picture and its dark counterpart as PNG files, replacing older ones at once.
+    """Writes a picture and its dark counterpart into PNG files.
 
     Args:
         path: the light one.
         size: width and height in inches.
         draw: draws into an empty figure.
     """
-    # Without pyplot: no display, no global state.
     from matplotlib import rc_context
-    from matplotlib.figure import Figure
 
     for file, theme in ((path, LIGHT), (dark_path(path), DARK)):
         colours = {
@@ -59,11 +71,10 @@ def draw_both(
             **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), theme.line),
             "grid.color": theme.line,
         }
-        with rc_context(colours), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph")  # a box stands for what the font lacks
-            figure = Figure(figsize=size, layout="constrained")
+        with rc_context(colours):
+            figure = new_figure(*size)
             draw(figure, theme)
-            replace_file(file, lambda part, f=figure: f.savefig(part, dpi=DPI, format="png"))
+            save_figure(file, figure)
 
 
 def label(text: str, width: int = 24) -> str:
