@@ -258,7 +258,7 @@ class TestMoreEpochs:
 def test_the_advice_after_divergence_trains(images, capsys):
     """At rates that lead to NaN, and at a tenth of these no more."""
     with pytest.raises(DivergedError) as caught:
-        training.train(settings("my run", lr=60, epochs=3), silent)
+        training.train(settings("my run", recipe="document", lr=60, epochs=3), silent)
     message = str(caught.value)
     assert "--resume" not in message
     command = message.split("`")[1]
@@ -285,7 +285,7 @@ def test_equal_runs_have_equal_files(images):
     for name in ("a", "b"):
         training.train(settings(f"{name}/run"), silent)
     names = [path.name for path in Path("a/run").iterdir()]
-    assert {"model.safetensors", "settings.json", "curves.png", "mistakes.png"} < set(names)
+    assert {"model.safetensors", "settings.json", "accuracy.png", "accuracy-dark.png"} < set(names)
     for name in {*names} - {"metrics.json", "report.html", "state.safetensors"}:
         assert Path("a/run", name).read_bytes() == Path("b/run", name).read_bytes(), name
     assert results(Path("a/run")) == results(Path("b/run"))

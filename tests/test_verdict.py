@@ -29,6 +29,8 @@ pytestmark = pytest.mark.quick
         ([[8, 2], [3, 7]], None),
         ([[1, 0], [0, 1]], None),
         ([[520, 480], [450, 550]], None),
+        ([[9, 0], [0, 0]], None),
+        ([[3, 6], [0, 0]], None),
     ],
 )
 def test_what_speaks_against_a_network(confusion, expected):

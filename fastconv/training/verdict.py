@@ -18,12 +18,16 @@ _NORMAL = 1.96  # standard deviations that hold 95 % of a normal distribution
 def doubt(confusion: Tensor, classes: list[str]) -> str | None:
     """What speaks against a network, to be said behind its accuracy; None where nothing does.
 
+    Images of one class alone tell nothing of that.
+
     Args:
         confusion: int64 [classes, classes]; rows are the true classes, columns the predicted ones.
         classes: their names.
     """
     images, correct = int(confusion.sum()), int(confusion.trace())
     count, commonest = (int(value) for value in confusion.sum(dim=1).max(dim=0))
+    if count == images:
+        return None
     predicted = confusion.sum(dim=0).nonzero().flatten().tolist()
     if len(predicted) == 1:
         return f"all {images} test images were called {classes[predicted[0]]}"
