@@ -114,9 +114,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.set_defaults(command=_evaluate)
     evaluate.add_argument(
-        "--data", help="a folder whose images are all tested (the run's own test images)"
+        "--data",
+        metavar="DIR",
+        help="a folder whose images are all tested (the run's own test images)",
     )
-    evaluate.add_argument("--batch-size", type=int, default=64, help="images at a time (64)")
+    evaluate.add_argument(
+        "--batch-size", type=int, metavar="N", default=64, help="images at a time (64)"
+    )
     _add_network(evaluate)
 
     predict = commands.add_parser(
@@ -126,7 +130,9 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "images", nargs="+", type=Path, metavar="IMAGE", help="files, or folders of them"
     )
-    predict.add_argument("--top", type=int, default=3, help="classes to show, the likeliest (3)")
+    predict.add_argument(
+        "--top", type=int, metavar="N", default=3, help="classes to show, the likeliest (3)"
+    )
     predict.add_argument("--json", action="store_true", help="print a JSON array")
     predict.add_argument(
         "--explain",
@@ -147,15 +153,22 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     from .models import LAYERS
 
     parser.add_argument(
-        "--checkpoint", type=Path, help="a run folder or checkpoint (the latest in runs/)"
+        "--checkpoint",
+        type=Path,
+        metavar="RUN",
+        help="a run folder or checkpoint (the latest in runs/)",
     )
-    parser.add_argument("--model", help="the network of a --checkpoint that fastconv did not write")
+    parser.add_argument(
+        "--model", metavar="NAME", help="the network of a --checkpoint that fastconv did not write"
+    )
     parser.add_argument(
         "--layers",
         choices=LAYERS,
         help="whose layers it runs on, fastconv's or torch.nn's (as it was trained)",
     )
-    parser.add_argument("--device", help="cpu, cuda, ... (a GPU where torch has one)")
+    parser.add_argument(
+        "--device", metavar="NAME", help="cpu, cuda, ... (a GPU where torch has one)"
+    )
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -199,9 +212,9 @@ def _evaluate(options: argparse.Namespace) -> int:
         print(f"top-5 accuracy {scores.top5:.1%}")
     if scores.warning():
         print(scores.warning())
-    if problem := doubt(scores.confusion, description.classes):
-        print(shown(problem))
-    print(f"test accuracy {scores.accuracy:.1%}")
+    problem = doubt(scores.confusion, description.classes)
+    result = f"test accuracy {scores.accuracy:.1%}"
+    print(result if problem is None else shown(f"{result}, {problem}"))
     return 0
 
 

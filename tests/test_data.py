@@ -365,6 +365,7 @@ class TestReading:
             with pytest.raises(DataError) as caught:
                 Preprocessing(16, 18).read(path)
             assert str(caught.value).startswith(f"{path}: not a readable image (")
+            assert str(caught.value).count(str(path)) == 1
             assert "\n" not in str(caught.value)
 
     def test_what_is_no_image(self, tmp_path):

@@ -141,6 +141,10 @@ def test_it_judges_the_result(page, images, tmp_path):
     ):
         assert text in page.text
     assert ("p", {"class": "warning"}) not in page.tags
+    test = scores.summary() | {"doubt": None}
+    counts = test["per_class"]["images"]
+    perfect = [[n if i == j else 0 for j in range(len(counts))] for i, n in enumerate(counts)]
+    assert "weakest" not in write(tmp_path, images, test=test | {"confusion": perfect}).text
     doubtful = scores.summary() | {"doubt": "no better than guessing; try harder"}
     warned = write(tmp_path, images, test=doubtful)
     assert "were called right, no better than guessing; try harder." in warned.text

@@ -96,8 +96,10 @@ class TestTheImages:
             os.rename(others / "dark", others / "black")
         else:
             os.remove(others / "dark" / "3.png")
-        with pytest.raises(UsageError, match="images are no longer those that it was begun with"):
+        with pytest.raises(UsageError, match="images are no longer those that it was") as caught:
             training.resume(out, silent, data="others")
+        named = f"--config {out}/settings.json --data {others.resolve()} --out {out}-2"
+        assert f"`fastconv train {named}` begins anew" in str(caught.value)
         assert training.resume(out, silent)["test"]
 
     def test_the_fingerprint_is_that_of_the_parts_wherever_they_lie(self, images):

@@ -96,7 +96,10 @@ def test_a_pickled_network(tmp_path):
 
 def test_broken_files(tmp_path):
     path = tmp_path / "weights"
-    assert message(read_weights, path) == f"{path}: cannot be read (No such file or directory)"
+    assert message(read_weights, path) == (
+        f"{path}: no such file of weights; ImageNet's for resnet50 and squeezenet1_1 are at "
+        "download.pytorch.org/models/, see docs/training.md"
+    )
     assert message(read_weights, tmp_path) == f"{tmp_path}: this folder has no model.safetensors"
     for content in (b"", b"hello", b"\x80\x02", b"PK\x03\x04" + bytes(100)):
         path.write_bytes(content)

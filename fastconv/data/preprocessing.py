@@ -44,6 +44,7 @@ class Preprocessing:
             DataError: the file is missing, corrupt, truncated or no image.
         """
         import PIL.Image
+        from PIL import UnidentifiedImageError
 
         try:
             with PIL.Image.open(path) as image:
@@ -53,7 +54,12 @@ class Preprocessing:
         except FileNotFoundError:
             raise DataError(f"{path}: no such file") from None
         except Exception as error:  # Pillow's decoders raise almost anything for broken files
-            raise DataError(f"{path}: not a readable image ({_one_line(error)})") from None
+            why = (
+                "an unknown format"
+                if isinstance(error, UnidentifiedImageError)
+                else _one_line(error)
+            )
+            raise DataError(f"{path}: not a readable image ({why})") from None
 
     def crop(self, frame: Image) -> Tensor:
         """The pixels in the middle of a `frame`, uint8 [3, image_size, image_size]."""

@@ -129,10 +129,15 @@ def _judgement(classes: list[str], test: dict[str, Any]) -> str:
     weakest = min(range(len(classes)), key=recall.__getitem__)
     found = round(recall[weakest] * counts[weakest])
     share = counts[largest] / images
+    text += (
+        f"; calling all of them {classes[largest]} would give {share:.1%}. "
+        f"On other images like these, expect between {low:.0%} and {high:.0%}."
+    )
+    if correct == images:
+        return text
     return (
-        f"{text}; calling all of them {classes[largest]} would give {share:.1%}. "
-        f"On other images like these, expect between {low:.0%} and {high:.0%}. "
-        f"The weakest class is {classes[weakest]}: {found:,} of its {counts[weakest]:,} were found."
+        f"{text} The weakest class is {classes[weakest]}: "
+        f"{found:,} of its {counts[weakest]:,} were found."
     )
 
 

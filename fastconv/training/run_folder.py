@@ -98,12 +98,12 @@ def _check_is_free(folder: Path) -> None:
     if is_finished(folder):
         raise UsageError(
             f"{folder}: holds a finished run; "
-            f"`{resume_command(folder)} --epochs N` goes on with it, --out begins another one"
+            f"`{resume_command(folder)} --epochs N` goes on with it, another --out begins anew"
         )
     if (folder / STATE).exists():
         raise UsageError(
             f"{folder}: holds a run that can go on; `{resume_command(folder)}` does so, "
-            "--out begins another one"
+            "another --out begins anew"
         )
 
 
@@ -133,11 +133,15 @@ def resume_command(folder: Path) -> str:
     return f"fastconv train --resume {shell_word(folder)}"
 
 
-def anew_command(folder: Path, **changes: float) -> str:
-    """What to type to begin a run again in a new folder, with other numbers in its settings."""
+def anew_command(folder: Path, **changes: float | str) -> str:
+    """What to type to begin a run again in a new folder, with other settings."""
     folders = (Path(f"{folder}-{number}") for number in itertools.count(2))
     out = next(other for other in folders if not other.exists())
-    options = (f"--{name.replace('_', '-')} {value:g}" for name, value in changes.items())
+    options = (
+        f"--{name.replace('_', '-')} "
+        f"{shell_word(value) if isinstance(value, str) else format(value, 'g')}"
+        for name, value in changes.items()
+    )
     words = ("--config", shell_word(folder / SETTINGS), *options, "--out", shell_word(out))
     return " ".join(["fastconv train", *words])
 

@@ -54,6 +54,11 @@ def read_weights(path: str | PathLike[str]) -> Weights:
             is_safetensors = file.read(9)[8:] == b"{"  # its header, behind the header's length
             file.seek(0)
             tensors, classes = _read_safetensors(path) if is_safetensors else _read_pickle(file)
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path}: no such file of weights; ImageNet's for resnet50 and squeezenet1_1 are at "
+            "download.pytorch.org/models/, see docs/training.md"
+        ) from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
     except _WrongContent as error:
