@@ -128,7 +128,10 @@ def test_every_operator_of_several_tensors_is_here():
 )
 def test_functions(call, more, move, monkeypatch):
     monkeypatch.setattr(fastconv.operators, "usable", lambda device: True)
-    match = rf"^{call.__name__}: (weight|bias) must be on the input's device \S+, got \S+$"
+    match = (
+        rf"^{call.__name__}: input and (weight|bias) must be on the same device, got input on \S+ "
+        r"and (weight|bias) on \S+; \S+ moves it$"
+    )
     for x, w, b in mixtures((X, W, B), move):
         expect_refusal(lambda x, w, b: call(x, w, b, **more), x, w, b, match=match)
 

@@ -11,6 +11,8 @@ import pytest
 import emulated
 
 ROOT = Path(__file__).parents[1]
+# pytest as its command runs it. With `python -m pytest` ./fastconv would hide the installed one.
+PYTEST = "import sys; sys.path.remove(''); import pytest; sys.exit(pytest.main(sys.argv[1:]))"
 # CMake as it is when there is something to compile.
 CMAKE = """#!/bin/sh
 [ "$1" = --build ] && echo "[1/2] Building CXX object a.o" && echo "[2/2] Linking CXX a.so"
@@ -20,7 +22,7 @@ exit 0
 
 def pytest_output(*arguments, **environment):
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+        [sys.executable, "-c", PYTEST, "-p", "no:cacheprovider", *arguments],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,

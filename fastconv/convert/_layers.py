@@ -40,7 +40,8 @@ OURS = {
 _OURS_OR_NONE = (Forward, type(None))
 
 # What torch's layers run, as torch has it.
-_CALL, _CALL_IMPL, _GETATTR = Module.__call__, Module._call_impl, Module.__getattr__
+_CALL, _CALL_IMPL = Module.__call__, Module._call_impl
+_GETATTR, _GETATTRIBUTE = Module.__getattr__, Module.__getattribute__
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
 _CONV, _CONV_FORWARD = torch.nn.Conv2d, torch.nn.Conv2d.forward
 _CONV_OPERATION, _CONV2D = torch.nn.Conv2d._conv_forward, F.conv2d
@@ -99,14 +100,17 @@ def tensors_of(conv: Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     Parameters are taken from their dictionary: Module.__getattr__ needs 0.5 us for each. Compilers
     name them by that attribute.
     """
-    own = conv.__dict__
+    own, kind = conv.__dict__, type(conv)
     parameters = own["_parameters"]
     if (
         "weight" in parameters
         and "bias" in parameters
         and "weight" not in own
         and "bias" not in own
-        and Module.__getattr__ is _GETATTR
+        and kind.__getattr__ is _GETATTR
+        and kind.__getattribute__ is _GETATTRIBUTE
+        and getattr(kind, "weight", None) is None
+        and getattr(kind, "bias", None) is None
         and not is_dynamo_compiling()
     ):
         return x, parameters["weight"], parameters["bias"]
