@@ -129,8 +129,8 @@ def test_every_operator_of_several_tensors_is_here():
 def test_functions(call, more, move, monkeypatch):
     monkeypatch.setattr(fastconv.operators, "usable", lambda device: True)
     match = (
-        rf"^{call.__name__}: input and (weight|bias) must be on the same device, got input on \S+ "
-        r"and (weight|bias) on \S+; \S+ moves it$"
+        rf"^{call.__name__}: (\w+) and (\w+) must be on the same device, "
+        r"got \1 on \S+ and \2 on \S+; \1\.to\('\S+'\) moves it$"
     )
     for x, w, b in mixtures((X, W, B), move):
         expect_refusal(lambda x, w, b: call(x, w, b, **more), x, w, b, match=match)
