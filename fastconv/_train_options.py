@@ -8,11 +8,11 @@ from typing import Any
 
 EXAMPLES = """\
 examples:
-  fastconv train --data photos --model SimpleCNN --augment --epochs 30 --out run
-      trains a network for pictures of yours: photos/cat/*.jpg, photos/dog/*.jpg, ...
-  fastconv train --data photos --model resnet50 --weights resnet50.pth --freeze
-      starts from weights that were trained elsewhere and trains the last layer alone, which
-      is the better way with few pictures
+  fastconv train --data photos --model squeezenet1_1 --weights squeezenet1_1-b8a52dc0.pth --freeze
+      trains a new last layer for pictures of yours, photos/cat/*.jpg, photos/dog/*.jpg, ..., on
+      weights that were trained elsewhere, which is the better way with few pictures
+  fastconv train --data photos --model SimpleCNN --augment --out run
+      trains a whole network
 """
 
 GROUPS = {

@@ -15,11 +15,11 @@ from fastconv.training.recipe import resolved
 
 pytestmark = pytest.mark.quick
 
-DOCUMENT = (10, 64, 0.001, None)
+DOCUMENT = (10, 64, 0.001, None, 0.0)
 
 
 def values(settings):
-    return settings.epochs, settings.batch_size, settings.lr, settings.clip
+    return settings.epochs, settings.batch_size, settings.lr, settings.clip, settings.warmup
 
 
 def silent(line):
@@ -44,10 +44,10 @@ def test_with_enough_images_it_is_the_documents(count):
 @pytest.mark.parametrize(
     "count, expected",
     [
-        (82, (60, 8, 0.01, 1.0)),
-        (320, (60, 16, 0.0083, 1.0)),
-        (2000, (10, 16, 0.008, 1.0)),
-        (20_000, (10, 64, 0.0032, 1.0)),
+        (82, (60, 8, 0.01, 0.5, 6.0)),
+        (320, (60, 16, 0.0083, 0.5, 6.0)),
+        (2000, (10, 16, 0.008, 0.5, 1.0)),
+        (20_000, (10, 64, 0.0032, 0.5, 1.0)),
     ],
 )
 def test_fewer_images_are_seen_more_often_in_smaller_batches(count, expected):
@@ -56,7 +56,7 @@ def test_fewer_images_are_seen_more_often_in_smaller_batches(count, expected):
 
 @given(st.integers(2, 10**6))
 def test_it_changes_little_with_an_image_more(count):
-    (epochs, batch, lr, _), (epochs2, batch2, lr2, _) = (
+    (epochs, batch, lr, *_), (epochs2, batch2, lr2, *_) = (
         values(resolved(Settings(data="photos"), n)) for n in (count, count + 1)
     )
     assert 10 <= epochs2 <= epochs <= 60
@@ -71,9 +71,10 @@ def test_it_changes_little_with_an_image_more(count):
     st.integers(1, 500),
     st.floats(1e-6, 10),
     st.floats(1e-3, 10),
+    st.floats(0, 10),
 )
-def test_what_is_said_stays(count, epochs, batch_size, lr, clip):
-    given = dict(epochs=epochs, batch_size=batch_size, lr=lr, clip=clip)
+def test_what_is_said_stays(count, epochs, batch_size, lr, clip, warmup):
+    given = dict(epochs=epochs, batch_size=batch_size, lr=lr, clip=clip, warmup=warmup)
     for name in given:
         one = {name: given[name]}
         assert getattr(resolved(Settings(data="photos", **one), count), name) == given[name]
@@ -95,6 +96,11 @@ def test_each_part_of_a_batch_has_two_images(processes, accumulate, least):
 def test_batch_norm_needs_no_clipping():
     assert resolved(Settings(data="photos"), 82, batch_norm=True).clip is None
     assert resolved(Settings(data="photos", clip=2.0), 82, batch_norm=True).clip == 2
+
+
+@pytest.mark.parametrize("schedule, warmup", [("cosine", 6), ("step", 0), ("constant", 0)])
+def test_a_rate_that_falls_over_all_epochs_rises_at_first(schedule, warmup):
+    assert resolved(Settings(data="photos", schedule=schedule), 82).warmup == warmup
 
 
 class TestFineTuning:
@@ -128,15 +134,15 @@ def test_a_run_keeps_what_it_was_given(tmp_path):
         training.train(Settings(data=str(images), out=out, **changes), stop)
     kept = json.loads((out / "settings.json").read_text())
     assert (kept["recipe"], kept["epochs"], kept["batch_size"]) == ("automatic", 2, 8)
-    assert (kept["lr"], kept["clip"]) == (0.01, 1.0)
+    assert (kept["lr"], kept["clip"], kept["warmup"]) == (0.01, 0.5, 0.2)
     resumed = training.resume(out, silent)["settings"]
     again = Settings.from_json(out / "settings.json", out=tmp_path / "again")
     assert resolved(again, 10**6) == again
-    for name in ("epochs", "batch_size", "lr", "clip"):
+    for name in ("epochs", "batch_size", "lr", "clip", "warmup"):
         assert resumed[name] == kept[name] == getattr(again, name)
 
 
-@pytest.mark.parametrize("model, clip", [("CNN", 1.0), ("resnet50", None)])
+@pytest.mark.parametrize("model, clip", [("CNN", 0.5), ("resnet50", None)])
 def test_gradients_are_clipped_where_the_network_needs_it(tmp_path, model, clip):
     images = noise_images.write(tmp_path / "images", 12)
     settings = Settings(

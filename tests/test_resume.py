@@ -28,7 +28,7 @@ def silent(line):
 
 # Networks and settings that keep something in their state, or take chances.
 RUNS = {
-    "momentum": dict(momentum=0.9, warmup=1.5),
+    "momentum": dict(momentum=0.9, warmup=1.5, clip=0.1),
     "augmentation and early stopping": dict(augment=True, patience=2, epochs=5, lr=0.02),
     "dropout": dict(model="SimpleCNN", image_size=85, dropout=0.3, label_smoothing=0.1),
     "batch norm in parts": dict(model="resnet50", image_size=32, accumulate=2, epochs=1),

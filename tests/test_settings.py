@@ -165,7 +165,7 @@ def test_every_setting_has_a_type_and_help():
 
 class TestSchedule:
     def factors(self, **changes):
-        settings = Settings(**{"epochs": 4, **changes})
+        settings = Settings(**{"epochs": 4, "warmup": 0.0, **changes})
         return [rate_factor(settings, epoch, 1) for epoch in range(1, 5)]
 
     def test_cosine(self):

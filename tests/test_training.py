@@ -180,7 +180,7 @@ class TestTrain:
     @pytest.mark.parametrize("images_in_step, accumulate", [(2, 2), (3, 2), (5, 3), (7, 8)])
     def test_no_part_of_a_batch_is_one_image(self, images_in_step, accumulate):
         """Behind 32x32 pixels ResNet-50 has maps of one, on which batch norm needs two images."""
-        settings = Settings(model="resnet50", image_size=32, accumulate=accumulate)
+        settings = Settings(model="resnet50", image_size=32, accumulate=accumulate, lr=0.1)
         network = models.create("resnet50", 2, 32)
         head = models.head_names("resnet50", 32)
         trainer = Trainer(network, settings, head, torch.device("cpu"), ALONE)

@@ -16,9 +16,10 @@ MOST_FINE_TUNING_EPOCHS = 20  # layers that know pictures already need less
 PASSES = 20_000  # images seen in all epochs together
 STEPS = 1_000  # in all epochs together
 ENOUGH_STEPS = 10_000  # for the document's rate
-# With rates above the document's: else ReLUs die early in some networks. Batch norm prevents that,
-# and its large gradients are no sign of it.
-CLIP = 1.0
+# These keep ReLUs from dying in the first steps, where the rate is above the document's. Batch norm
+# does so itself, and clipping its large gradients would slow it down.
+CLIP = 0.5
+WARMUP = 0.1  # of the epochs
 
 
 def resolved(
@@ -27,17 +28,17 @@ def resolved(
     """The same settings with a value for all that the recipe decides.
 
     Values that are there already stay, and the others follow from them: the learning rate from the
-    number of steps, clipping and the rate of all but the last layer from the learning rate.
+    number of steps, the rate of all but the last layer, clipping and warm-up from the rate.
 
     Args:
-        settings: of these `epochs`, `batch_size`, `lr`, `backbone_lr` and `clip` may be None.
+        settings: may have None in `epochs`, `batch_size`, `lr`, `backbone_lr`, `clip`, `warmup`.
         images: for training.
         processes: that share each batch.
         batch_norm: whether the network has any.
     """
     document = settings.recipe == "document" or settings.data == PACKAGED
     epochs, batch_size, lr = settings.epochs, settings.batch_size, settings.lr
-    backbone_lr, clip = settings.backbone_lr, settings.clip
+    backbone_lr, clip, warmup = settings.backbone_lr, settings.clip, settings.warmup
     if epochs is None:
         epochs = EPOCHS if document else _epochs(settings, images)
     if batch_size is None:
@@ -47,8 +48,12 @@ def resolved(
         lr = LR if document else _lr(epochs * math.ceil(images / batch_size))
     if backbone_lr is None and settings.weights is not None and not settings.freeze:
         backbone_lr = min(lr, LR)
-    if clip is None and not (document or batch_norm) and lr > LR:
+    is_high = not document and lr > LR
+    if clip is None and is_high and not batch_norm:
         clip = CLIP
+    if warmup is None:
+        # Other schedules do not depend on the number of epochs, which may be raised later.
+        warmup = round(WARMUP * epochs, 1) if is_high and settings.schedule == "cosine" else 0.0
     return dataclasses.replace(
         settings,
         epochs=epochs,
@@ -56,6 +61,7 @@ def resolved(
         lr=lr,
         backbone_lr=backbone_lr,
         clip=clip,
+        warmup=warmup,
     )
 
 

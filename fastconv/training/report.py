@@ -126,7 +126,7 @@ def _judgement(classes: list[str], test: dict[str, Any]) -> str:
         return f"{text}, {test['doubt']}."
     low, high = interval(correct, images)
     largest = max(range(len(classes)), key=counts.__getitem__)
-    weakest = min(range(len(classes)), key=recall.__getitem__)
+    weakest = min((i for i, count in enumerate(counts) if count), key=recall.__getitem__)
     found = round(recall[weakest] * counts[weakest])
     share = counts[largest] / images
     text += (

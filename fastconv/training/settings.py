@@ -29,7 +29,7 @@ class Settings:
 
     Each is an option of `fastconv train`, with the text beside it as its help. Paths may be str or
     PathLike: `out` and `weights` become Path, `data` becomes str. None in `epochs`, `batch_size`,
-    `lr`, `backbone_lr` and `clip` is what `recipe` makes of the images.
+    `lr`, `backbone_lr`, `clip` and `warmup` is what `recipe` makes of the images.
 
     Raises:
         UsageError: a value is of the wrong type or out of range.
@@ -66,7 +66,7 @@ class Settings:
     ] = "cosine"
     decay_every: Annotated[int, 'epochs after which the schedule "step" falls'] = 10
     decay_factor: Annotated[float, 'what the schedule "step" multiplies with then'] = 0.1
-    warmup: Annotated[float, "epochs in which the rate rises from 0"] = 0.0
+    warmup: Annotated[float | None, "epochs in which the rate rises from 0 (recipe)"] = None
     clip: Annotated[float | None, "norm to which larger gradients are scaled down (recipe)"] = None
     dropout: Annotated[float | None, "share of features left out (the network's own)"] = None
     label_smoothing: Annotated[float, "share of each label spread over all classes"] = 0.0

@@ -195,9 +195,8 @@ class _Run:
         """Takes the folder's state up, after a whole run where it is `finished`."""
         folder = self.settings.out
         self._make_trainer()
-        self.position, self.metrics, notes = load_state(
-            folder / STATE, self.trainer, self.fingerprint
-        )
+        self.position, metrics, notes = load_state(folder / STATE, self.trainer, self.fingerprint)
+        self.metrics |= metrics  # an older version's may lack some
         done = len(self.metrics["epochs"])
         if self.settings.epochs < done + finished:
             raise UsageError(
