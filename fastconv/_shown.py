@@ -18,8 +18,13 @@ def shown(value: object) -> str:
 
 
 def shell_word(value: object) -> str:
-    """A path or text as a word to paste into a shell; with escapes, bash's and zsh's $'...'."""
+    """A path as a word to paste into a shell; with escapes, bash's and zsh's $'...'.
+
+    One that begins with a dash gets ./ in front, else commands take it for an option.
+    """
     text = str(value)
+    if text.startswith("-"):
+        text = f"./{text}"
     if shown(text) == text:
         return shlex.quote(text)
     plain = re.compile(rb"[^ -~]|['\\]")

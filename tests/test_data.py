@@ -248,6 +248,13 @@ class TestFolder:
         root = tmp_path / "images"
         root.mkdir()
         fails(root, f"{root}: needs a sub-folder of images for each of at least two classes")
+        (root / "train").mkdir()
+        fails(
+            root,
+            f"{root / 'train'}: needs a sub-folder of images for each of at least two classes "
+            "(train/, val/ and test/ are parts of a data set, not classes)",
+        )
+        (root / "train").rmdir()
         make_classes(root, 2)
         fails(
             root,

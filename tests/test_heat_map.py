@@ -195,6 +195,17 @@ def test_a_network_that_cannot_be_explained(tmp_path):
     assert not list((tmp_path / "why").iterdir())
 
 
+def test_long_names(tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    pictures = Explanations(tmp_path / "why")
+    for end in "ab":
+        image = tmp_path / f"{'y' * 250}{end}.png"
+        PIL.Image.new("RGB", (8, 8)).save(image)
+        pictures.draw(model, image, Preprocessing(8, 8), Answer(0, "left", 0.5))
+    found = sorted(path.name for path in (tmp_path / "why").iterdir())
+    assert found == [f"{'y' * 200}-2.png", f"{'y' * 200}.png"]
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_overlay(mode):
     picture = PIL.Image.new(mode, (40, 30), 100 if mode == "L" else (100, 110, 120))

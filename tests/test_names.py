@@ -131,5 +131,6 @@ def test_commands_can_be_pasted(tmp_path, name):
     assert shown(word) == word
     printed = subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True).stdout
     assert printed == name
+    assert shell_word("-run") == "./-run"
     if b"\n" not in name and name.isascii() and b"\x1b" not in name:
         assert shlex.split(word) == [name.decode()]

@@ -18,6 +18,7 @@ from .split import split
 
 # The folders that may hold a part.
 PART_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+_PART_NAMES = frozenset(name for names in PART_FOLDERS.values() for name in names)
 FRACTIONS = {"val": 0.1, "test": 0.1}  # of the images, where a part has no folder of its own
 
 Files = tuple[list[Path], Tensor]
@@ -154,7 +155,11 @@ def _class_names(folder: Path, least: int) -> list[str]:
     names = [name for name, is_folder in visible(folder) if is_folder]
     if len(names) < least:
         count = "at least two classes" if least == 2 else "at least one class"
-        raise DataError(f"{folder}: needs a sub-folder of images for each of {count}")
+        parts = " (train/, val/ and test/ are parts of a data set, not classes)"
+        raise DataError(
+            f"{folder}: needs a sub-folder of images for each of {count}"
+            f"{parts if folder.name in _PART_NAMES else ''}"
+        )
     return names
 
 

@@ -40,7 +40,7 @@ def evaluate(
     confusion, loss, among_five = None, 0.0, 0
     mistakes: list[Mistake] = []
     own = torch.arange(ranks.rank, len(images), ranks.size)
-    chunks = own.split(batch_size)
+    chunks = own.split(min(batch_size, len(images)))
     for chunk, (inputs, labels) in zip(chunks, images.batches(chunks, device), strict=True):
         logits = model(inputs).float()
         classes = logits.shape[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 from os import PathLike
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SIDE = 448  # pixels of a picture that is shown, whatever the network's own size
+_LONGEST = 200  # bytes of an image's name in its picture's: file systems take 255
 _EVIDENCE = "what speaks for this class, the brighter the more"
 _NO_EVIDENCE = "no evidence: no part of the picture speaks for this class"
 
@@ -106,9 +108,10 @@ class Explanations:
         Raises:
             UsageError: the network has no feature maps to explain it by.
         """
-        self._names[path.stem] += 1
-        number = self._names[path.stem]
-        target = self.folder / (f"{path.stem}-{number}.png" if number > 1 else f"{path.stem}.png")
+        stem = os.fsdecode(os.fsencode(path.stem)[:_LONGEST])
+        self._names[stem] += 1
+        number = self._names[stem]
+        target = self.folder / (f"{stem}-{number}.png" if number > 1 else f"{stem}.png")
         try:
             figure = explain(model, path, preprocessing, answer, device)
         except ValueError as error:
