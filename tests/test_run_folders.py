@@ -291,3 +291,12 @@ def test_equal_runs_have_equal_files(images):
     for name in {*names} - {"metrics.json", "report.html", "state.safetensors"}:
         assert Path("a/run", name).read_bytes() == Path("b/run", name).read_bytes(), name
     assert results(Path("a/run")) == results(Path("b/run"))
+
+
+def test_a_run_that_cannot_take_a_step_leaves_its_folder_free(images):
+    refused = settings("run", model="resnet50", image_size=32, batch_size=1, epochs=1)
+    with pytest.raises(UsageError, match="cannot be trained on one image"):
+        training.train(refused, silent)
+    assert not Path("run").exists()
+    with pytest.raises(UsageError, match="cannot be trained on one image"):
+        training.train(refused, silent)

@@ -255,6 +255,7 @@ class _Run:
                 f"{error} in epoch {self.position.epoch}; {self._lower_rate()}{self._best()}"
             ) from None
         except UsageError:
+            self._give_up()
             raise
         except BrokenPipeError:
             raise  # the log's: nobody reads it any longer
@@ -263,6 +264,12 @@ class _Run:
         finally:
             self.progress.close()
         return self.metrics
+
+    def _give_up(self) -> None:
+        """Leaves the folder free where nothing was trained: to go on would fail again."""
+        if self.ranks.first and not (self.metrics["epochs"] or self.position.images):
+            for name in (STATE, METRICS, SETTINGS):
+                (self.folder / name).unlink(missing_ok=True)
 
     def _train(self) -> None:
         logged = self.settings.tensorboard and self.ranks.first
