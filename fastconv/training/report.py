@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean, harmonic_mean
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -100,10 +101,10 @@ def _head(title: str, metrics: dict[str, Any]) -> str:
     tiles = [("Test accuracy", f"{test['accuracy']:.1%}", f"mean F1 {test['f1']:.3f}")]
     if test["top5"] is not None:
         tiles.append(("Top-5 accuracy", f"{test['top5']:.1%}", "of the test images"))
-    waiting = f"{_mean(epochs, 'waiting'):.0%} of the time waiting for images"
+    waiting = f"{fmean(e['waiting'] for e in epochs):.0%} of the time waiting for images"
     tiles += [
         ("Best epoch", f"{metrics['best_epoch']} of {len(epochs)}", "its weights are kept"),
-        ("Images/s", f"{_mean(epochs, 'images_per_second'):,.0f}", waiting),
+        ("Images/s", f"{harmonic_mean(e['images_per_second'] for e in epochs):,.0f}", waiting),
         ("Time", _duration(metrics["seconds"]), "of training"),
     ]
     return "\n".join(
@@ -144,10 +145,6 @@ def _judgement(classes: list[str], test: dict[str, Any]) -> str:
 def _themed(path: Path, caption: str, wide: bool = False) -> str:
     """A picture that `draw_both` wrote."""
     return page.picture(path, caption, dark_path(path), wide)
-
-
-def _mean(epochs: list[dict[str, Any]], name: str) -> float:
-    return sum(epoch[name] for epoch in epochs) / len(epochs)
 
 
 def _duration(seconds: float) -> str:
