@@ -1,7 +1,7 @@
 """Files and folders that a command line names, looked at before anything is measured.
 
-Each function is a `type` of argparse: it takes what was typed, returns the path, and raises
-ArgumentTypeError where it will not do.
+Each function is a `type` of argparse. It turns the typed text into a path, and raises
+ArgumentTypeError if the path cannot be used.
 """
 
 from __future__ import annotations

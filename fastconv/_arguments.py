@@ -1,7 +1,7 @@
 """What the user passes, checked and made plain.
 
-Error types are torch's. Messages say what was expected, what came and, where it is not plain from
-these, what to do. Results depend on sizes alone and are remembered, so that a repeated call checks
+Error types are torch's. Messages state the expected value, the actual value and, if it is not
+obvious, the fix. Results depend on sizes alone and are remembered, so that a repeated call checks
 nothing twice.
 """
 

@@ -1,4 +1,4 @@
-"""A command line whose errors are one line, of the right command, with what was probably meant."""
+"""An argument parser with one-line errors that name the command and suggest a correction."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ _JOINERS = "\u200c\u200d"  # of scripts and emoji: they change letters, not the 
 
 
 def shown(value: object) -> str:
-    """A text on one line that no terminal obeys: what is not printable is escaped as in Python.
+    """The text on one line, with unprintable characters escaped as in Python.
 
     A byte of a file name that is no text in the system's encoding becomes \\xNN.
     """
