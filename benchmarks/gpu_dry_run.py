@@ -20,7 +20,7 @@ from gpu_parts import ROOT, Write
 from fastconv.testing import Problem
 
 # The file whose tests stand for all.
-TESTS = ROOT / "tests" / "test_relu.py"
+TESTS = ROOT / "tests" / "kernels" / "test_relu.py"
 ALL_BUT_TESTS = f"not run: all but {TESTS.name}"
 
 

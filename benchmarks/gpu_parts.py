@@ -104,7 +104,7 @@ def wrappers(write: Write, folder: Path, budget: Budget) -> None:
 
 def the_emulator() -> ModuleType:
     """The package of the tests that runs their kernels, in the emulator or on a GPU."""
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(ROOT / "tests" / "cuda"))
     import emulated
 
     return emulated
@@ -160,14 +160,15 @@ def cpu(write: Write, folder: Path, budget: Budget) -> None:
     """The CPU kernels' quick tests, on each instruction set that this machine runs."""
     import fastconv
 
-    files = [f"test_{name}.py" for name in ("conv2d", "fused", "relu", "max_pool2d")]
+    tests = ROOT / "tests" / "kernels"
+    files = [tests / f"test_{name}.py" for name in ("conv2d", "fused", "relu", "max_pool2d")]
     results, problems = {}, []
     for isa in fastconv._C.build_info()["isas_supported"]:
         if results and not budget.allows(15):
             write(problems=[*problems, f"{isa}: left out, {budget.left():.0f} s are left"])
             break
         chosen = ("-m", "quick", "-k", "not emulated and not cuda")
-        found = run_tests(folder, *chosen, *(ROOT / "tests" / f for f in files), FASTCONV_ISA=isa)
+        found = run_tests(folder, *chosen, *files, FASTCONV_ISA=isa)
         results[isa] = found
         problems += [f"{isa}: {name}" for name in found["failed"]]
         write(

@@ -3,9 +3,9 @@
     python benchmarks/kernel_table.py            writes it
     python benchmarks/kernel_table.py --check    fails where it says something else
 
-Needs no GPU: registers and instructions come from the installed module (tests/gates), threads and
-shared memory from running each kernel once in the emulator's race build (tests/emulated). How many
-blocks fit onto a multiprocessor follows from these and NVIDIA's limits.
+Needs no GPU: registers and instructions come from the installed module (tests/cuda/gates), threads
+and shared memory from running each kernel once in the emulator's race build (tests/cuda/emulated).
+How many blocks fit onto a multiprocessor follows from these and NVIDIA's limits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "cuda"))
 
 import emulated  # noqa: E402
 from fastconv.testing import Problem, inputs, kernels  # noqa: E402

@@ -2,7 +2,7 @@
 
 Outputs start as NaN within guards: what a kernel leaves out or writes elsewhere shows. Every
 function takes a `device`: "cpu", "cuda" (torch's current GPU) or "emulated" (the CUDA kernels run
-on the CPU, see tests/emulated). Tensors come from the CPU and results go there.
+on the CPU, see tests/cuda/emulated). Tensors come from the CPU and results go there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""csrc/simt/device.cu compiled by g++ against tests/cuda_runtime, which acts as CUDA's runtime."""
+"""csrc/simt/device.cu compiled by g++ against ./cuda_runtime, which acts as CUDA's runtime."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++"),
 ]
 
-ROOT, HERE = Path(__file__).parents[1], Path(__file__).with_name("cuda_runtime")
+ROOT, HERE = Path(__file__).parents[2], Path(__file__).with_name("cuda_runtime")
 
 
 @pytest.fixture(scope="module")

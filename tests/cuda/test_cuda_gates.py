@@ -11,7 +11,7 @@ from gates.declared import DECLARED, declaration
 
 pytestmark = pytest.mark.quick
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TARGETS = {"sm_80", "sm_90a"}
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SCHEDULES = ("forward", "reverse", "random", "ahead")
 BUILDS = ("plain", "race", "asan")
 

@@ -13,7 +13,7 @@ from fastconv import _C
 
 pytestmark = pytest.mark.quick
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CUDA = ROOT / "csrc" / "cuda"
 
 
@@ -28,7 +28,7 @@ def test_one_table_of_kernels_feeds_both_builds():
         r"set\(cuda_kernel_sources(.*?)\)", (CUDA / "kernels.cmake").read_text(), re.S
     )
     assert sorted(table[1].split()) == sorted(path.name for path in CUDA.glob("*.cu"))
-    for build in (ROOT / "CMakeLists.txt", ROOT / "tests" / "emulated" / "CMakeLists.txt"):
+    for build in (ROOT / "CMakeLists.txt", ROOT / "tests" / "cuda" / "emulated" / "CMakeLists.txt"):
         text = build.read_text()
         assert re.search(r"include\(\S*csrc/cuda/kernels.cmake\)", text), build
         assert "${cuda_kernel_sources}" in text, build

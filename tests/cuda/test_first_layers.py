@@ -13,7 +13,7 @@ from fastconv.testing.strategies import MAX_WORK, conv_problems
 
 pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("one_thread")]
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 AFTER = {"nothing": "", "relu": "_relu", "pool": "_pool3x3s2x2p1x1d1x1c0"}
 
 

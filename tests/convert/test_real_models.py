@@ -13,7 +13,7 @@ import fastconv
 from fastconv import models, training
 from fastconv.testing import errors
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(__file__).parents[3] / "shared" / "data"
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 

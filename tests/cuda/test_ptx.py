@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.quick
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # The PTX version in which each instruction first appears, by the PTX ISA.
 PTX_OF_INSTRUCTIONS = {
     "cp.async.ca.shared.global": (7, 0),

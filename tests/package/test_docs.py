@@ -8,16 +8,16 @@ import pytest
 
 pytestmark = pytest.mark.quick
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 DOCS = TESTS.parent / "docs"
 DROP_IN = DOCS / "drop_in.md"
 
 
 def named_tests():
-    """Pairs of a file and a test's name, "" where a line names the whole file."""
+    """Pairs of room/file and a test's name, "" where a line names the whole file."""
     for line in DROP_IN.read_text().splitlines():
         file = None
-        for cell in re.findall(r"`((?:test_\w+\.py)?(?:::\w+)?)`", line.rpartition("| ")[2]):
+        for cell in re.findall(r"`((?:\w+/test_\w+\.py)?(?:::\w+)?)`", line.rpartition("| ")[2]):
             name = cell.partition("::")
             file = name[0] or file
             if name[0] or name[1]:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(
     not (shutil.which("g++") and shutil.which("cmake")), reason="needs g++ and cmake"
 )
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # The broken ones are scripts, some on top of this machine's nvcc.
 NVCC = shutil.which("nvcc") or "true"
 OLD = """

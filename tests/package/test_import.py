@@ -76,7 +76,7 @@ def test_info():
 
 def readme_names():
     """Those that README lists, of modules and of all else."""
-    text = (Path(__file__).parents[1] / "README.md").read_text()
+    text = (Path(__file__).parents[2] / "README.md").read_text()
     (section,) = re.findall(r"^`from fastconv import \*` brings (.+?)\n\n", text, re.M | re.S)
     names, modules = section.split("Modules")
     return [re.findall(r"`(?:fastconv\.)?(\w+)`", part) for part in (names, modules)]

@@ -12,7 +12,7 @@ import torch
 from fastconv import _C
 from fastconv.testing.problem import HALF_DTYPES
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ISAS = [isa for isa in _C.build_info()["isas_supported"] if isa != "neon"]
 
 # Vectors and the tail behind them, all at once: as copies in kernels do it.

@@ -1,4 +1,4 @@
-// csrc/simt/device.cu on the runtime of this folder: prints what each call does, for tests/test_cuda_runtime.py.
+// csrc/simt/device.cu on the runtime of this folder: prints what each call does, for test_cuda_runtime.py.
 #include "../../csrc/simt/device.h"
 
 #include <cuda_runtime.h>

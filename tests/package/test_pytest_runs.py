@@ -10,7 +10,7 @@ import pytest
 
 import emulated
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # pytest as its command runs it. With `python -m pytest` ./fastconv would hide the installed one.
 PYTEST = "import sys; sys.path.remove(''); import pytest; sys.exit(pytest.main(sys.argv[1:]))"
 # CMake as it is when there is something to compile.
@@ -33,7 +33,7 @@ def pytest_output(*arguments, **environment):
 
 def test_quick_tests_need_no_emulated_build():
     plan = pytest_output("-q", "-m", "quick", "--setup-plan")
-    assert "tests/test_relu.py::" in plan and "fixtures used: " in plan
+    assert "tests/kernels/test_relu.py::" in plan and "fixtures used: " in plan
     assert not {"emulated_builds", "emulated_kernels", "counted_kernels"} & set(
         re.findall(r"\w+", plan)
     )
@@ -47,7 +47,7 @@ def test_who_waits_for_the_emulator_reads_so(options, tmp_path):
     cmake.write_text(CMAKE)
     cmake.chmod(0o755)
     output = pytest_output(
-        "tests/test_emulator.py::test_every_fault_is_listed",
+        "tests/cuda/test_emulator.py::test_every_fault_is_listed",
         *options,
         PATH=f"{cmake.parent}:{os.environ['PATH']}",
         FASTCONV_EMULATED_DIR=str(tmp_path / "builds"),
@@ -68,7 +68,7 @@ def test_what_is_required_is_no_reason_to_skip(required, outcome, tmp_path):
     # Nothing but the compilers that the test asks for before it asks for nvcc.
     for name in ("g++", "cmake"):
         (tmp_path / name).symlink_to("/usr/bin/true")
-    test = "tests/test_nvcc.py::test_targets_that_nvcc_does_not_have_are_named"
+    test = "tests/cuda/test_nvcc.py::test_targets_that_nvcc_does_not_have_are_named"
     output = pytest_output(test, PATH=str(tmp_path), FASTCONV_REQUIRE=required)
     assert outcome in output.splitlines()[-1]
     assert "needs nvcc" in output

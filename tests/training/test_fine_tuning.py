@@ -12,7 +12,7 @@ from fastconv.cli import main
 from fastconv.training import Settings, UsageError
 from fastconv.training.checkpoint import load_checkpoint
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 WEIGHTS = DATA / "squeezenet1_1_imagenet.safetensors"
 needs_weights = pytest.mark.skipif(not WEIGHTS.exists(), reason=f"needs {DATA}")
 CATS = {"tabby", "tiger cat", "Egyptian cat", "Persian cat", "Siamese cat"}
