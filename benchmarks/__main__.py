@@ -14,17 +14,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-import blocks
-import compare
-import files
-import layers
-import memory
-import networks
-import overhead
-import plot
-import progress
-import table
 import torch
+
+from measure import progress
+from parts import blocks, layers, memory, networks, overhead
+from show import compare, files, plot, table
 
 
 class Part(NamedTuple):

@@ -33,8 +33,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from budget import Budget
-from report import Report
+from gpu.budget import Budget
+from gpu.report import Report
 
 
 class Part(NamedTuple):
@@ -88,10 +88,11 @@ def why_no_gpu() -> str:
 
 def _run(part: Part, folder: Path, seconds: float, dry: bool = False) -> str:
     """Runs a part in a process of its own; how it ended badly, "" if it did not."""
-    command = [sys.executable, str(Path(__file__).with_name("gpu_parts.py"))]
+    command = [sys.executable, "-m", "gpu.parts"]
     with (folder / f"{part.name}.log").open("w") as log:
         process = subprocess.Popen(
             [*command, part.name, str(folder), str(seconds), *["dry"] * dry],
+            cwd=Path(__file__).parent,  # where the module is found
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # so that all it started can be ended with it

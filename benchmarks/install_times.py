@@ -14,8 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-import progress
-from environment import environment
+from measure import progress
+from measure.environment import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "install.json"

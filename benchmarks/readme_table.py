@@ -22,11 +22,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import layers
-import memory
-import networks
-import plot
-import table
+from parts import layers, memory, networks
+from show import plot, table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

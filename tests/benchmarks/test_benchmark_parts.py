@@ -1,17 +1,13 @@
 """Whole parts of the benchmarks that take new processes or compilers, on tiny problems."""
 
 import json
-from pathlib import Path
 
-import memory
-import networks
-import overhead
 import pytest
-import startup
-import timing
 import torch
 
 import fastconv
+from measure import fresh, timing
+from parts import memory, networks, overhead, startup
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +80,8 @@ def test_memory_counts_what_a_step_takes(run_python):
     code = """if 1:
         import sys
         sys.path.insert(0, sys.argv[1])
-        import memory, networks, torch
+        import torch
+        from parts import memory, networks
 
         class Greedy(torch.nn.Module):
             def __init__(self):
@@ -98,7 +95,7 @@ def test_memory_counts_what_a_step_takes(run_python):
         networks.NETWORKS["CNN"] = networks.NETWORKS["CNN"]._replace(build=lambda size: Greedy())
         print(*memory.measure("CNN", "torch eager NCHW", 2, 16, 2))
     """
-    done = run_python(code, str(Path(memory.__file__).parent), **memory._ENVIRONMENT)
+    done = run_python(code, str(fresh.BENCHMARKS), **memory._ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     for peak in map(int, done.stdout.split()):
         assert 198e6 < peak < 220e6

@@ -5,29 +5,21 @@ import importlib.util
 import json
 from pathlib import Path
 
-import batch_truth
-import blocks
-import calls
-import compare
-import convolutions
-import layers
-import networks
-import plot
-import progress
 import pytest
-import readme_table
-import table
-import timing
 import torch
 from torch import nn
 
 import fastconv
+import readme_table
 from fastconv.testing import Problem
+from measure import batch_truth, calls, convolutions, progress, timing
+from parts import blocks, layers, networks
+from show import compare, plot, table
 
 pytestmark = pytest.mark.quick
 
 spec = importlib.util.spec_from_file_location(
-    "command", Path(layers.__file__).with_name("__main__.py")
+    "command", Path(layers.__file__).parents[1] / "__main__.py"
 )
 command = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(command)

@@ -6,26 +6,25 @@ import subprocess
 import sys
 from pathlib import Path
 
-import gpu_blocks
-import gpu_check
-import gpu_dry_run
-import gpu_layers
-import gpu_parts
-import gpu_small_set
-import gpu_sweep
-import outcomes
 import pytest
-import readme_table
-import report
-import table
 import torch
-from budget import Budget
 
 import emulated
 import fastconv
+import gpu.blocks
+import gpu.dry_run
+import gpu.layers
+import gpu.parts
+import gpu.small_set
+import gpu.sweep
+import gpu_check
+import readme_table
 from emulated import wrappers
 from fastconv import variants
 from fastconv.testing import Problem
+from gpu import outcomes, report
+from gpu.budget import Budget
+from show import table
 
 pytestmark = pytest.mark.quick
 
@@ -63,7 +62,7 @@ def test_parts_are_chosen_by_name_and_keep_their_order():
 
 def test_every_part_has_a_function_and_is_in_the_help():
     names = [part.name for part in gpu_check.PARTS]
-    assert list(gpu_parts.PARTS) == names
+    assert list(gpu.parts.PARTS) == names
     for name in names:
         assert f"\n    {name} " in gpu_check.__doc__
 
@@ -94,7 +93,7 @@ def test_a_dry_run_runs_every_part_and_says_what_it_left_out(emulated_builds, tm
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     found = report.Report(tmp_path / "dry").parts
-    assert list(found) == [part.name for part in gpu_check.PARTS] == list(gpu_dry_run.PARTS)
+    assert list(found) == [part.name for part in gpu_check.PARTS] == list(gpu.dry_run.PARTS)
     for name, part in found.items():
         assert part["status"] == "ok" and not part.get("problems"), name
         assert "; not run: " in part["summary"], name
@@ -112,7 +111,7 @@ def test_compute_sanitizer_sees_every_kind_of_kernel(emulated_kernels):
     emulated.configure(emulated_kernels, count=True)
     try:
         emulated_kernels.take_launches()
-        ran = list(gpu_small_set.run("emulated"))
+        ran = list(gpu.small_set.run("emulated"))
         launched = kernel_names(emulated_kernels.take_launches())
     finally:
         emulated.configure(emulated_kernels)
@@ -125,7 +124,7 @@ def test_compute_sanitizer_sees_every_kind_of_kernel(emulated_kernels):
     for operation, variant, text in ran:
         if operation in kinds:
             problem = Problem.parse(text)
-            kind = gpu_small_set.kind(variant)
+            kind = gpu.small_set.kind(variant)
             kinds[operation].add(kind)
             dtype = "tf32" if problem.tf32 else str(problem.dtype)
             seen.add((kind, dtype, problem.layout, problem.pool and problem.pool.window))
@@ -157,7 +156,7 @@ def test_cases_beyond_a_blocks_shared_memory_are_not_asked():
             asked.append(entry)
             raise RuntimeError("invalid argument")
 
-        gpu_parts.check_wrappers(lambda **r: written.update(r), call, most)
+        gpu.parts.check_wrappers(lambda **r: written.update(r), call, most)
         assert len(asked) == len(written["problems"])
         return len(asked), written["summary"].partition("; ")[2]
 
@@ -275,7 +274,7 @@ def test_blocks_are_written_one_by_one_as_far_as_time_reaches():
 
     slow = taking(15, clock, made_up)
     # Seven blocks, two of them again with torch.compile, which needs 40 seconds at first.
-    gpu_blocks.run(lambda **r: written.append(r), Budget(7 * 15 + 60, clock), WHERE, slow)
+    gpu.blocks.run(lambda **r: written.append(r), Budget(7 * 15 + 60, clock), WHERE, slow)
     counts = [len(w["result"]["blocks"]) for w in written if "result" in w]
     assert counts == [1, 2, 3, 4, 5, 6, 7, 7, 7]
     last = written[-1]["problems"]
@@ -289,7 +288,7 @@ def test_a_block_that_fails_does_not_end_the_others():
         return made_up(block, *arguments)
 
     written = {}
-    gpu_blocks.run(lambda **r: written.update(r), Budget(1e4, Clock()), WHERE, fails)
+    gpu.blocks.run(lambda **r: written.update(r), Budget(1e4, Clock()), WHERE, fails)
     assert written["status"] == "failed" and len(written["result"]["blocks"]) == 6
     assert written["problems"][0] == "CaseStudy-2: RuntimeError: no kernel"
 
@@ -297,7 +296,7 @@ def test_a_block_that_fails_does_not_end_the_others():
 def test_report_of_made_up_results(tmp_path):
     found = report.Report(tmp_path)
     found.write("build", status="ok", summary="a | b", seconds=12.3)
-    gpu_blocks.run(lambda **r: found.write("blocks", **r), Budget(1e4, Clock()), WHERE, made_up)
+    gpu.blocks.run(lambda **r: found.write("blocks", **r), Budget(1e4, Clock()), WHERE, made_up)
     text = (tmp_path / "gpu.md").read_text()
     assert "| build | ok | a / b | 12 |" in text
     assert "| 400 -> 100 (**4.0x**) | 300 -> none |" in text
@@ -322,7 +321,7 @@ def test_layers_are_written_one_by_one_as_far_as_time_reaches():
 
     slow = taking(10, clock, made_up_layer)
     # The first dtype and four layers of the next.
-    gpu_layers.run(lambda **r: written.append(r), Budget(35 * 10 + 48, clock), WHERE, slow)
+    gpu.layers.run(lambda **r: written.append(r), Budget(35 * 10 + 48, clock), WHERE, slow)
     counts = [len(w["result"]["layers"]) for w in written if "result" in w]
     assert counts == list(range(1, 40))
     *_, last, end = written
@@ -345,7 +344,7 @@ def test_a_layer_that_is_wrong_or_fails_is_told_and_does_not_end_the_others():
         return {**made_up_layer(problem, repeat), "wrong": wrong}
 
     written = {}
-    gpu_layers.run(lambda **r: written.update(r), Budget(1e4, Clock()), WHERE, fails)
+    gpu.layers.run(lambda **r: written.update(r), Budget(1e4, Clock()), WHERE, fails)
     assert written["status"] == "failed" and len(written["result"]["layers"]) == 104
     stem = "ResNet-50 mb32ic3ih224iw224oc64kh7kw7sh2sw2ph3pw3dh1dw1g1_nobias"
     assert written["problems"] == [
@@ -356,7 +355,7 @@ def test_a_layer_that_is_wrong_or_fails_is_told_and_does_not_end_the_others():
 
 def test_report_of_made_up_layers(tmp_path):
     found = report.Report(tmp_path)
-    gpu_layers.run(
+    gpu.layers.run(
         lambda **r: found.write("layers", **r), Budget(1e4, Clock()), WHERE, made_up_layer
     )
     text = (tmp_path / "gpu.md").read_text()
@@ -379,7 +378,7 @@ def made_up_sweep(problem, repeat):
 def test_sweep_gives_a_table_of_what_is_faster_than_the_default(tmp_path):
     found = report.Report(tmp_path)
     budget = Budget(1e4, Clock())
-    gpu_sweep.run(lambda **r: found.write("sweep", **r), tmp_path, budget, WHERE, made_up_sweep)
+    gpu.sweep.run(lambda **r: found.write("sweep", **r), tmp_path, budget, WHERE, made_up_sweep)
     assert found.parts["sweep"]["summary"] == "70 of 140 defaults are not the fastest"
     text = (tmp_path / "gpu.md").read_text()
     numbers = "wgrad | 200 | 100 | **2.0x** | mma128x64 | mma128x32 |"

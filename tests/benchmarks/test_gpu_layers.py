@@ -3,14 +3,14 @@
 from collections import Counter
 from math import prod
 
-import gpu_layers
-import gpu_sweep
-import layer_times
 import pytest
 import torch
-import truth
 
+import gpu.layers
+import gpu.sweep
 from fastconv.testing import Problem, checks
+from gpu import layer_times
+from measure import truth
 
 pytestmark = pytest.mark.quick
 
@@ -24,7 +24,7 @@ small = pytest.mark.parametrize("problem", [Problem.parse(t) for t in SMALL], id
 
 
 def network(name):
-    return [layer for layer in gpu_layers.LAYERS if layer.network == name]
+    return [layer for layer in gpu.layers.LAYERS if layer.network == name]
 
 
 def test_resnet50_is_the_one_that_is_known():
@@ -71,9 +71,9 @@ def test_vgg16_is_the_one_that_is_known():
 
 
 def test_layers_are_distinct_problems():
-    names = [str(layer.problem) for layer in gpu_layers.LAYERS]
+    names = [str(layer.problem) for layer in gpu.layers.LAYERS]
     assert len(set(names)) == len(names) == 35
-    assert all(layer.problem.valid() for layer in gpu_layers.LAYERS)
+    assert all(layer.problem.valid() for layer in gpu.layers.LAYERS)
 
 
 @small
@@ -87,7 +87,7 @@ def test_a_right_layer_is_timed(problem):
 
 @small
 def test_a_right_layer_is_swept(problem):
-    found = gpu_sweep.measure(problem, 1, "cpu")
+    found = gpu.sweep.measure(problem, 1, "cpu")
     assert found["wrong"] == [] and list(found["milliseconds"]) == ["fprop", "dgrad", "wgrad"]
     assert all(list(times) == [""] for times in found["milliseconds"].values())
 
@@ -102,7 +102,7 @@ def test_a_variant_that_is_wrong_is_named_and_not_timed(problem, monkeypatch):
         return {**functions, "dgrad": lambda: (dgrad()[0] + 1,)}
 
     monkeypatch.setattr(layer_times, "our_directions", wrong)
-    found = gpu_sweep.measure(problem, 1, "cpu")
+    found = gpu.sweep.measure(problem, 1, "cpu")
     assert list(found["milliseconds"]) == ["fprop", "wgrad"]
     assert len(found["wrong"]) == 1 and found["wrong"][0].startswith("fastconv dgrad : dx: ")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import layers
-import table
+from parts import layers
+from show import table
 
 # Batches from light to dark; what is slower than torch in another colour.
 _FASTER, _SLOWER = ("#8fc1e3", "#1f5f99"), ("#f2b48a", "#c2521b")

@@ -5,9 +5,9 @@ Each network and variant in a process of its own. The kernel's count of resident
 torch's own counters miss what oneDNN takes for itself. Freed memory goes back to the system at
 once (two settings of malloc, in `_ENVIRONMENT`), so that what is counted is in use.
 
-One of these processes, which prints bytes as JSON:
+One of these processes, started in benchmarks/, which prints bytes as JSON:
 
-    python benchmarks/memory.py NETWORK VARIANT BATCH IMAGE_SIZE STEPS THREADS
+    python -m parts.memory NETWORK VARIANT BATCH IMAGE_SIZE STEPS THREADS
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import fresh
-import networks
-import progress
-import table
-import timing
 import torch
-from calls import memory_format
-from environment import environment
+
+from measure import fresh, progress, timing
+from measure.calls import memory_format
+from measure.environment import environment
+from parts import networks
+from show import table
 
 # ResNet-50 is not among them: its batch norms keep their inputs on either side.
 NETWORKS = [name for name in networks.NETWORKS if name != "ResNet-50"]
@@ -51,7 +50,7 @@ def run(
         _, size, usual = networks.NETWORKS[name]
         count = batch or usual
         arguments = name, variant, count, size, repeat, torch.get_num_threads()
-        samples = fresh.run(__file__, *arguments, **_ENVIRONMENT)
+        samples = fresh.run("parts.memory", *arguments, **_ENVIRONMENT)
         entry = {"network": name, "image_size": size, "batch": count, "bytes": {}}
         found.setdefault(name, entry)["bytes"][str(variant)] = timing.spread(samples)
 

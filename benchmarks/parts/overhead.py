@@ -5,18 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import progress
-import startup
-import table
-import timing
 import torch
 import torch.nn.functional as F
-from environment import environment
 from torch import Tensor, nn
 
 import fastconv
 from fastconv import functional
 from fastconv.models.resnet50 import Bottleneck
+from measure import progress, timing
+from measure.environment import environment
+from parts import startup
+from show import table
 
 SIZES = {"x": (1, 3, 6, 6), "weight": (4, 3, 3, 3), "bias": (4,)}
 

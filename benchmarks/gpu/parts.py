@@ -1,6 +1,8 @@
-"""The parts of gpu_check.py, each in a process of its own: gpu_parts.py NAME FOLDER SECONDS [dry].
+"""The parts of gpu_check.py, each in a process of its own, started in benchmarks/:
 
-With `dry` those of gpu_dry_run.py. What a part prints goes to its log; what it finds, step by step,
+    python -m gpu.parts NAME FOLDER SECONDS [dry]
+
+With `dry` those of dry_run.py. What a part prints goes to its log; what it finds, step by step,
 into the report.
 """
 
@@ -16,11 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-import outcomes
-from budget import Budget
-from report import Report
+from gpu import outcomes
+from gpu.budget import Budget
+from gpu.report import Report
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 Write = Callable[..., None]  # Report.write for one part
 
@@ -62,7 +64,7 @@ def _why_no_kernels(folder: Path) -> str:
 
 def build(write: Write, folder: Path, budget: Budget) -> None:
     """Installs fastconv where it has no kernels for this GPU, and says what this machine is."""
-    import environment
+    from measure import environment
 
     write(machine=environment.gpu(), lscpu=environment.lscpu())
     why = _why_no_kernels(folder)
@@ -194,7 +196,7 @@ def sanitizer(write: Write, folder: Path, budget: Budget) -> None:
             done[tool] = "left out"
             continue
         command = (program, "--tool", tool, "--error-exitcode", "9", sys.executable)
-        script = Path(__file__).with_name("gpu_small_set.py")
+        script = Path(__file__).with_name("small_set.py")
         # Each tensor in memory of its own, so that what lies beyond it is nobody's.
         code, output = _say(*command, script, cwd=folder, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
         done[tool] = "clean" if code == 0 else f"exit code {code}"
@@ -213,28 +215,29 @@ def sanitizer(write: Write, folder: Path, budget: Budget) -> None:
 
 def blocks(write: Write, folder: Path, budget: Budget) -> None:
     """All blocks without torch.compile, then again with it, as far as the time reaches."""
-    import environment
-    import gpu_blocks
     import torch
 
+    import gpu.blocks
+    from measure import environment
+
     torch.backends.cudnn.benchmark = True
-    gpu_blocks.run(write, budget, environment.environment("cuda"))
+    gpu.blocks.run(write, budget, environment.environment("cuda"))
 
 
 def layers(write: Write, folder: Path, budget: Budget) -> None:
     """The layers of ResNet-50 and VGG-16 by dtype, as far as the time reaches."""
-    import environment
-    import gpu_layers
+    import gpu.layers
+    from measure import environment
 
-    gpu_layers.run(write, budget, environment.environment("cuda"))
+    gpu.layers.run(write, budget, environment.environment("cuda"))
 
 
 def sweep(write: Write, folder: Path, budget: Budget) -> None:
     """Every variant of the kernels on these layers, as far as the time reaches."""
-    import environment
-    import gpu_sweep
+    import gpu.sweep
+    from measure import environment
 
-    gpu_sweep.run(write, folder, budget, environment.environment("cuda"))
+    gpu.sweep.run(write, folder, budget, environment.environment("cuda"))
 
 
 PARTS = {f.__name__: f for f in (build, wrappers, tests, sanitizer, cpu, blocks, layers, sweep)}
@@ -247,7 +250,7 @@ def main() -> None:
     budget = Budget(float(seconds))
     parts = PARTS
     if dry:
-        from gpu_dry_run import PARTS as parts
+        from gpu.dry_run import PARTS as parts
     parts[name](lambda **result: report.write(name, **result), Path(folder), budget)
 
 

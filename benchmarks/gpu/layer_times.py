@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import gpu_timing
-import timing
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from truth import Truth
 
 from fastconv.testing import Problem, checks, inputs
+from measure import gpu_timing, timing
+from measure.truth import Truth
 
 aten, ours = torch.ops.aten, torch.ops.fastconv
 

@@ -12,12 +12,12 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-import gpu_parts
 import torch
-from budget import Budget
-from gpu_parts import ROOT, Write
 
+import gpu.parts
 from fastconv.testing import Problem
+from gpu.budget import Budget
+from gpu.parts import ROOT, Write
 
 # The file whose tests stand for all.
 TESTS = ROOT / "tests" / "kernels" / "test_relu.py"
@@ -26,7 +26,7 @@ ALL_BUT_TESTS = f"not run: all but {TESTS.name}"
 
 def build(write: Write, folder: Path, budget: Budget) -> None:
     """Compiles the emulator, for the other parts, and says what this machine is."""
-    import environment
+    from measure import environment
 
     if _emulator(write) is not None:
         found = environment.environment()
@@ -36,7 +36,7 @@ def build(write: Write, folder: Path, budget: Budget) -> None:
 
 def _emulator(write: Write) -> ModuleType | None:
     """The emulator, compiled; None where the tools for that are missing."""
-    emulated = gpu_parts.the_emulator()
+    emulated = gpu.parts.the_emulator()
     if missing := emulated.missing():
         write(status="not here", summary=f"needs {', '.join(missing)}")
         return None
@@ -49,7 +49,7 @@ def wrappers(write: Write, folder: Path, budget: Budget) -> None:
     if emulated := _emulator(write):
         library = emulated.load("plain")
         told = _also(write, "emulated; not run: what nvcc makes of them")
-        gpu_parts.check_wrappers(told, library.call, sys.maxsize)
+        gpu.parts.check_wrappers(told, library.call, sys.maxsize)
 
 
 def _also(write: Write, more: str) -> Write:
@@ -68,21 +68,20 @@ def tests(write: Write, folder: Path, budget: Budget) -> None:
 
 
 def _run_tests(write: Write, folder: Path, chosen: str, more: str, **environment: str) -> None:
-    found = gpu_parts.run_tests(folder, "-k", chosen, TESTS, **environment)
+    found = gpu.parts.run_tests(folder, "-k", chosen, TESTS, **environment)
     failed = [*found["failed"], *filter(None, [found["unfinished"]])]
-    summary = f"{gpu_parts.told(found)}; {more}"
+    summary = f"{gpu.parts.told(found)}; {more}"
     write(status="ok" if found["ok"] else "failed", summary=summary, problems=failed)
 
 
 def sanitizer(write: Write, folder: Path, budget: Budget) -> None:
     """What compute-sanitizer looks at, in the emulator."""
-    import gpu_small_set
-
+    import gpu.small_set
     from fastconv.testing import kernels
 
     if emulated := _emulator(write):
         kernels.modules["emulated"] = emulated.load_kernels("plain")
-        count = sum(1 for _ in gpu_small_set.run("emulated"))
+        count = sum(1 for _ in gpu.small_set.run("emulated"))
         write(status="ok", summary=f"{count} calls; emulated; not run: compute-sanitizer")
 
 
@@ -107,9 +106,9 @@ def _in_small(measure: Callable[[Problem], dict]) -> Callable[..., dict]:
 
 def blocks(write: Write, folder: Path, budget: Budget) -> None:
     """All blocks."""
-    import blocks
-    import environment
-    import gpu_blocks
+    import gpu.blocks
+    from measure import environment
+    from parts import blocks
 
     def measure(problem: Problem) -> dict:
         block = blocks.BLOCKS[0]._replace(problem=problem)
@@ -120,26 +119,26 @@ def blocks(write: Write, folder: Path, budget: Budget) -> None:
     def run(block: blocks.Block, *_: object) -> dict:
         return small(block.problem)
 
-    gpu_blocks.run(_also(write, NOT_MEASURED), budget, environment.environment(), run)
+    gpu.blocks.run(_also(write, NOT_MEASURED), budget, environment.environment(), run)
 
 
 def layers(write: Write, folder: Path, budget: Budget) -> None:
     """All layers."""
-    import environment
-    import gpu_layers
-    import layer_times
+    import gpu.layers
+    from gpu import layer_times
+    from measure import environment
 
     small = _in_small(lambda problem: layer_times.measure(problem, 1, "cpu"))
-    gpu_layers.run(_also(write, NOT_MEASURED), budget, environment.environment(), small)
+    gpu.layers.run(_also(write, NOT_MEASURED), budget, environment.environment(), small)
 
 
 def sweep(write: Write, folder: Path, budget: Budget) -> None:
     """All layers, with the variant that a CPU has."""
-    import environment
-    import gpu_sweep
+    import gpu.sweep
+    from measure import environment
 
-    small = _in_small(lambda problem: gpu_sweep.measure(problem, 1, "cpu"))
-    gpu_sweep.run(_also(write, NOT_MEASURED), folder, budget, environment.environment(), small)
+    small = _in_small(lambda problem: gpu.sweep.measure(problem, 1, "cpu"))
+    gpu.sweep.run(_also(write, NOT_MEASURED), folder, budget, environment.environment(), small)
 
 
 PARTS = {f.__name__: f for f in (build, wrappers, tests, sanitizer, cpu, blocks, layers, sweep)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from budget import Budget
+from gpu.budget import Budget
 
 
 class Step(NamedTuple):

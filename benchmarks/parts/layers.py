@@ -10,17 +10,14 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import batch_truth
-import convolutions
-import progress
-import table
-import timing
-from calls import FORMATS, call
-from environment import environment
 from torch import nn
 
 import fastconv
 from fastconv.testing import Problem, inputs
+from measure import batch_truth, convolutions, progress, timing
+from measure.calls import FORMATS, call
+from measure.environment import environment
+from show import table
 
 BATCHES = (1, 16)
 SECONDS = 4.0  # of samples in a mode, after which the least number of them is enough

@@ -6,12 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import convolutions
-import layer_times
-import steps
-from budget import Budget
-
 from fastconv.testing import Problem
+from gpu import layer_times, steps
+from gpu.budget import Budget
+from measure import convolutions
 
 BATCH, REPEAT = 32, 15
 DTYPES = ("bf16", "f16", "f32")  # the most important first

@@ -1,6 +1,6 @@
 """What comes before the first result: imports and the first call, each in new processes.
 
-python benchmarks/startup.py SIDE      one of them; seconds as JSON
+python -m parts.startup SIDE      one of them, started in benchmarks/; seconds as JSON
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def measure(side: str) -> dict[str, float]:
         import fastconv  # noqa: F401
 
         times["import fastconv, after torch"] = time.perf_counter() - start
-    from overhead import BLOCK, OPERATIONS, tensors
+    from parts.overhead import BLOCK, OPERATIONS, tensors
 
     way = OPERATIONS[BLOCK][side == "fastconv"]
     torch.set_num_threads(1)
@@ -37,13 +37,12 @@ def measure(side: str) -> dict[str, float]:
 
 def run(repeat: int) -> list[dict[str, object]]:
     """Milliseconds of each by side, of so many new processes a side, in turn."""
-    import fresh
-    import timing
+    from measure import fresh, timing
 
     taken: dict[str, dict[str, list[float]]] = {}
     for _ in range(repeat):
         for side in ("torch", "fastconv"):
-            for what, seconds in fresh.run(__file__, side).items():
+            for what, seconds in fresh.run("parts.startup", side).items():
                 taken.setdefault(what, {}).setdefault(side, []).append(seconds)
     return [{"what": what, "milliseconds": timing.milliseconds(t)} for what, t in taken.items()]
 

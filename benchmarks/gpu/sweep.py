@@ -9,15 +9,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import gpu_layers
-import layer_times
-import steps
-from budget import Budget
-from truth import Truth
-
+import gpu.layers
 from fastconv import precision, variants
 from fastconv.testing import Problem, kernels
 from fastconv.testing.problem import TF32
+from gpu import layer_times, steps
+from gpu.budget import Budget
+from measure.truth import Truth
 
 REPEAT = 9
 WORTH = 0.97  # of the default's time: what takes less goes into the table
@@ -101,7 +99,7 @@ def run(
         entries = faster(found)
         table = json.dumps({"environment": where, "variants": entries}, indent=1)
         (folder / "variants.json").write_text(table + "\n")
-        result = {"environment": where, "batch": gpu_layers.BATCH, "repeat": REPEAT, "unit": "us"}
+        result = {"environment": where, "batch": gpu.layers.BATCH, "repeat": REPEAT, "unit": "us"}
         count = sum(len(layer["milliseconds"]) for layer in found)
         return {
             "summary": f"{len(entries)} of {count} defaults are not the fastest",
@@ -109,5 +107,5 @@ def run(
         }
 
     dtypes = ["bf16", TF32 if precision.tf32() else "f32"]  # f16 is as fast as bf16
-    measured = gpu_layers.in_turn(dtypes, lambda problem: measure(problem, REPEAT))
+    measured = gpu.layers.in_turn(dtypes, lambda problem: measure(problem, REPEAT))
     steps.run([measured], write, budget, tell)

@@ -10,17 +10,16 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import progress
-import table
-import timing
 import torch
 import torch.nn.functional as F
-from calls import FORMATS, memory_format
-from environment import environment
 from torch import Tensor, nn
 
 import fastconv
 from fastconv import models
+from measure import progress, timing
+from measure.calls import FORMATS, memory_format
+from measure.environment import environment
+from show import table
 
 SECONDS = 20.0  # of samples in a mode, after which the least number of them is enough
 CLASSES = 10

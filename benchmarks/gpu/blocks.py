@@ -1,13 +1,13 @@
-"""The blocks of blocks.py on a GPU, as far as the time reaches."""
+"""The blocks of parts/blocks.py on a GPU, as far as the time reaches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 
-import blocks
-import steps
-from budget import Budget
+from gpu import steps
+from gpu.budget import Budget
+from parts import blocks
 
 BATCH, REPEAT = 64, 25
 

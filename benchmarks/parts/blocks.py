@@ -10,17 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import gpu_timing
-import timing
 import torch
-from calls import FORMATS, call
-from environment import environment
-from progress import NoSuchName, collect, say
 from torch import nn
-from truth import Truth
 
 import fastconv
 from fastconv.testing import Problem, inputs
+from measure import gpu_timing, timing
+from measure.calls import FORMATS, call
+from measure.environment import environment
+from measure.progress import NoSuchName, collect, say
+from measure.truth import Truth
 
 
 class Block(NamedTuple):

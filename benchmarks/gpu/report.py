@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-import table
+from show import table
 
 
 class Report:

@@ -1,6 +1,6 @@
 """Every kind of CUDA kernel once, on small odd shapes: what compute-sanitizer looks at.
 
-python benchmarks/gpu_small_set.py              on torch's current GPU
+python benchmarks/gpu/small_set.py              on torch's current GPU
 """
 
 from __future__ import annotations

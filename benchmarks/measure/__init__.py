@@ -1,0 +1,1 @@
+"""How the parts measure: calls, times, what is right, and where it was."""

@@ -1,0 +1,1 @@
+"""The parts of `python benchmarks`: each measures one thing and tells it."""

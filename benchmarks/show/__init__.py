@@ -1,0 +1,1 @@
+"""Results for people: tables, the picture, comparisons, and the files they lie in."""
