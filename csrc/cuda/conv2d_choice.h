@@ -31,7 +31,7 @@ struct Work {
 constexpr int multiprocessors = 132;
 
 // The kernels of first layers, as problems name them.
-constexpr std::string_view first_variant = "first";
+constexpr std::string_view few_channels_variant = "first";
 
 // Cycles until the last block has ended. A step's are the most of: products, at what such loops reach of the peak;
 // bytes from the L2 cache; instructions of loads. `ends` are a block's beginning and end, which only other blocks can

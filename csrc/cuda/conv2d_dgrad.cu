@@ -27,13 +27,13 @@ std::string run(const Conv2dProblem& problem, const DgradArgs& args, simt::Strea
     d.column_tiles = ceil_div(conv.channels, Tile::columns);
 
     d.filters_inside = channels_last(args.dy);
-    d.gradient.lanes = gradient_vectors(problem, args.dy, args.code, conv.filters, vector, sizeof(T))
-                           ? Lanes::step_vectors
-                           : Lanes::lines;
+    d.gradient.access = gradient_vectors(problem, args.dy, args.code, conv.filters, vector, sizeof(T))
+                            ? Access::step_vectors
+                            : Access::lines;
     const bool in_order = !d.filters_inside && !channels_last(args.w);
-    d.w.lanes = channel_vectors(args.w, conv.channels, vector, sizeof(T)) ? Lanes::line_vectors
-                : in_order                                                ? Lanes::steps
-                                                                          : Lanes::lines;
+    d.w.access = channel_vectors(args.w, conv.channels, vector, sizeof(T)) ? Access::line_vectors
+                 : in_order                                                ? Access::steps
+                                                                           : Access::lines;
     d.along_columns = channels_last(args.dx);
     d.vectors = channel_vectors(args.dx, conv.channels, Tile::column_chunk, sizeof(T));
 

@@ -48,8 +48,8 @@ struct BlockPhase {
 
 template <class T>
 struct DgradParameters {
-    Source<GradientView<T>, Lanes::lines | Lanes::step_vectors> gradient;
-    Source<WeightView<T>, Lanes::lines | Lanes::steps | Lanes::line_vectors> w;
+    Source<GradientView<T>, Access::lines | Access::step_vectors> gradient;
+    Source<WeightView<T>, Access::lines | Access::steps | Access::line_vectors> w;
     T* dx;
     Geometry conv;
     Strides dy_strides, w_strides, dx_strides;
@@ -59,24 +59,26 @@ struct DgradParameters {
     bool filters_inside;
     bool along_columns, vectors;
 
-    // The tensor cores' walks along a phase's steps.
+    // The tensor cores' counters along a phase's steps.
     template <class Tile>
-    FASTCONV_DEVICE Walk gradient_walk(const BlockPhase& phase) const {
-        return walk<Tile>(phase, {dy_strides.c, 0, 0, 0, 1}, {-output_step_h * dy_strides.h, -output_step_h, 0, 0, 0},
-                          {-output_step_w * dy_strides.w, 0, -output_step_w, 0, 0});
+    FASTCONV_DEVICE StepCounter gradient_counter(const BlockPhase& phase) const {
+        return counter<Tile>(phase, {dy_strides.c, 0, 0, 0, 1},
+                             {-output_step_h * dy_strides.h, -output_step_h, 0, 0, 0},
+                             {-output_step_w * dy_strides.w, 0, -output_step_w, 0, 0});
     }
     template <class Tile>
-    FASTCONV_DEVICE Walk w_walk(const BlockPhase& phase) const {
-        return walk<Tile>(phase, {w_strides.n, 0, 0, 0, 0}, {tap_step_h * w_strides.h, 0, 0, 0, 0},
-                          {tap_step_w * w_strides.w, 0, 0, 0, 0});
+    FASTCONV_DEVICE StepCounter w_counter(const BlockPhase& phase) const {
+        return counter<Tile>(phase, {w_strides.n, 0, 0, 0, 0}, {tap_step_h * w_strides.h, 0, 0, 0, 0},
+                             {tap_step_w * w_strides.w, 0, 0, 0, 0});
     }
 
 private:
     template <class Tile>
-    FASTCONV_DEVICE Walk walk(const BlockPhase& phase, const Site& one_k, const Site& one_r, const Site& one_s) const {
-        const Digit k{conv.filters, one_k}, r{phase.h.taps, one_r}, s{phase.w.taps, one_s};
-        return filters_inside ? Walk(k, s, r, Tile::steps, Tile::hop(Tile::columns))
-                              : Walk(s, r, k, Tile::steps, Tile::hop(Tile::columns));
+    FASTCONV_DEVICE StepCounter counter(const BlockPhase& phase, const Coord& one_k, const Coord& one_r,
+                                        const Coord& one_s) const {
+        const Axis k{conv.filters, one_k}, r{phase.h.taps, one_r}, s{phase.w.taps, one_s};
+        return filters_inside ? StepCounter(k, s, r, Tile::steps, Tile::chunk_stride(Tile::columns))
+                              : StepCounter(s, r, k, Tile::steps, Tile::chunk_stride(Tile::columns));
     }
 };
 
@@ -84,9 +86,11 @@ template <class Tile>
 struct DgradMemory {
     GemmMemory<Tile> gemm;
     BlockPhase* phase;
-    Walk* walks;  // of the gradient and of the weight, for tensor cores
+    StepCounter* counters;  // of the gradient and of the weight, for tensor cores
     FASTCONV_HOST_DEVICE explicit DgradMemory(simt::Shared& shared)
-        : gemm(shared), phase(shared.take<BlockPhase>(1)), walks(Tile::tensor_cores ? shared.take<Walk>(2) : nullptr) {}
+        : gemm(shared),
+          phase(shared.take<BlockPhase>(1)),
+          counters(Tile::tensor_cores ? shared.take<StepCounter>(2) : nullptr) {}
 };
 
 template <class T, class Tile>
@@ -114,8 +118,8 @@ conv2d_dgrad_kernel(const DgradParameters<T> d) {
         phase.steps = conv.filters * phase.h.taps * phase.w.taps;
         *all.phase = phase;
         if constexpr (Tile::tensor_cores) {
-            all.walks[0] = d.template gradient_walk<Tile>(phase);
-            all.walks[1] = d.template w_walk<Tile>(phase);
+            all.counters[0] = d.template gradient_counter<Tile>(phase);
+            all.counters[1] = d.template w_counter<Tile>(phase);
         }
     }
     simt::sync();
@@ -129,22 +133,22 @@ conv2d_dgrad_kernel(const DgradParameters<T> d) {
         int h, w;
         const bool there = pixel_of(i, pixel, h, w);
         const int p = all.phase->h.start + pixel.p, q = all.phase->w.start + pixel.q;
-        memory.rows.put(i, there ? Site{d.dy_strides.at(pixel.n, first_k, p, q), p, q, pixel.n, first_k} : no_site());
+        memory.rows.put(i, there ? Coord{d.dy_strides.at(pixel.n, first_k, p, q), p, q, pixel.n, first_k} : no_coord());
     }
     const int64_t first_w = d.w_strides.at(first_k, 0, all.phase->h.first, all.phase->w.first);
     for (int i = simt::thread(); i < Tile::columns; i += Tile::threads)
         memory.columns.put(i, first_column + i < conv.channels
-                                  ? Site{first_w + (first_column + i) * d.w_strides.c, 0, 0, 0, 0}
-                                  : no_site());
+                                  ? Coord{first_w + (first_column + i) * d.w_strides.c, 0, 0, 0, 0}
+                                  : no_coord());
     Sums<Tile> sums;
     if constexpr (Tile::tensor_cores)
-        gemm(sums, memory, d.gradient, all.walks[0], d.w, all.walks[1], 0, all.phase->steps);
+        gemm(sums, memory, d.gradient, all.counters[0], d.w, all.counters[1], 0, all.phase->steps);
     else
-        gemm(sums, memory, d.gradient, d.w, 0, all.phase->steps, [&](int step, Site& gradient_site, Site& w_site) {
+        gemm(sums, memory, d.gradient, d.w, 0, all.phase->steps, [&](int step, Coord& gradient_coord, Coord& w_coord) {
             const Tap t = all.phase->taps.at(step);
             const int p = -t.r * d.output_step_h, q = -t.s * d.output_step_w;
-            gradient_site = {d.dy_strides.at(0, t.c, p, q), p, q, 0, t.c};
-            w_site = {d.w_strides.at(t.c, 0, t.r * d.tap_step_h, t.s * d.tap_step_w), 0, 0, 0, 0};
+            gradient_coord = {d.dy_strides.at(0, t.c, p, q), p, q, 0, t.c};
+            w_coord = {d.w_strides.at(t.c, 0, t.r * d.tap_step_h, t.s * d.tap_step_w), 0, 0, 0, 0};
         });
 
     sums.store(memory.buffer, [](int) { return Acc(0); });
@@ -152,13 +156,13 @@ conv2d_dgrad_kernel(const DgradParameters<T> d) {
         Pixel pixel;
         int h, w;
         const bool there = pixel_of(i, pixel, h, w);
-        memory.rows.put(i, there ? Site{d.dx_strides.at(pixel.n, 0, h, w), 0, 0, 0, 0} : no_site());
+        memory.rows.put(i, there ? Coord{d.dx_strides.at(pixel.n, 0, h, w), 0, 0, 0, 0} : no_coord());
     }
     for (int i = simt::thread(); i < Tile::columns; i += Tile::threads) {
         const int column = first_column + i;
         memory.columns.put(i, column < conv.channels
-                                  ? Site{(group * conv.channels + column) * d.dx_strides.c, 0, 0, 0, 0}
-                                  : no_site());
+                                  ? Coord{(group * conv.channels + column) * d.dx_strides.c, 0, 0, 0, 0}
+                                  : no_coord());
     }
     simt::sync();
     write_tile(d.dx, memory, d.along_columns, d.vectors, [](Acc sum) { return T(sum); });

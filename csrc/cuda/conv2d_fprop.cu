@@ -22,7 +22,7 @@ std::string run(const Conv2dProblem& problem, const FpropArgs& args, simt::Strea
 
 std::vector<std::string> conv2d_fprop_variants(const Conv2dProblem& problem) {
     auto names = tile_names(problem, [&](auto tile) { return fprop_work<decltype(tile)>(problem, true); });
-    if (first_fprop_takes(problem)) names.insert(names.begin(), std::string(first_variant));
+    if (few_channels_fprop_takes(problem)) names.insert(names.begin(), std::string(few_channels_variant));
     return names;
 }
 
@@ -33,8 +33,8 @@ std::string conv2d_fprop(const Conv2dProblem& problem, const FpropArgs& args, vo
     if (!refused.empty()) return refused;
     const Conv2d& conv = problem.conv;
     if (conv.N * conv.K * problem.pool.P * problem.pool.Q == 0) return "";
-    if ((!*problem.variant || problem.variant == first_variant) && first_fprop_takes(problem))
-        return conv2d_first_fprop(problem, args, stream);
+    if ((!*problem.variant || problem.variant == few_channels_variant) && few_channels_fprop_takes(problem))
+        return conv2d_few_channels_fprop(problem, args, stream);
     if (problem.epilogue == Epilogue::relu_max_pool) return conv2d_fprop_pool(problem, args, stream);
     return with_type(problem.dtype, [&](auto type) {
         using T = decltype(type);

@@ -19,36 +19,36 @@ namespace fastconv::cuda {
 // Also what the kernel with a pool (conv2d_fprop_pool.cuh) reads.
 template <class T>
 struct FpropInput {
-    Source<ImageView<T>, Lanes::lines | Lanes::step_vectors> x;
-    Source<WeightView<T>, Lanes::steps | Lanes::step_vectors> w;
+    Source<ImageView<T>, Access::lines | Access::step_vectors> x;
+    Source<WeightView<T>, Access::steps | Access::step_vectors> w;
     const T* bias;  // or null
     int64_t bias_stride;
     Geometry conv;
     Strides x_strides, w_strides;
-    Taps taps;            // of the exact product
-    Walk x_walk, w_walk;  // of the tensor cores'
+    Taps taps;                         // of the exact product
+    StepCounter x_counter, w_counter;  // of the tensor cores'
     int steps, column_tiles;
 
     FASTCONV_DEVICE bool is_output(const Pixel& i) const { return i.n < conv.N && i.p < conv.P && i.q < conv.Q; }
-    FASTCONV_DEVICE Site pixel(int group, int n, int p, int q) const {
+    FASTCONV_DEVICE Coord pixel(int group, int n, int p, int q) const {
         const int h = p * conv.stride_h - conv.pad_h, w = q * conv.stride_w - conv.pad_w;
         return {x_strides.at(n, group * conv.channels, h, w), h, w, 0, 0};
     }
-    FASTCONV_DEVICE Site filter(int group, int column) const {
-        return column < conv.filters ? Site{(group * conv.filters + column) * w_strides.n, 0, 0, 0, 0} : no_site();
+    FASTCONV_DEVICE Coord filter(int group, int column) const {
+        return column < conv.filters ? Coord{(group * conv.filters + column) * w_strides.n, 0, 0, 0, 0} : no_coord();
     }
-    FASTCONV_DEVICE void tap(int step, Site& x_site, Site& w_site) const {
+    FASTCONV_DEVICE void tap(int step, Coord& x_coord, Coord& w_coord) const {
         const Tap t = taps.at(step);
         const int h = t.r * conv.dilation_h, w = t.s * conv.dilation_w;
-        x_site = {x_strides.at(0, t.c, h, w), h, w, 0, 0};
-        w_site = {w_strides.at(0, t.c, t.r, t.s), 0, 0, 0, 0};
+        x_coord = {x_strides.at(0, t.c, h, w), h, w, 0, 0};
+        w_coord = {w_strides.at(0, t.c, t.r, t.s), 0, 0, 0, 0};
     }
     template <class Tile>
     FASTCONV_DEVICE void multiply(Sums<Tile>& sums, const GemmMemory<Tile>& memory) const {
-        if constexpr (Tile::tensor_cores) gemm(sums, memory, x, x_walk, w, w_walk, 0, steps);
+        if constexpr (Tile::tensor_cores) gemm(sums, memory, x, x_counter, w, w_counter, 0, steps);
         else
             gemm(sums, memory, x, w, 0, steps,
-                 [&](int step, Site& x_site, Site& w_site) { tap(step, x_site, w_site); });
+                 [&](int step, Coord& x_coord, Coord& w_coord) { tap(step, x_coord, w_coord); });
     }
     template <class Acc>
     FASTCONV_DEVICE Acc bias_of(int group, int column) const {
@@ -73,13 +73,13 @@ FASTCONV_DEVICE void write_fprop(const FpropInput<T>& in, const FpropOutput<T>& 
     using Acc = typename Tile::Acc;
     for (int row = simt::thread(); row < Tile::rows; row += Tile::threads) {
         const Pixel i = pixel_of(row);
-        memory.rows.put(row, in.is_output(i) ? Site{out.strides.at(i.n, 0, i.p, i.q), 0, 0, 0, 0} : no_site());
+        memory.rows.put(row, in.is_output(i) ? Coord{out.strides.at(i.n, 0, i.p, i.q), 0, 0, 0, 0} : no_coord());
     }
     for (int i = simt::thread(); i < Tile::columns; i += Tile::threads) {
         const int column = first_column + i;
         memory.columns.put(i, column < in.conv.filters
-                                  ? Site{(group * in.conv.filters + column) * out.strides.c, 0, 0, 0, 0}
-                                  : no_site());
+                                  ? Coord{(group * in.conv.filters + column) * out.strides.c, 0, 0, 0, 0}
+                                  : no_coord());
     }
     simt::sync();
     const bool relu = out.relu;
@@ -117,7 +117,7 @@ conv2d_fprop_kernel(const FpropInput<T> in, const FpropOutput<T> out, const Pixe
     const auto pixel_of = [&](int row) { return pixels.at(first_row + row); };
     for (int row = simt::thread(); row < Tile::rows; row += Tile::threads) {
         const Pixel i = pixel_of(row);
-        memory.rows.put(row, in.is_output(i) ? in.pixel(group, i.n, i.p, i.q) : no_site());
+        memory.rows.put(row, in.is_output(i) ? in.pixel(group, i.n, i.p, i.q) : no_coord());
     }
     for (int i = simt::thread(); i < Tile::columns; i += Tile::threads)
         memory.columns.put(i, in.filter(group, first_column + i));

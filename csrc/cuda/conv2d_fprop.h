@@ -1,5 +1,5 @@
-// The forward kernels' common launch data; conv2d_fprop.cu, conv2d_fprop_pool.cu and conv2d_first_fprop.cu compile
-// them.
+// The forward kernels' common launch data; conv2d_fprop.cu, conv2d_fprop_pool.cu and conv2d_few_channels_fprop.cu
+// compile them.
 #pragma once
 
 #include "conv2d_fprop.cuh"
@@ -22,19 +22,20 @@ FpropInput<T> fprop_input(const Conv2dProblem& problem, const FpropArgs& args) {
     in.taps = Taps(in.conv.channels, in.conv.R, in.conv.S, channels_inside);
     in.steps = in.conv.channels * in.conv.R * in.conv.S;
     in.column_tiles = ceil_div(in.conv.filters, Tile::columns);
-    in.x.lanes = channel_vectors(args.x, in.conv.channels, vector, sizeof(T)) ? Lanes::step_vectors : Lanes::lines;
+    in.x.access = channel_vectors(args.x, in.conv.channels, vector, sizeof(T)) ? Access::step_vectors : Access::lines;
     const bool vectors = in_order_of_taps(args.w, channels_inside) && in.steps % vector == 0 &&
                          reinterpret_cast<uintptr_t>(args.w.data) % (vector * sizeof(T)) == 0;
-    in.w.lanes = vectors ? Lanes::step_vectors : Lanes::steps;
+    in.w.access = vectors ? Access::step_vectors : Access::steps;
     if constexpr (Tile::tensor_cores) {
-        const auto walk = [&](const Site& one_c, const Site& one_r, const Site& one_s) {
-            const Digit c{in.conv.channels, one_c}, r{in.conv.R, one_r}, s{in.conv.S, one_s};
-            return channels_inside ? Walk(c, s, r, Tile::steps, 0) : Walk(s, r, c, Tile::steps, 0);
+        const auto counter = [&](const Coord& one_c, const Coord& one_r, const Coord& one_s) {
+            const Axis c{in.conv.channels, one_c}, r{in.conv.R, one_r}, s{in.conv.S, one_s};
+            return channels_inside ? StepCounter(c, s, r, Tile::steps, 0) : StepCounter(s, r, c, Tile::steps, 0);
         };
         const int h = in.conv.dilation_h, w = in.conv.dilation_w;
-        in.x_walk =
-            walk({in.x_strides.c, 0, 0, 0, 0}, {in.x_strides.h * h, h, 0, 0, 0}, {in.x_strides.w * w, 0, w, 0, 0});
-        in.w_walk = walk({in.w_strides.c, 0, 0, 0, 0}, {in.w_strides.h, 0, 0, 0, 0}, {in.w_strides.w, 0, 0, 0, 0});
+        in.x_counter =
+            counter({in.x_strides.c, 0, 0, 0, 0}, {in.x_strides.h * h, h, 0, 0, 0}, {in.x_strides.w * w, 0, w, 0, 0});
+        in.w_counter =
+            counter({in.w_strides.c, 0, 0, 0, 0}, {in.w_strides.h, 0, 0, 0, 0}, {in.w_strides.w, 0, 0, 0, 0});
     }
     return in;
 }
@@ -82,8 +83,8 @@ PoolOutput<T> pool_output(const Conv2dProblem& problem, const FpropArgs& args, i
 
 std::string conv2d_fprop_pool(const Conv2dProblem&, const FpropArgs&, simt::Stream stream);
 
-// conv2d_first_fprop.cuh; it is the default where it takes the problem.
-bool first_fprop_takes(const Conv2dProblem&);
-std::string conv2d_first_fprop(const Conv2dProblem&, const FpropArgs&, simt::Stream stream);
+// conv2d_few_channels_fprop.cuh; it is the default where it takes the problem.
+bool few_channels_fprop_takes(const Conv2dProblem&);
+std::string conv2d_few_channels_fprop(const Conv2dProblem&, const FpropArgs&, simt::Stream stream);
 
 }  // namespace fastconv::cuda

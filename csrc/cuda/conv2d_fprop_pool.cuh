@@ -12,47 +12,9 @@
 
 #include "conv2d_fprop.cuh"
 #include "conv2d_pool_output.cuh"
+#include "conv2d_pool_tiling.cuh"
 
 namespace fastconv::cuda {
-
-// How pooled pixels are cut into blocks and what a block's rows are: a rectangle of height x width pixels, `step`
-// apart from each other.
-struct PoolTiling {
-    int pooled_h = 1, pooled_w = 1;  // a block's
-    int tiles_h = 1, tiles_w = 1;    // an image's
-    int height = 1, width = 1, step_h = 1, step_w = 1, passes = 1;
-
-    PoolTiling() = default;
-    // The rectangle with the fewest blocks, the widest of equals.
-    PoolTiling(const PoolGeometry& pool, int rows) {
-        int64_t fewest = 0;
-        for (int w = 1; w <= least(pool.Q, rows); ++w) {
-            const int64_t across = below(w, pool.stride_w, pool.window_w, pool.dilation_w);
-            if (across > rows) break;
-            int h = 0;
-            while (h < pool.P && below(h + 1, pool.stride_h, pool.window_h, pool.dilation_h) * across <= rows) ++h;
-            if (h == 0) continue;
-            const int64_t blocks = int64_t(ceil_div(pool.P, h)) * ceil_div(pool.Q, w);
-            if (fewest && blocks > fewest) continue;
-            fewest = blocks;
-            pooled_h = h, pooled_w = w;
-        }
-        tiles_h = ceil_div(pool.P, pooled_h), tiles_w = ceil_div(pool.Q, pooled_w);
-        if (fewest) {
-            height = int(below(pooled_h, pool.stride_h, pool.window_h, pool.dilation_h));
-            width = int(below(pooled_w, pool.stride_w, pool.window_w, pool.dilation_w));
-        } else {
-            height = pool.window_h, width = pool.window_w;
-            step_h = pool.dilation_h, step_w = pool.dilation_w;
-            passes = ceil_div(height * width, rows);
-        }
-    }
-
-    // How many pixels in a row `count` neighbouring windows cover.
-    static int64_t below(int64_t count, int64_t stride, int64_t window, int64_t dilation) {
-        return (count - 1) * stride + (window - 1) * dilation + 1;
-    }
-};
 
 template <class T>
 struct FpropPoolOutput : PoolOutput<T> {
@@ -76,7 +38,7 @@ struct FpropPoolMemory {
           winners(shared.take<Winner<typename Tile::Acc>>(Tile::columns)) {}
 };
 
-// The sites of one pass, whose first row is number `first_row` of the block's.
+// The coordinates of one pass, whose first row is number `first_row` of the block's.
 template <class T, class Tile>
 FASTCONV_DEVICE void describe_tile(const FpropInput<T>& in, const FpropPoolOutput<T>& out, const PoolBlock& block,
                                    int first_row, const GemmMemory<Tile>& memory) {
@@ -88,7 +50,7 @@ FASTCONV_DEVICE void describe_tile(const FpropInput<T>& in, const FpropPoolOutpu
         const int q = block.qq * out.pool.stride_w - out.pool.pad_w + column * tiling.step_w;
         const bool inside =
             row < tiling.height && unsigned(p) < unsigned(in.conv.P) && unsigned(q) < unsigned(in.conv.Q);
-        memory.rows.put(i, inside ? in.pixel(block.group, block.n, p, q) : no_site());
+        memory.rows.put(i, inside ? in.pixel(block.group, block.n, p, q) : no_coord());
     }
     for (int i = simt::thread(); i < Tile::columns; i += Tile::threads)
         memory.columns.put(i, in.filter(block.group, block.first_column + i));

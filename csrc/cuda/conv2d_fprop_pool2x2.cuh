@@ -62,7 +62,7 @@ conv2d_fprop_pool2x2_kernel(const FpropInput<T> in, const FpropPool2x2Output<T> 
         const Pixel i = out.pixels.at(window);
         int p, q;
         const bool inside = out.inside(in.conv, i, row / 8 % 4, p, q) && window < out.windows;
-        memory.rows.put(row, inside ? in.pixel(group, i.n, p, q) : no_site());
+        memory.rows.put(row, inside ? in.pixel(group, i.n, p, q) : no_coord());
     }
     for (int i = simt::thread(); i < Tile::columns; i += Tile::threads)
         memory.columns.put(i, in.filter(group, first_column + Filters<Tile>::of_column(i)));

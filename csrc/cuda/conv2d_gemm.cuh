@@ -3,11 +3,12 @@
 //     sum[row, column] = sum over steps of a(row, step) * b(column, step)
 //
 // in the accumulator's exact arithmetic, no tensor cores. What rows, columns and steps are, and where a and b lie in
-// memory, is the direction's business: it describes each of them by a Site, and two sites added up address an element.
+// memory, is the direction's business: it describes each of them by a Coord, and two coordinates added up address an
+// element.
 //
 //   a block   computes Tile::rows x Tile::columns sums and runs over all its steps, Tile::steps at a time
-//   a warp    loads neighbouring elements of memory (Lanes says along what) into registers while the previous steps
-//             are being multiplied, then puts them into the other half of shared memory, as accumulators, a[step][row]
+//   a warp    loads neighbouring elements of memory (Access says along what) into registers while the previous steps
+//             are being multiplied, then puts them into the other slot of shared memory, as accumulators, a[step][row]
 //   a thread  owns rows_each x columns_each sums in registers: per step it reads rows_each + columns_each numbers from
 //             shared memory, 16 bytes at a time, for rows_each * columns_each multiply-adds; 8 x 8 is where the
 //             arithmetic and not shared memory is the limit, and 64 sums still leave room below 128 registers
@@ -46,8 +47,8 @@ struct Tile {
     // rows of sums share the banks, it puts those side by side that a warp stores at once, row_chunk apart.
     static constexpr int a_stride = rows + vector, b_stride = columns + vector;
     static constexpr int sum_stride = columns + (columns < 32 ? columns / row_chunk : column_chunk);
-    static constexpr int half = steps * (a_stride + b_stride);
-    static constexpr int buffer = 2 * half > rows* sum_stride ? 2 * half : rows * sum_stride;
+    static constexpr int slot_size = steps * (a_stride + b_stride);
+    static constexpr int buffer = 2 * slot_size > rows* sum_stride ? 2 * slot_size : rows * sum_stride;
 
     FASTCONV_DEVICE static int sum_place(int row, int column) { return row * sum_stride + column; }
 };
@@ -67,36 +68,36 @@ struct Tiles<double> {
     using narrow = Tile<double, 64, 8, 8, 2, 2>;
 };
 
-// Where an element lies: the sum of a row's (or column's) site and a step's. What a field means is up to the View that
-// reads it; an element with negative h is not there and counts as zero.
-struct Site {
+// Where an element lies: the sum of a row's (or column's) coordinate and a step's. What a field means is up to the View
+// that reads it; an element with negative h is not there and counts as zero.
+struct Coord {
     int64_t offset = 0;
     int h = 0, w = 0, n = 0, k = 0;
-    FASTCONV_DEVICE Site operator+(const Site& o) const {
+    FASTCONV_DEVICE Coord operator+(const Coord& o) const {
         return {offset + o.offset, h + o.h, w + o.w, n + o.n, k + o.k};
     }
 };
-constexpr int outside = -(1 << 30);  // as h: no other site that is added makes it positive
-FASTCONV_DEVICE Site no_site() { return {0, outside, 0, 0, 0}; }
+constexpr int outside = -(1 << 30);  // as h: no other coordinate that is added makes it positive
+FASTCONV_DEVICE Coord no_coord() { return {0, outside, 0, 0, 0}; }
 
-// Sites in shared memory, field by field, in `vector` parts: every vector-th one is next to each other. Neighbouring
-// threads read either these, for vectors, or one site after the other; the parts' distance keeps the latter, too, free
-// of bank conflicts: of the 16 lanes that read 8 bytes each at once, 16 / vector read in every part.
+// Coords in shared memory, field by field, in `vector` parts: every vector-th one is next to each other. Neighbouring
+// threads read either these, for vectors, or one coordinate after the other; the parts' distance keeps the latter, too,
+// free of bank conflicts: of the 16 lanes that read 8 bytes each at once, 16 / vector read in every part.
 template <int vector>
-class Sites {
+class Coords {
 public:
-    FASTCONV_HOST_DEVICE Sites(simt::Shared& shared, int count)
+    FASTCONV_HOST_DEVICE Coords(simt::Shared& shared, int count)
         : distance_(count / vector + 16 / vector % 16),
           offset_(shared.take<int64_t>(vector * distance_)),
           hw_(shared.take<int>(2 * vector * distance_)),
           nk_(shared.take<int>(2 * vector * distance_)) {}
-    FASTCONV_DEVICE void put(int i, const Site& site) const {
+    FASTCONV_DEVICE void put(int i, const Coord& coord) const {
         const int at = place(i);
-        offset_[at] = site.offset;
-        simt::store(hw_ + 2 * at, simt::Pack<int, 2>{{site.h, site.w}});
-        simt::store(nk_ + 2 * at, simt::Pack<int, 2>{{site.n, site.k}});
+        offset_[at] = coord.offset;
+        simt::store(hw_ + 2 * at, simt::Pack<int, 2>{{coord.h, coord.w}});
+        simt::store(nk_ + 2 * at, simt::Pack<int, 2>{{coord.n, coord.k}});
     }
-    FASTCONV_DEVICE Site get(int i) const {
+    FASTCONV_DEVICE Coord get(int i) const {
         const int at = place(i);
         const auto hw = simt::load<2>(hw_ + 2 * at), nk = simt::load<2>(nk_ + 2 * at);
         return {offset_[at], hw[0], hw[1], nk[0], nk[1]};
@@ -110,12 +111,13 @@ private:
     int *hw_, *nk_;
 };
 
-// A block's shared memory. Steps are those of two turns of the main loop, the operands those of two turns as well.
+// A block's shared memory. Steps are those of two iterations of the main loop, the operands those of two iterations as
+// well.
 template <class Tile>
 struct GemmMemory {
     using Acc = typename Tile::Acc;
-    Sites<Tile::vector> rows, columns;
-    Sites<1> a_steps, b_steps;
+    Coords<Tile::vector> rows, columns;
+    Coords<1> a_steps, b_steps;
     Acc* buffer;  // operands, afterwards the sums
     FASTCONV_HOST_DEVICE explicit GemmMemory(simt::Shared& shared)
         : rows(shared, Tile::rows),
@@ -127,22 +129,22 @@ struct GemmMemory {
 
 // Along what neighbouring lanes read an operand: its rows (or columns), called its lines here, or the steps; one
 // element each or Tile::vector of them.
-enum class Lanes { lines = 1, steps = 2, line_vectors = 4, step_vectors = 8 };
-constexpr int operator|(Lanes a, Lanes b) { return int(a) | int(b); }
-constexpr int operator|(int a, Lanes b) { return a | int(b); }
+enum class Access { lines = 1, steps = 2, line_vectors = 4, step_vectors = 8 };
+constexpr int operator|(Access a, Access b) { return int(a) | int(b); }
+constexpr int operator|(int a, Access b) { return a | int(b); }
 
-// How an operand is read: by what view, and along what; `possible` are those Lanes that code is made for.
+// How an operand is read: by what view, and along what; `possible` are those accesses that code is made for.
 template <class View_, int possible_>
 struct Source {
     using View = View_;
     static constexpr int possible = possible_;
-    FASTCONV_HOST_DEVICE static constexpr bool may(Lanes lanes) { return (possible & int(lanes)) != 0; }
-    static constexpr bool across = may(Lanes::line_vectors);  // what lies together in memory is lines
+    FASTCONV_HOST_DEVICE static constexpr bool may(Access access) { return (possible & int(access)) != 0; }
+    static constexpr bool transposed = may(Access::line_vectors);  // what lies together in memory is lines
     View view;
-    Lanes lanes;
+    Access access;
 };
 
-// One operand's part of a turn of the main loop, on its way from global to shared memory.
+// One operand's part of a iteration of the main loop, on its way from global to shared memory.
 template <class Tile, int lines, class Source>
 class Operand {
     using Acc = typename Tile::Acc;
@@ -151,20 +153,20 @@ class Operand {
     static constexpr int count = (elements / size + Tile::threads - 1) / Tile::threads;
 
 public:
-    FASTCONV_DEVICE void load(const Source& source, const Sites<Tile::vector>& line_sites, const Sites<1>& step_sites,
-                              int first_step) {
-        each(source.lanes, [&](auto, auto size, int i, int line, int step) {
+    FASTCONV_DEVICE void load(const Source& source, const Coords<Tile::vector>& line_coords,
+                              const Coords<1>& step_coords, int first_step) {
+        each(source.access, [&](auto, auto size, int i, int line, int step) {
             const auto pack =
-                source.view.template get<size.value>(line_sites.get(line) + step_sites.get(first_step + step));
+                source.view.template get<size.value>(line_coords.get(line) + step_coords.get(first_step + step));
             FASTCONV_UNROLL
             for (int v = 0; v < size.value; ++v) value_[i + v] = pack[v];
         });
     }
 
     FASTCONV_DEVICE void store(const Source& source, Acc* to) const {
-        each(source.lanes, [&](auto lanes, auto size, int i, int line, int step) {
+        each(source.access, [&](auto access, auto size, int i, int line, int step) {
             Acc* const first = to + step * stride + line;
-            if constexpr (lanes.value == int(Lanes::line_vectors)) {
+            if constexpr (access.value == int(Access::line_vectors)) {
                 simt::Pack<Acc, vector> pack;
                 FASTCONV_UNROLL
                 for (int v = 0; v < vector; ++v) pack[v] = value_[i + v];
@@ -182,19 +184,19 @@ private:
         static constexpr int value = n;
     };
 
-    // Calls visit(lanes, size, number of the first value, line, step) for what this thread moves.
+    // Calls visit(access, size, number of the first value, line, step) for what this thread moves.
     template <class Visit>
-    FASTCONV_DEVICE static void each(Lanes lanes, const Visit& visit) {
-        if (lanes == Lanes::lines) each_along<Lanes::lines>(visit);
-        else if (lanes == Lanes::steps) each_along<Lanes::steps>(visit);
-        else if (lanes == Lanes::line_vectors) each_along<Lanes::line_vectors>(visit);
-        else each_along<Lanes::step_vectors>(visit);
+    FASTCONV_DEVICE static void each(Access access, const Visit& visit) {
+        if (access == Access::lines) each_along<Access::lines>(visit);
+        else if (access == Access::steps) each_along<Access::steps>(visit);
+        else if (access == Access::line_vectors) each_along<Access::line_vectors>(visit);
+        else each_along<Access::step_vectors>(visit);
     }
-    template <Lanes lanes, class Visit>
+    template <Access access, class Visit>
     FASTCONV_DEVICE static void each_along(const Visit& visit) {
-        if constexpr (Source::may(lanes)) {
-            constexpr bool vectors = lanes == Lanes::line_vectors || lanes == Lanes::step_vectors;
-            constexpr bool along_lines = lanes == Lanes::lines || lanes == Lanes::line_vectors;
+        if constexpr (Source::may(access)) {
+            constexpr bool vectors = access == Access::line_vectors || access == Access::step_vectors;
+            constexpr bool along_lines = access == Access::lines || access == Access::line_vectors;
             constexpr int size = vectors ? vector : 1, packs = elements / size;
             constexpr int inner = along_lines ? lines / size : Tile::steps / size;
             FASTCONV_UNROLL
@@ -202,7 +204,7 @@ private:
                 const int e = simt::thread() + i * Tile::threads;
                 if (packs % Tile::threads && e >= packs) continue;
                 const int first = e % inner * size, other = e / inner;
-                visit(Constant<int(lanes)>(), Constant<size>(), i * size, along_lines ? first : other,
+                visit(Constant<int(access)>(), Constant<size>(), i * size, along_lines ? first : other,
                       along_lines ? other : first);
             }
         }
@@ -235,7 +237,7 @@ struct Sums {
                simt::thread() % Tile::threads_along_columns * chunk + j % chunk;
     }
 
-    // One turn of the main loop: `a` and `b` lie in shared memory.
+    // One iteration of the main loop: `a` and `b` lie in shared memory.
     FASTCONV_DEVICE void add_products(const Acc* a, const Acc* b) {
         FASTCONV_UNROLL
         for (int step = 0; step < Tile::steps; ++step) {
@@ -281,23 +283,24 @@ private:
     }
 };
 
-// The main loop over steps first_step to last_step. `step_sites(i, a_site, b_site)` describes step i; it is asked one
-// turn ahead of the loads, which are one turn ahead of the products. The caller has put the sites of rows and columns
-// into shared memory; a barrier follows here. After it has returned, all of `memory` may be written.
-template <class Tile, class A, class B, class StepSites>
+// The main loop over steps first_step to last_step. `step_coords(i, a_coord, b_coord)` describes step i; it is asked
+// one iteration ahead of the loads, which are one iteration ahead of the products. The caller has put the coordinates
+// of rows and columns into shared memory; a barrier follows here. After it has returned, all of `memory` may be
+// written.
+template <class Tile, class A, class B, class StepCoords>
 FASTCONV_DEVICE void gemm(Sums<Tile>& sums, const GemmMemory<Tile>& memory, const A& a, const B& b, int first_step,
-                          int last_step, const StepSites& step_sites) {
+                          int last_step, const StepCoords& step_coords) {
     using Acc = typename Tile::Acc;
     constexpr int steps = Tile::steps;
     static_assert(steps <= Tile::threads);
-    const auto describe = [&](int slot, int step) {
-        Site a_site = no_site(), b_site = no_site();
-        if (step < last_step) step_sites(step, a_site, b_site);
-        memory.a_steps.put(slot, a_site);
-        memory.b_steps.put(slot, b_site);
+    const auto describe = [&](int i, int step) {
+        Coord a_coord = no_coord(), b_coord = no_coord();
+        if (step < last_step) step_coords(step, a_coord, b_coord);
+        memory.a_steps.put(i, a_coord);
+        memory.b_steps.put(i, b_coord);
     };
     sums.clear();
-    int half = 0;  // of what is described and, the other way round, of what is multiplied
+    int slot = 0;  // of what is described and, the other way round, of what is multiplied
     if (simt::thread() < steps) describe(simt::thread(), first_step + simt::thread());
     simt::sync();
     for (int step = first_step - steps; step < last_step; step += steps) {  // of the products; the first has none
@@ -305,28 +308,28 @@ FASTCONV_DEVICE void gemm(Sums<Tile>& sums, const GemmMemory<Tile>& memory, cons
         Operand<Tile, Tile::columns, B> next_b;
         const bool more = step + steps < last_step;
         if (more) {
-            next_a.load(a, memory.rows, memory.a_steps, half * steps);
-            next_b.load(b, memory.columns, memory.b_steps, half * steps);
+            next_a.load(a, memory.rows, memory.a_steps, slot * steps);
+            next_b.load(b, memory.columns, memory.b_steps, slot * steps);
             if (simt::thread() < steps)
-                describe((half ^ 1) * steps + simt::thread(), step + 2 * steps + simt::thread());
+                describe((slot ^ 1) * steps + simt::thread(), step + 2 * steps + simt::thread());
         }
         if (step >= first_step) {
-            const Acc* const from = memory.buffer + (half ^ 1) * Tile::half;
+            const Acc* const from = memory.buffer + (slot ^ 1) * Tile::slot_size;
             sums.add_products(from, from + steps * Tile::a_stride);
         }
         if (more) {
-            Acc* const to = memory.buffer + half * Tile::half;
+            Acc* const to = memory.buffer + slot * Tile::slot_size;
             next_a.store(a, to);
             next_b.store(b, to + steps * Tile::a_stride);
         }
         simt::sync();
-        half ^= 1;
+        slot ^= 1;
     }
 }
 
-// Writes the tile that lies in shared memory: element (row, column) goes to `to` at the sum of their sites' offsets,
-// which the caller has put there for this. Lanes run along rows or columns, whichever is the inner axis of `to`;
-// `vectors`: whole chunks of columns lie together there and are aligned. finish(sum) is what is written.
+// Writes the tile that lies in shared memory: element (row, column) goes to `to` at the sum of their coordinates'
+// offsets, which the caller has put there for this. Lanes run along rows or columns, whichever is the inner axis of
+// `to`; `vectors`: whole chunks of columns lie together there and are aligned. finish(sum) is what is written.
 template <class Tile, class T, class Finish>
 FASTCONV_DEVICE void write_tile(T* to, const GemmMemory<Tile>& memory, bool along_columns, bool vectors,
                                 const Finish& finish) {
@@ -334,20 +337,20 @@ FASTCONV_DEVICE void write_tile(T* to, const GemmMemory<Tile>& memory, bool alon
     for (int i = simt::thread(); i < Tile::rows * chunks; i += Tile::threads) {
         const int row = along_columns ? i / chunks : i % Tile::rows;
         const int column = (along_columns ? i % chunks : i / Tile::rows) * chunk;
-        const Site row_site = memory.rows.get(row);
-        if (row_site.h < 0) continue;
+        const Coord row_coord = memory.rows.get(row);
+        if (row_coord.h < 0) continue;
         const auto sums = simt::load<chunk>(memory.buffer + Tile::sum_place(row, column));
         simt::Pack<T, chunk> pack;
         FASTCONV_UNROLL
         for (int v = 0; v < chunk; ++v) pack[v] = finish(sums[v]);
         if (vectors) {
-            const Site site = memory.columns.get(column) + row_site;
-            if (site.h >= 0) simt::store(to + site.offset, pack);
+            const Coord coord = memory.columns.get(column) + row_coord;
+            if (coord.h >= 0) simt::store(to + coord.offset, pack);
         } else {
             FASTCONV_UNROLL
             for (int v = 0; v < chunk; ++v) {
-                const Site site = memory.columns.get(column + v) + row_site;
-                if (site.h >= 0) to[site.offset] = pack[v];
+                const Coord coord = memory.columns.get(column + v) + row_coord;
+                if (coord.h >= 0) to[coord.offset] = pack[v];
             }
         }
     }

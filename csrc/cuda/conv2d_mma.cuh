@@ -7,10 +7,10 @@
 //             shared memory can deliver to tensor cores
 //   a thread  copies 16 bytes at a time (a chunk: neighbouring steps of one row or column, a line) straight to shared
 //             memory where they lie together in global memory; otherwise it reads the elements by themselves, its
-//             neighbours those of neighbouring lines or steps (Lanes)
+//             neighbours those of neighbouring lines or steps (Access)
 //
-// A thread moves the same lines in every turn and keeps their sites in registers, if they are few. Its steps are
-// counted in three digits (Walk), so that the main loop has carries where dividing would give the tap.
+// A thread moves the same lines in every iteration and keeps their coordinates in registers, if they are few. Its steps
+// are counted in three axes (StepCounter), so that the main loop has carries where dividing would give the tap.
 //
 // In shared memory an operand is [line][step], or [step][line] where its lines lie together in global memory; a chunk
 // then is of neighbouring lines, and ldmatrix transposes, or lanes read their elements by themselves where these have
@@ -72,15 +72,15 @@ struct MmaTile {
     static constexpr int buffer = stage_words > rows* sum_stride ? stage_words : rows * sum_stride;
 
     // Steps between the chunks that a thread copies of so many lines that lie together.
-    FASTCONV_HOST_DEVICE static constexpr int hop(int lines) { return threads / (lines / vector); }
+    FASTCONV_HOST_DEVICE static constexpr int chunk_stride(int lines) { return threads / (lines / vector); }
     FASTCONV_DEVICE static int sum_place(int row, int column) { return row * sum_stride + (column ^ (row & 4)); }
-    // Where an element of an operand stands that has `size` elements in a row, which are steps or (across) lines.
-    template <bool across, int size>
+    // Where an element of an operand stands that has `size` elements in a row, which are steps or (transposed) lines.
+    template <bool transposed, int size>
     FASTCONV_DEVICE static int place(int row, int element) {
         constexpr int in_row = size / vector, exchanged = in_row < 8 ? in_row : 8;
         static_assert(in_row >= 4 && in_row % exchanged == 0);
         int with = row / (8 / exchanged) % exchanged;
-        if constexpr (across && sizeof(T) == 4) {  // 4 rows' pairs of chunks are read at once
+        if constexpr (transposed && sizeof(T) == 4) {  // 4 rows' pairs of chunks are read at once
             static_assert(exchanged == 8);
             with = row % 4 * 2;
         }
@@ -98,80 +98,80 @@ struct MmaTiles {
     using narrow = MmaTile<T, 128, 32, steps, 4, 32, 32>;
 };
 
-// Site arithmetic that may wrap around: beyond the last step, where nobody looks at the result.
-FASTCONV_HOST_DEVICE Site wrapped(const Site& a, const Site& b, int times) {
+// Coord arithmetic that may wrap around: beyond the last step, where nobody looks at the result.
+FASTCONV_HOST_DEVICE Coord wrapped(const Coord& a, const Coord& b, int times) {
     const auto add = [times](int c, int d) { return int(unsigned(c) + unsigned(d) * unsigned(times)); };
     return {a.offset + b.offset * times, add(a.h, b.h), add(a.w, b.w), add(a.n, b.n), add(a.k, b.k)};
 }
 
-// One of the digits by which steps are counted: how many values it has, and where one more of it leads.
-struct Digit {
+// One of the axes by which steps are counted: how many values it has, and where one more of it leads.
+struct Axis {
     int extent;  // counts as 1 if it is 0, when there are no steps
-    Site unit;
+    Coord unit;
 };
 
-// An operand's steps in the order in which they are counted, as digits of which the first changes fastest.
-struct Walk {
-    struct Stride {  // some steps on: what it adds to the digits, and to the site if no digit overflows
-        int digit[3];
-        Site site;
+// An operand's steps in the order in which they are counted, as axes of which the first changes fastest.
+struct StepCounter {
+    struct Stride {  // some steps on: what it adds to the indices, and to the coordinate if no index overflows
+        int index[3];
+        Coord coord;
     };
     int extent[3];
-    Site unit[3], carry[2];  // carry: what it adds if one does
-    Stride turn;             // of the main loop
-    Stride hop;              // of a thread's chunks across the steps
+    Coord unit[3], carry[2];  // carry: what it adds if one does
+    Stride iteration;         // of the main loop
+    Stride chunk_stride;      // of a thread's chunks across the steps
 
-    Walk() = default;
-    FASTCONV_HOST_DEVICE Walk(const Digit& inner, const Digit& middle, const Digit& outer, int steps_of_turn,
-                              int steps_of_hop)
+    StepCounter() = default;
+    FASTCONV_HOST_DEVICE StepCounter(const Axis& inner, const Axis& middle, const Axis& outer, int steps_per_iteration,
+                                     int steps_per_chunk_stride)
         : unit{inner.unit, middle.unit, outer.unit} {
-        const Digit* const digits[] = {&inner, &middle, &outer};
-        for (int i = 0; i < 3; ++i) extent[i] = digits[i]->extent > 1 ? digits[i]->extent : 1;
+        const Axis* const axes[] = {&inner, &middle, &outer};
+        for (int i = 0; i < 3; ++i) extent[i] = axes[i]->extent > 1 ? axes[i]->extent : 1;
         for (int i = 0; i < 2; ++i) carry[i] = wrapped(unit[i + 1], unit[i], -extent[i]);
-        turn = stride(steps_of_turn), hop = stride(steps_of_hop);
+        iteration = stride(steps_per_iteration), chunk_stride = stride(steps_per_chunk_stride);
     }
     FASTCONV_HOST_DEVICE Stride stride(int steps) const {
-        Stride s{{steps % extent[0], steps / extent[0] % extent[1], steps / extent[0] / extent[1]}, Site()};
-        for (int i = 0; i < 3; ++i) s.site = wrapped(s.site, unit[i], s.digit[i]);
+        Stride s{{steps % extent[0], steps / extent[0] % extent[1], steps / extent[0] / extent[1]}, Coord()};
+        for (int i = 0; i < 3; ++i) s.coord = wrapped(s.coord, unit[i], s.index[i]);
         return s;
     }
 };
 
-// A place on a walk.
-class Walker {
+// A place among the steps of a StepCounter.
+class StepCursor {
 public:
-    FASTCONV_DEVICE Walker(const Walk& walk, int step) : at_(walk.stride(step)) {}
-    FASTCONV_DEVICE void next_step(const Walk& walk) { add(walk, 1, 0, 0, walk.unit[0]); }
-    FASTCONV_DEVICE void next(const Walk& walk, const Walk::Stride& stride) {
-        add(walk, stride.digit[0], stride.digit[1], stride.digit[2], stride.site);
+    FASTCONV_DEVICE StepCursor(const StepCounter& counter, int step) : at_(counter.stride(step)) {}
+    FASTCONV_DEVICE void next_step(const StepCounter& counter) { add(counter, 1, 0, 0, counter.unit[0]); }
+    FASTCONV_DEVICE void next(const StepCounter& counter, const StepCounter::Stride& stride) {
+        add(counter, stride.index[0], stride.index[1], stride.index[2], stride.coord);
     }
-    FASTCONV_DEVICE Site site(const Walk& walk) const {
-        Site site = at_.site;
-        if (at_.digit[2] >= walk.extent[2]) site = no_site();
-        return site;
+    FASTCONV_DEVICE Coord coord(const StepCounter& counter) const {
+        Coord coord = at_.coord;
+        if (at_.index[2] >= counter.extent[2]) coord = no_coord();
+        return coord;
     }
 
 private:
-    FASTCONV_DEVICE void add(const Walk& walk, int inner, int middle, int outer, const Site& site) {
-        at_.site = wrapped(at_.site, site, 1);
-        at_.digit[0] += inner, at_.digit[1] += middle, at_.digit[2] += outer;
+    FASTCONV_DEVICE void add(const StepCounter& counter, int inner, int middle, int outer, const Coord& coord) {
+        at_.coord = wrapped(at_.coord, coord, 1);
+        at_.index[0] += inner, at_.index[1] += middle, at_.index[2] += outer;
         FASTCONV_UNROLL
         for (int i = 0; i < 2; ++i) {
-            if (at_.digit[i] < walk.extent[i]) continue;
-            at_.digit[i] -= walk.extent[i];
-            ++at_.digit[i + 1];
-            at_.site = wrapped(at_.site, walk.carry[i], 1);
+            if (at_.index[i] < counter.extent[i]) continue;
+            at_.index[i] -= counter.extent[i];
+            ++at_.index[i + 1];
+            at_.coord = wrapped(at_.coord, counter.carry[i], 1);
         }
     }
 
-    Walk::Stride at_;
+    StepCounter::Stride at_;
 };
 
 // A block's shared memory: the operands' stages, afterwards the sums.
 template <class T, int... sizes>
 struct GemmMemory<MmaTile<T, sizes...>> {
     using Tile = MmaTile<T, sizes...>;
-    Sites<Tile::column_chunk> rows, columns;
+    Coords<Tile::column_chunk> rows, columns;
     float* buffer;
     FASTCONV_HOST_DEVICE explicit GemmMemory(simt::Shared& shared)
         : rows(shared, Tile::rows), columns(shared, Tile::columns), buffer(shared.take<float>(Tile::buffer)) {}
@@ -182,42 +182,43 @@ struct GemmMemory<MmaTile<T, sizes...>> {
 template <class Tile, int lines, class Source>
 class MmaOperand {
     using T = typename Tile::T;
-    using LineSites = Sites<Tile::column_chunk>;
-    static constexpr bool across = Source::across;
-    static constexpr int vector = Tile::vector, chunks = across ? lines / vector : Tile::chunks;
+    using LineCoords = Coords<Tile::column_chunk>;
+    static constexpr bool transposed = Source::transposed;
+    static constexpr int vector = Tile::vector, chunks = transposed ? lines / vector : Tile::chunks;
     static constexpr int each = lines * Tile::chunks / Tile::threads;  // chunks of a thread
-    static constexpr int apart = Tile::threads / chunks;               // their lines; across, their steps
+    static constexpr int apart = Tile::threads / chunks;               // their lines; transposed, their steps
     static constexpr int lines_apart = Tile::threads / Tile::steps;    // of a thread's elements of one step
     static_assert(lines * Tile::chunks % Tile::threads == 0 && Tile::threads % lines == 0);
     static_assert((lines & (lines - 1)) == 0 && (chunks & (chunks - 1)) == 0 && (Tile::steps & (Tile::steps - 1)) == 0);
 
     // Vectors; or elements, with neighbouring lanes along the lines or the steps.
-    static constexpr bool vectors = across || Source::may(Lanes::step_vectors);
-    static constexpr bool along_steps = Source::may(Lanes::steps) && !across;
-    static constexpr bool along_lines = Source::may(Lanes::lines) || (Source::may(Lanes::steps) && across);
+    static constexpr bool vectors = transposed || Source::may(Access::step_vectors);
+    static constexpr bool along_steps = Source::may(Access::steps) && !transposed;
+    static constexpr bool along_lines = Source::may(Access::lines) || (Source::may(Access::steps) && transposed);
 
 public:
-    FASTCONV_DEVICE MmaOperand(const Source& source, const Walk& walk, const LineSites& sites, int first_step)
-        : lanes_(source.lanes), walker_(walk, first_step + first(source.lanes).step) {
-        const int line = first(lanes_).line;
+    FASTCONV_DEVICE MmaOperand(const Source& source, const StepCounter& counter, const LineCoords& coords,
+                               int first_step)
+        : access_(source.access), cursor_(counter, first_step + first(source.access).step) {
+        const int line = first(access_).line;
         FASTCONV_UNROLL
         for (int i = 0; i < each; ++i)
-            if (i == 0 || (vectors && !across)) site_[i] = sites.get((line + i * apart) % lines);
+            if (i == 0 || (vectors && !transposed)) coord_[i] = coords.get((line + i * apart) % lines);
     }
 
-    // One turn's, to a stage.
-    FASTCONV_DEVICE void copy(const Source& source, const Walk& walk, const LineSites& sites, T* to) {
-        const Place at = first(lanes_);
+    // One iteration's, to a stage.
+    FASTCONV_DEVICE void copy(const Source& source, const StepCounter& counter, const LineCoords& coords, T* to) {
+        const Place at = first(access_);
         if constexpr (vectors) {
-            if (!(along_lines || along_steps) || by_vectors(lanes_)) return copy_vectors(source, walk, at, to);
+            if (!(along_lines || along_steps) || by_vectors(access_)) return copy_vectors(source, counter, at, to);
         }
         if constexpr (along_steps) {
-            if (!along_lines || lanes_ == Lanes::steps) copy_along_steps(source, walk, sites, at, to);
+            if (!along_lines || access_ == Access::steps) copy_along_steps(source, counter, coords, at, to);
         }
         if constexpr (along_lines) {
-            if (!along_steps || lanes_ == Lanes::lines) copy_along_lines(source, walk, at, to);
+            if (!along_steps || access_ == Access::lines) copy_along_lines(source, counter, at, to);
         }
-        walker_.next(walk, walk.turn);
+        cursor_.next(counter, counter.iteration);
     }
 
 private:
@@ -225,46 +226,46 @@ private:
         int line, step;
     };
 
-    FASTCONV_DEVICE static bool by_vectors(Lanes lanes) {
-        return lanes == Lanes::step_vectors || lanes == Lanes::line_vectors;
+    FASTCONV_DEVICE static bool by_vectors(Access access) {
+        return access == Access::step_vectors || access == Access::line_vectors;
     }
     // A thread's first element. By shifts: nvcc would make two divisions by constants one by a variable.
-    FASTCONV_DEVICE static Place first(Lanes lanes) {
+    FASTCONV_DEVICE static Place first(Access access) {
         const int i = simt::thread();
-        if (vectors && (!(along_lines || along_steps) || by_vectors(lanes))) {
+        if (vectors && (!(along_lines || along_steps) || by_vectors(access))) {
             const int in_row = i & (chunks - 1), row = i >> log2(chunks);
-            return across ? Place{in_row * vector, row} : Place{row, in_row * vector};
+            return transposed ? Place{in_row * vector, row} : Place{row, in_row * vector};
         }
-        if (along_steps && (!along_lines || lanes == Lanes::steps))
+        if (along_steps && (!along_lines || access == Access::steps))
             return {i >> log2(Tile::steps), i & (Tile::steps - 1)};
         return {i & (lines - 1), (i >> log2(lines)) * each * vector};
     }
     FASTCONV_HOST_DEVICE static constexpr int log2(int n) { return n == 1 ? 0 : 1 + log2(n / 2); }
     FASTCONV_DEVICE static int place(int line, int step) {
-        if constexpr (across) return Tile::template place<true, lines>(step, line);
+        if constexpr (transposed) return Tile::template place<true, lines>(step, line);
         else return Tile::template place<false, Tile::steps>(line, step);
     }
 
-    FASTCONV_DEVICE void copy_vectors(const Source& source, const Walk& walk, const Place& at, T* to) {
-        if constexpr (across) {
+    FASTCONV_DEVICE void copy_vectors(const Source& source, const StepCounter& counter, const Place& at, T* to) {
+        if constexpr (transposed) {
             FASTCONV_UNROLL
             for (int i = 0; i < each; ++i) {
-                copy_chunk(source, site_[0] + walker_.site(walk), to + place(at.line, at.step + i * apart));
-                walker_.next(walk, walk.hop);
+                copy_chunk(source, coord_[0] + cursor_.coord(counter), to + place(at.line, at.step + i * apart));
+                cursor_.next(counter, counter.chunk_stride);
             }
         } else {
-            const Site step = walker_.site(walk);
+            const Coord step = cursor_.coord(counter);
             FASTCONV_UNROLL
             for (int i = 0; i < each; ++i)
-                copy_chunk(source, site_[i] + step, to + place(at.line + i * apart, at.step));
-            walker_.next(walk, walk.turn);
+                copy_chunk(source, coord_[i] + step, to + place(at.line + i * apart, at.step));
+            cursor_.next(counter, counter.iteration);
         }
     }
-    FASTCONV_DEVICE static void copy_chunk(const Source& source, const Site& site, T* to) {
-        if (source.view.copied(site)) {
-            simt::copy_async<vector>(to, source.view.at(site), source.view.inside(site));
+    FASTCONV_DEVICE static void copy_chunk(const Source& source, const Coord& coord, T* to) {
+        if (source.view.copied(coord)) {
+            simt::copy_async<vector>(to, source.view.at(coord), source.view.inside(coord));
         } else {
-            const auto values = source.view.template get<vector>(site);
+            const auto values = source.view.template get<vector>(coord);
             simt::Pack<T, vector> pack;
             FASTCONV_UNROLL
             for (int v = 0; v < vector; ++v) pack[v] = T(values[v]);
@@ -272,17 +273,18 @@ private:
         }
     }
     // Chunks of one line.
-    FASTCONV_DEVICE void copy_along_lines(const Source& source, const Walk& walk, const Place& at, T* to) const {
-        Walker walker = walker_;
+    FASTCONV_DEVICE void copy_along_lines(const Source& source, const StepCounter& counter, const Place& at,
+                                          T* to) const {
+        StepCursor cursor = cursor_;
         FASTCONV_NO_UNROLL
         for (int step = at.step; step < at.step + each * vector; step += vector) {
             simt::Pack<T, vector> pack;
             FASTCONV_UNROLL
             for (int v = 0; v < vector; ++v) {
-                pack[v] = T(source.view.template get<1>(site_[0] + walker.site(walk))[0]);
-                walker.next_step(walk);
+                pack[v] = T(source.view.template get<1>(coord_[0] + cursor.coord(counter))[0]);
+                cursor.next_step(counter);
             }
-            if constexpr (across) {
+            if constexpr (transposed) {
                 FASTCONV_UNROLL
                 for (int v = 0; v < vector; ++v) to[place(at.line, step + v)] = pack[v];
             } else {
@@ -290,26 +292,26 @@ private:
             }
         }
     }
-    // Elements of one step; the lines' sites do not fit into registers.
-    FASTCONV_DEVICE void copy_along_steps(const Source& source, const Walk& walk, const LineSites& sites,
+    // Elements of one step; the lines' coordinates do not fit into registers.
+    FASTCONV_DEVICE void copy_along_steps(const Source& source, const StepCounter& counter, const LineCoords& coords,
                                           const Place& at, T* to) const {
         constexpr int group = 4;  // are on their way at once
         static_assert(lines % (group * lines_apart) == 0);
-        const Site step = walker_.site(walk);
+        const Coord step = cursor_.coord(counter);
         FASTCONV_NO_UNROLL
         for (int line = at.line; line < lines; line += group * lines_apart) {
             T values[group];
             FASTCONV_UNROLL
             for (int i = 0; i < group; ++i)
-                values[i] = T(source.view.template get<1>(sites.get(line + i * lines_apart) + step)[0]);
+                values[i] = T(source.view.template get<1>(coords.get(line + i * lines_apart) + step)[0]);
             FASTCONV_UNROLL
             for (int i = 0; i < group; ++i) to[place(line + i * lines_apart, at.step)] = values[i];
         }
     }
 
-    Lanes lanes_;
-    Walker walker_;
-    Site site_[each];  // of the thread's lines
+    Access access_;
+    StepCursor cursor_;
+    Coord coord_[each];  // of the thread's lines
 };
 
 // A thread's sums, as tensor cores deal them out, and where in the tile they stand.
@@ -334,17 +336,18 @@ struct Sums<MmaTile<T, sizes...>> {
         }
     }
 
-    // One turn of the main loop: a stage's rows and columns.
-    template <bool rows_across, bool columns_across>
+    // One iteration of the main loop: a stage's rows and columns.
+    template <bool rows_transposed, bool columns_transposed>
     FASTCONV_DEVICE void add_products(const T* rows, const T* columns) {
         FASTCONV_UNROLL
         for (int step = 0; step < Tile::steps; step += 2 * Tile::vector) {
             uint32_t a[high][4], b[wide / 2][4];
             FASTCONV_UNROLL
-            for (int m = 0; m < high; ++m) load<rows_across, Tile::rows, true>(a[m], rows, first_row() + m * 16, step);
+            for (int m = 0; m < high; ++m)
+                load<rows_transposed, Tile::rows, true>(a[m], rows, first_row() + m * 16, step);
             FASTCONV_UNROLL
             for (int n = 0; n < wide / 2; ++n)
-                load<columns_across, Tile::columns, false>(b[n], columns, first_column() + n * 16, step);
+                load<columns_transposed, Tile::columns, false>(b[n], columns, first_column() + n * 16, step);
             FASTCONV_UNROLL
             for (int m = 0; m < high; ++m) {
                 FASTCONV_UNROLL
@@ -357,20 +360,20 @@ struct Sums<MmaTile<T, sizes...>> {
     }
 
     // What add_products() multiplies of an operand at a time, rounded.
-    template <bool across, int lines, bool lines_first>
+    template <bool transposed, int lines, bool lines_first>
     FASTCONV_DEVICE static void load(uint32_t (&to)[4], const T* from, int line, int step) {
-        read<across, lines, lines_first>(to, from, line, step);
+        read<transposed, lines, lines_first>(to, from, line, step);
         Mma<T>::round(to);
     }
 
     // Four matrices of 8 lines and a chunk of steps: 16 lines, two chunks; first along the lines or along the steps.
     // Of each, a lane gets 4 bytes of steps of line lane / 4.
-    template <bool across, int lines, bool lines_first>
+    template <bool transposed, int lines, bool lines_first>
     FASTCONV_DEVICE static void read(uint32_t (&to)[4], const T* from, int line, int step) {
         const auto line_of = [=](int matrix) { return line + (lines_first ? matrix % 2 : matrix / 2) * 8; };
         const auto step_of = [=](int matrix) { return step + (lines_first ? matrix / 2 : matrix % 2) * Tile::vector; };
         const int matrix = simt::lane() / 8, in_matrix = simt::lane() % 8;
-        if constexpr (!across) {
+        if constexpr (!transposed) {
             simt::ldmatrix_x4(
                 to, from + Tile::template place<false, Tile::steps>(line_of(matrix) + in_matrix, step_of(matrix)));
         } else if constexpr (sizeof(T) == 2) {
@@ -404,36 +407,37 @@ struct Sums<MmaTile<T, sizes...>> {
     }
 };
 
-// The main loop over steps first_step to last_step, which is the end of the walks or whole turns away. The caller has
-// put the sites of rows and columns into shared memory; a barrier follows here. After it has returned, all of `memory`
-// may be written.
+// The main loop over steps first_step to last_step, which is the end of the counters or whole iterations away. The
+// caller has put the coordinates of rows and columns into shared memory; a barrier follows here. After it has returned,
+// all of `memory` may be written.
 template <class T, int... sizes, class A, class B>
 FASTCONV_DEVICE void gemm(Sums<MmaTile<T, sizes...>>& sums, const GemmMemory<MmaTile<T, sizes...>>& memory, const A& a,
-                          const Walk& a_walk, const B& b, const Walk& b_walk, int first_step, int last_step) {
+                          const StepCounter& a_counter, const B& b, const StepCounter& b_counter, int first_step,
+                          int last_step) {
     using Tile = MmaTile<T, sizes...>;
     constexpr int ahead = Tile::stages - 1;
-    const int turns = ceil_div(last_step - first_step, Tile::steps);
+    const int iterations = ceil_div(last_step - first_step, Tile::steps);
     sums.clear();
     simt::sync();
-    MmaOperand<Tile, Tile::rows, A> next_a(a, a_walk, memory.rows, first_step);
-    MmaOperand<Tile, Tile::columns, B> next_b(b, b_walk, memory.columns, first_step);
+    MmaOperand<Tile, Tile::rows, A> next_a(a, a_counter, memory.rows, first_step);
+    MmaOperand<Tile, Tile::columns, B> next_b(b, b_counter, memory.columns, first_step);
     const auto copy = [&](bool wanted, int stage) {
         if (wanted) {
-            next_a.copy(a, a_walk, memory.rows, memory.stage(stage));
-            next_b.copy(b, b_walk, memory.columns, memory.stage(stage) + Tile::rows * Tile::steps);
+            next_a.copy(a, a_counter, memory.rows, memory.stage(stage));
+            next_b.copy(b, b_counter, memory.columns, memory.stage(stage) + Tile::rows * Tile::steps);
         }
-        simt::copy_commit();  // without copies too: a turn is a group
+        simt::copy_commit();  // without copies too: a iteration is a group
     };
     FASTCONV_NO_UNROLL
-    for (int turn = 0; turn < ahead; ++turn) copy(turn < turns, turn);
+    for (int iteration = 0; iteration < ahead; ++iteration) copy(iteration < iterations, iteration);
     int full = 0, free = ahead;  // stages
     FASTCONV_NO_UNROLL
-    for (int turn = 0; turn < turns; ++turn) {
+    for (int iteration = 0; iteration < iterations; ++iteration) {
         simt::copy_wait<ahead - 1>();
-        simt::sync();  // all have the turn's copies, and all are done with the stage that the next ones go to
-        copy(turn + ahead < turns, free);
-        sums.template add_products<A::across, B::across>(memory.stage(full),
-                                                         memory.stage(full) + Tile::rows * Tile::steps);
+        simt::sync();  // all have the iteration's copies, and all are done with the stage that the next ones go to
+        copy(iteration + ahead < iterations, free);
+        sums.template add_products<A::transposed, B::transposed>(memory.stage(full),
+                                                                 memory.stage(full) + Tile::rows * Tile::steps);
         full = full == ahead ? 0 : full + 1;
         free = free == ahead ? 0 : free + 1;
     }

@@ -1,6 +1,6 @@
-// How the kernels read a tensor at the sum of two sites (conv2d_gemm.cuh): N elements from there on, as accumulators.
-// N > 1 runs along the channels, where the launcher found that they lie together and are aligned. Where copied(site),
-// they can be copied as they are, from at(site) if that is inside(), else as zeros.
+// How the kernels read a tensor at the sum of two coordinates (conv2d_gemm.cuh): N elements from there on, as
+// accumulators. N > 1 runs along the channels, where the launcher found that they lie together and are aligned. Where
+// copied(coordinate), they can be copied as they are, from at(coordinate) if that is inside(), else as zeros.
 #pragma once
 
 #include "codes.h"
@@ -25,38 +25,38 @@ FASTCONV_DEVICE simt::Pack<Acc, N> zeros() {
     return result;
 }
 
-// An image with zeros around it. Site: offset in elements; (h, w) the place in the image. A site with k != 0 stands
-// for the constant 1 if `with_ones`: its row of wgrad's product is the gradient of the bias.
+// An image with zeros around it. Coord: offset in elements; (h, w) the place in the image. A coordinate with k != 0
+// stands for the constant 1 if `with_ones`: its row of wgrad's product is the gradient of the bias.
 template <class T, bool with_ones = false>
 struct ImageView {
     const T* data;
     int H, W;
 
-    FASTCONV_DEVICE static bool copied(const Site& site) { return !with_ones || site.k == 0; }
-    FASTCONV_DEVICE const T* at(const Site& site) const { return data + site.offset; }
-    FASTCONV_DEVICE bool inside(const Site& site) const {
-        return unsigned(site.h) < unsigned(H) && unsigned(site.w) < unsigned(W);
+    FASTCONV_DEVICE static bool copied(const Coord& coord) { return !with_ones || coord.k == 0; }
+    FASTCONV_DEVICE const T* at(const Coord& coord) const { return data + coord.offset; }
+    FASTCONV_DEVICE bool inside(const Coord& coord) const {
+        return unsigned(coord.h) < unsigned(H) && unsigned(coord.w) < unsigned(W);
     }
     template <int N>
-    FASTCONV_DEVICE simt::Pack<Accumulator<T>, N> get(const Site& site) const {
+    FASTCONV_DEVICE simt::Pack<Accumulator<T>, N> get(const Coord& coord) const {
         auto result = zeros<N, Accumulator<T>>();
-        if (with_ones && site.k != 0) result[0] = Accumulator<T>(1);
-        else if (inside(site)) result = load_as_accumulators<N>(data + site.offset);
+        if (with_ones && coord.k != 0) result[0] = Accumulator<T>(1);
+        else if (inside(coord)) result = load_as_accumulators<N>(data + coord.offset);
         return result;
     }
 };
 
-// A weight. Site: offset in elements.
+// A weight. Coord: offset in elements.
 template <class T>
 struct WeightView {
     const T* data;
 
-    FASTCONV_DEVICE static bool copied(const Site&) { return true; }
-    FASTCONV_DEVICE const T* at(const Site& site) const { return data + site.offset; }
-    FASTCONV_DEVICE bool inside(const Site& site) const { return site.h >= 0; }
+    FASTCONV_DEVICE static bool copied(const Coord&) { return true; }
+    FASTCONV_DEVICE const T* at(const Coord& coord) const { return data + coord.offset; }
+    FASTCONV_DEVICE bool inside(const Coord& coord) const { return coord.h >= 0; }
     template <int N>
-    FASTCONV_DEVICE simt::Pack<Accumulator<T>, N> get(const Site& site) const {
-        return inside(site) ? load_as_accumulators<N>(data + site.offset) : zeros<N, Accumulator<T>>();
+    FASTCONV_DEVICE simt::Pack<Accumulator<T>, N> get(const Coord& coord) const {
+        return inside(coord) ? load_as_accumulators<N>(data + coord.offset) : zeros<N, Accumulator<T>>();
     }
 };
 
@@ -64,7 +64,7 @@ struct WeightView {
 //     none            dy[n, k, p, q]
 //     relu            the same where the bit is set, else 0
 //     relu_max_pool   the sum of dy over the windows whose winner (p, q) is
-// Site: offset of dy[n, k, p, q] (none and relu); (h, w) is (p, q); n and k.
+// Coord: offset of dy[n, k, p, q] (none and relu); (h, w) is (p, q); n and k.
 template <class T>
 struct GradientView {
     const T* dy;
@@ -99,30 +99,31 @@ struct GradientView {
         filled = Divider(int(conv.K / conv.groups % 2 ? conv.K / conv.groups : conv.K));
     }
 
-    FASTCONV_DEVICE bool copied(const Site&) const { return epilogue == Epilogue::none; }
-    FASTCONV_DEVICE const T* at(const Site& site) const { return dy + site.offset; }
-    FASTCONV_DEVICE bool inside(const Site& site) const {
-        return unsigned(site.h) < unsigned(P) && unsigned(site.w) < unsigned(Q);
+    FASTCONV_DEVICE bool copied(const Coord&) const { return epilogue == Epilogue::none; }
+    FASTCONV_DEVICE const T* at(const Coord& coord) const { return dy + coord.offset; }
+    FASTCONV_DEVICE bool inside(const Coord& coord) const {
+        return unsigned(coord.h) < unsigned(P) && unsigned(coord.w) < unsigned(Q);
     }
     template <int N>
-    FASTCONV_DEVICE simt::Pack<Accumulator<T>, N> get(const Site& site) const {
+    FASTCONV_DEVICE simt::Pack<Accumulator<T>, N> get(const Coord& coord) const {
         auto result = zeros<N, Accumulator<T>>();
-        if (!inside(site)) return result;
+        if (!inside(coord)) return result;
         if (epilogue == Epilogue::none) {
-            result = load_as_accumulators<N>(dy + site.offset);
+            result = load_as_accumulators<N>(dy + coord.offset);
         } else if (epilogue == Epilogue::relu) {
-            const auto gradient = load_as_accumulators<N>(dy + site.offset);
-            const auto bits = simt::load<N>(code + site.n * code_n + site.h * code_p + (site.w >> 3) * code_q + site.k);
+            const auto gradient = load_as_accumulators<N>(dy + coord.offset);
+            const auto bits =
+                simt::load<N>(code + coord.n * code_n + coord.h * code_p + (coord.w >> 3) * code_q + coord.k);
             FASTCONV_UNROLL
             for (int v = 0; v < N; ++v)
-                if (bits[v] >> (site.w & 7) & 1) result[v] = gradient[v];
+                if (bits[v] >> (coord.w & 7) & 1) result[v] = gradient[v];
         } else {
-            each_window(stride_h, dilation_h, site.h + pool.pad_h, pool.P, pool.window_h, [&](int p, int i) {
-                each_window(stride_w, dilation_w, site.w + pool.pad_w, pool.Q, pool.window_w, [&](int q, int j) {
+            each_window(stride_h, dilation_h, coord.h + pool.pad_h, pool.P, pool.window_h, [&](int p, int i) {
+                each_window(stride_w, dilation_w, coord.w + pool.pad_w, pool.Q, pool.window_w, [&](int q, int j) {
                     // In 32 bits, for the registers: pooling at most doubles N * P * Q.
-                    const unsigned pixel = (unsigned(site.n) * unsigned(pool.P) + unsigned(p)) * unsigned(pool.Q);
-                    const int won = winners<N>(code + (pixel + unsigned(q)) * code_q, site.k, i * pool.window_w + j);
-                    const auto gradient = simt::load<N>(dy + strides.at(site.n, site.k, p, q));
+                    const unsigned pixel = (unsigned(coord.n) * unsigned(pool.P) + unsigned(p)) * unsigned(pool.Q);
+                    const int won = winners<N>(code + (pixel + unsigned(q)) * code_q, coord.k, i * pool.window_w + j);
+                    const auto gradient = simt::load<N>(dy + strides.at(coord.n, coord.k, p, q));
                     FASTCONV_UNROLL
                     for (int v = 0; v < N; ++v)
                         if (won >> v & 1) result[v] += Accumulator<T>(gradient[v]);

@@ -17,19 +17,19 @@
 
 namespace fastconv::cuda {
 
-// `lanes`: how both operands may be read. Tensor cores have one kernel for vectors and one for elements, because they
+// `access`: how both operands may be read. Tensor cores have one kernel for vectors and one for elements, because they
 // keep them the one way or the other in shared memory.
-template <class T, int lanes>
+template <class T, int access>
 struct WgradParameters {
-    Source<ImageView<T, true>, lanes> x;
-    Source<GradientView<T>, lanes> gradient;
+    Source<ImageView<T, true>, access> x;
+    Source<GradientView<T>, access> gradient;
     Accumulator<T>* partial;
     Geometry conv;
     Strides x_strides, dy_strides;
     Pixels pixels;
     Taps taps;
-    Walk x_walk, gradient_walk;  // of the tensor cores
-    int weight_rows, rows;       // without and with the bias
+    StepCounter x_counter, gradient_counter;  // of the tensor cores
+    int weight_rows, rows;                    // without and with the bias
     int steps, steps_per_split, row_tiles, column_tiles;
 };
 
@@ -45,9 +45,9 @@ struct WgradMemory {
     FASTCONV_HOST_DEVICE explicit WgradMemory(simt::Shared& shared) : gemm(shared), block(shared.take<WgradBlock>(1)) {}
 };
 
-template <class T, class Tile, int lanes>
+template <class T, class Tile, int access>
 FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::fewer_blocks)
-conv2d_wgrad_kernel(const WgradParameters<T, lanes> d) {
+conv2d_wgrad_kernel(const WgradParameters<T, access> d) {
     using Acc = typename Tile::Acc;
     simt::Shared shared = simt::block_shared();
     const WgradMemory<Tile> all(shared);
@@ -68,34 +68,36 @@ conv2d_wgrad_kernel(const WgradParameters<T, lanes> d) {
         const int row = block.first_row + i;
         const Tap t = d.taps.at(row);
         const int h = t.r * conv.dilation_h - conv.pad_h, w = t.s * conv.dilation_w - conv.pad_w;
-        Site site = no_site();
-        if (row < d.weight_rows) site = {d.x_strides.at(0, block.group * conv.channels + t.c, h, w), h, w, 0, 0};
-        else if (row < d.rows) site.k = 1;
-        memory.rows.put(i, site);
+        Coord coord = no_coord();
+        if (row < d.weight_rows) coord = {d.x_strides.at(0, block.group * conv.channels + t.c, h, w), h, w, 0, 0};
+        else if (row < d.rows) coord.k = 1;
+        memory.rows.put(i, coord);
     }
     for (int i = simt::thread(); i < Tile::columns; i += Tile::threads) {
         const int k = block.group * conv.filters + block.first_column + i;
-        memory.columns.put(i, block.first_column + i < conv.filters ? Site{k * d.dy_strides.c, 0, 0, 0, k} : no_site());
+        memory.columns.put(i,
+                           block.first_column + i < conv.filters ? Coord{k * d.dy_strides.c, 0, 0, 0, k} : no_coord());
     }
     const int first_step = block.split * d.steps_per_split;
     const int last_step = least(d.steps, first_step + d.steps_per_split);
     Sums<Tile> sums;
     if constexpr (Tile::tensor_cores)
-        gemm(sums, memory, d.x, d.x_walk, d.gradient, d.gradient_walk, first_step, last_step);
+        gemm(sums, memory, d.x, d.x_counter, d.gradient, d.gradient_counter, first_step, last_step);
     else
-        gemm(sums, memory, d.x, d.gradient, first_step, last_step, [&](int step, Site& x_site, Site& gradient_site) {
-            const Pixel i = d.pixels.at(step);
-            const int h = i.p * conv.stride_h, w = i.q * conv.stride_w;
-            x_site = {d.x_strides.at(i.n, 0, h, w), h, w, 0, 0};
-            gradient_site = {d.dy_strides.at(i.n, 0, i.p, i.q), i.p, i.q, i.n, 0};
-        });
+        gemm(sums, memory, d.x, d.gradient, first_step, last_step,
+             [&](int step, Coord& x_coord, Coord& gradient_coord) {
+                 const Pixel i = d.pixels.at(step);
+                 const int h = i.p * conv.stride_h, w = i.q * conv.stride_w;
+                 x_coord = {d.x_strides.at(i.n, 0, h, w), h, w, 0, 0};
+                 gradient_coord = {d.dy_strides.at(i.n, 0, i.p, i.q), i.p, i.q, i.n, 0};
+             });
 
     sums.store(memory.buffer, [](int) { return Acc(0); });
     for (int i = simt::thread(); i < Tile::rows; i += Tile::threads)
-        memory.rows.put(i, block.first_row + i < d.rows ? Site{block.first_row + i, 0, 0, 0, 0} : no_site());
+        memory.rows.put(i, block.first_row + i < d.rows ? Coord{block.first_row + i, 0, 0, 0, 0} : no_coord());
     for (int i = simt::thread(); i < Tile::columns; i += Tile::threads) {
         const int64_t k = int64_t(block.split) * conv.K + block.group * conv.filters + block.first_column + i;
-        memory.columns.put(i, block.first_column + i < conv.filters ? Site{k * d.rows, 0, 0, 0, 0} : no_site());
+        memory.columns.put(i, block.first_column + i < conv.filters ? Coord{k * d.rows, 0, 0, 0, 0} : no_coord());
     }
     simt::sync();
     write_tile(d.partial, memory, false, false, [](Acc sum) { return sum; });

@@ -1,6 +1,6 @@
 // What the kernels of wgrad share on the host: how sums are cut into splits, and the second kernel, which adds the
-// splits up. conv2d_wgrad.cu chooses; conv2d_first_wgrad.cu, conv2d_wgrad_windows.cu and conv2d_wgrad_sum.cu compile
-// one kernel each.
+// splits up. conv2d_wgrad.cu chooses; conv2d_few_channels_wgrad.cu, conv2d_wgrad_pool2x2.cu and conv2d_wgrad_sum.cu
+// compile one kernel each.
 #pragma once
 
 #include <string_view>
@@ -77,18 +77,19 @@ inline std::string refuse_wgrad(const Geometry& conv, const WgradRows& rows, int
 std::string conv2d_wgrad_sum(const Conv2dProblem&, const WgradArgs&, const void* partial, int splits,
                              simt::Stream stream);
 
-// conv2d_first_wgrad.cuh; it is the default where it takes the problem. The splits that it makes, 0 where it does not.
-int first_wgrad_splits(const Conv2dProblem&);
-std::string conv2d_first_wgrad(const Conv2dProblem&, const WgradArgs&, void* workspace, simt::Stream stream);
+// conv2d_few_channels_wgrad.cuh; it is the default where it takes the problem. The splits that it makes, 0 where it
+// does not.
+int few_channels_wgrad_splits(const Conv2dProblem&);
+std::string conv2d_few_channels_wgrad(const Conv2dProblem&, const WgradArgs&, void* workspace, simt::Stream stream);
 
-// conv2d_wgrad_windows.cuh, on tensor cores or on sparse ones, where tensors are channels_last; it is the default. The
+// conv2d_wgrad_pool2x2.cuh, on tensor cores or on sparse ones, where tensors are channels_last; it is the default. The
 // splits that it makes, 0 where it does not take such problems; and whether it takes this call.
-constexpr std::string_view windows_variant = "windows", sparse_variant = "sparse_windows";
-inline bool names_windows(const Conv2dProblem& problem) {
-    return problem.variant == windows_variant || problem.variant == sparse_variant;
+constexpr std::string_view pool2x2_variant = "windows", sparse_pool2x2_variant = "sparse_windows";
+inline bool names_pool2x2(const Conv2dProblem& problem) {
+    return problem.variant == pool2x2_variant || problem.variant == sparse_pool2x2_variant;
 }
-int wgrad_windows_splits(const Conv2dProblem&);
-bool wgrad_windows_takes(const Conv2dProblem&, const WgradArgs&);
-std::string conv2d_wgrad_windows(const Conv2dProblem&, const WgradArgs&, void* workspace, simt::Stream stream);
+int wgrad_pool2x2_splits(const Conv2dProblem&);
+bool wgrad_pool2x2_takes(const Conv2dProblem&, const WgradArgs&);
+std::string conv2d_wgrad_pool2x2(const Conv2dProblem&, const WgradArgs&, void* workspace, simt::Stream stream);
 
 }  // namespace fastconv::cuda

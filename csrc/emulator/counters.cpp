@@ -15,7 +15,7 @@ namespace {
 
 struct Access {
     uintptr_t address;
-    Site site;
+    SourceLine line;
     int bytes;
     bool write, shared;
 };
@@ -24,7 +24,7 @@ struct Tally {
     int64_t accesses = 0, cost = 0, least = 0, bytes = 0;
 };
 
-using Key = std::tuple<Site, bool, bool>;  // site, shared, write
+using Key = std::tuple<SourceLine, bool, bool>;  // line, shared, write
 
 std::array<std::vector<Access>, most_threads> logs;  // of each thread since the last flush
 std::map<Key, Tally> tallies;
@@ -76,7 +76,7 @@ void flush_warp(int first) {
     for (int lane = 0; lane < warp_size; ++lane) {
         std::map<Key, size_t> occurrences;
         for (const Access& access : logs[size_t(first + lane)]) {
-            const Key key(access.site, access.shared, access.write);
+            const Key key(access.line, access.shared, access.write);
             std::vector<Instruction>& list = instructions[key];
             const size_t k = occurrences[key]++;
             if (k == list.size()) list.emplace_back();
@@ -119,7 +119,7 @@ std::string take_launches() {
     return json + "]";
 }
 
-void count_access(const void* p, int bytes, bool write, Site site) {
+void count_access(const void* p, int bytes, bool write, SourceLine line) {
     if (!settings.count) return;
     if (!in_shared(p))
         for (uintptr_t s = uintptr_t(p) / sector_bytes; s <= (uintptr_t(p) + unsigned(bytes) - 1) / sector_bytes; ++s)
@@ -127,7 +127,7 @@ void count_access(const void* p, int bytes, bool write, Site site) {
     constexpr int most = 16;  // in one instruction; whole structs come as one access
     for (int i = 0; i < bytes; i += most)
         logs[size_t(running.current->index)].push_back(
-            {uintptr_t(p) + unsigned(i), site, std::min(most, bytes - i), write, in_shared(p)});
+            {uintptr_t(p) + unsigned(i), line, std::min(most, bytes - i), write, in_shared(p)});
 }
 
 void flush_counters() {
@@ -154,9 +154,9 @@ void end_launch() {
 }
 
 std::string take_counters() {
-    std::vector<Site> sites;
-    for (const auto& [key, tally] : tallies) sites.push_back(std::get<0>(key));
-    const std::vector<std::string> names = name_sites(sites);
+    std::vector<SourceLine> lines;
+    for (const auto& [key, tally] : tallies) lines.push_back(std::get<0>(key));
+    const std::vector<std::string> names = name_source_lines(lines);
     std::map<std::tuple<std::string, bool, bool>, Tally> by_line;
     size_t i = 0;
     for (const auto& [key, tally] : tallies) {

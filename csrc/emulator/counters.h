@@ -11,11 +11,11 @@
 // the next one reads at once. The order of blocks, which decides how long they share, is not looked at.
 #pragma once
 
-#include "site.h"
+#include "source_line.h"
 
 namespace fastconv::emulator {
 
-void count_access(const void* p, int bytes, bool write, Site site);
+void count_access(const void* p, int bytes, bool write, SourceLine line);
 void flush_counters();  // at a barrier and at a block's end
 void drop_counters();
 void end_launch();  // that has not failed

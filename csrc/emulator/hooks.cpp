@@ -13,8 +13,8 @@ void access(const void* p, int bytes, bool write, const void* return_address) {
     if (!running.current || Fiber::holds(p)) return;  // a thread's own variables
     const char* const c = static_cast<const char*>(p);
     if (c >= running.stack_low && c < running.stack_high) return;  // the kernel's arguments
-    shadow_access(p, bytes, write, site_of(return_address));
-    count_access(p, bytes, write, site_of(return_address));
+    shadow_access(p, bytes, write, source_line_of(return_address));
+    count_access(p, bytes, write, source_line_of(return_address));
 }
 
 }  // namespace

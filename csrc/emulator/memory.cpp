@@ -90,8 +90,8 @@ void check_access(const void* p, int bytes, bool write, Where where) {
         fail(prefix(where) + verb + " out of bounds of global memory by " + name_of(*running.current));
 #endif
 #ifdef FASTCONV_EMULATOR_RACE
-    shadow_access(p, bytes, write, site_of(where));
-    count_access(p, bytes, write, site_of(where));
+    shadow_access(p, bytes, write, source_line_of(where));
+    count_access(p, bytes, write, source_line_of(where));
 #endif
 }
 
@@ -137,7 +137,7 @@ void copy_wait(int pending) {
         if (!waited(copy)) continue;
         if (settings.late_copies) perform(copy);
 #ifdef FASTCONV_EMULATOR_RACE
-        shadow_copy_ends(copy.to, copy.bytes, site_of(copy.where));
+        shadow_copy_ends(copy.to, copy.bytes, source_line_of(copy.where));
 #endif
     }
     thread.copies.erase(std::remove_if(thread.copies.begin(), thread.copies.end(), waited), thread.copies.end());

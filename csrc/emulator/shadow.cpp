@@ -12,7 +12,7 @@ namespace {
 struct Record {
     uint32_t time = 0;    // 0: there was none
     uint32_t thread = 0;  // its number among all threads of the process; / 32 is the warp's
-    Site site = 0;
+    SourceLine line = 0;
 };
 
 // The last read, the last by another thread than that one, the last by another warp: a later write is
@@ -90,9 +90,9 @@ std::string describe(uint32_t thread) {
     return text;
 }
 
-[[noreturn]] void report(const char* what, bool shared, bool write, const Me& now, Site site, const char* earlier,
+[[noreturn]] void report(const char* what, bool shared, bool write, const Me& now, SourceLine line, const char* earlier,
                          const Record& before) {
-    const std::vector<std::string> names = name_sites({site, before.site});
+    const std::vector<std::string> names = name_source_lines({line, before.line});
     fail(names[0] + ": " + what + " in " + (shared ? "shared" : "global") + " memory: " + (write ? "write" : "read") +
          " by " + name_of(*running.current) + ", " + earlier + " by " + describe(before.thread) + " at " + names[1] +
          (before.thread / most_threads != now.thread / most_threads ? ", nothing orders blocks"
@@ -101,32 +101,32 @@ std::string describe(uint32_t thread) {
 
 }  // namespace
 
-void shadow_access(const void* p, int bytes, bool write, Site site) {
+void shadow_access(const void* p, int bytes, bool write, SourceLine line) {
     const bool shared = in_shared(p);
     if (shared && !in_part(p, bytes))
-        fail(name_site(site) + ": " + (write ? "write" : "read") + " out of bounds of shared memory by " +
+        fail(name_source_line(line) + ": " + (write ? "write" : "read") + " out of bounds of shared memory by " +
              name_of(*running.current));
     const Me now = me();
     for_cells(p, bytes, [&](Cell& cell) {
         const bool written = cell.write.time >= (shared ? running.block_start : 1);
         if (shared && !written && cell.copying) cell.copying = false;  // of a block before
-        if (cell.copying) report("use of a copy under way", shared, write, now, site, "copy_async", cell.write);
-        if (unordered(cell.write, now, shared)) report("data race", shared, write, now, site, "write", cell.write);
+        if (cell.copying) report("use of a copy under way", shared, write, now, line, "copy_async", cell.write);
+        if (unordered(cell.write, now, shared)) report("data race", shared, write, now, line, "write", cell.write);
         if (!write) {
             if (shared && !written)
-                fail(name_site(site) + ": read of shared memory that nobody has written by " +
+                fail(name_source_line(line) + ": read of shared memory that nobody has written by " +
                      name_of(*running.current));
             if (cell.read.thread != now.thread) {
                 if (cell.read.thread / warp_size != now.thread / warp_size) cell.other_warp = cell.read;
                 cell.other_thread = cell.read;
             }
-            cell.read = {now.time, now.thread, site};
+            cell.read = {now.time, now.thread, line};
             return;
         }
         for (const Record* read : {&cell.read, &cell.other_thread, &cell.other_warp})
-            if (unordered(*read, now, shared)) report("data race", shared, write, now, site, "read", *read);
+            if (unordered(*read, now, shared)) report("data race", shared, write, now, line, "read", *read);
         cell = Cell();
-        cell.write = {now.time, now.thread, site};
+        cell.write = {now.time, now.thread, line};
     });
 }
 
@@ -134,11 +134,11 @@ void shadow_copy_begins(const void* p, int bytes) {
     for_cells(p, bytes, [](Cell& cell) { cell.copying = true; });
 }
 
-void shadow_copy_ends(const void* p, int bytes, Site site) {
+void shadow_copy_ends(const void* p, int bytes, SourceLine line) {
     const Me now = me();
     for_cells(p, bytes, [&](Cell& cell) {
         cell.copying = false;
-        cell.write = {now.time, now.thread, site};
+        cell.write = {now.time, now.thread, line};
     });
 }
 

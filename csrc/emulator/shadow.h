@@ -8,12 +8,12 @@
 // block barrier, or, within a warp, older than the warp's; before one of another block never.
 #pragma once
 
-#include "site.h"
+#include "source_line.h"
 
 namespace fastconv::emulator {
 
-void shadow_access(const void* p, int bytes, bool write, Site site);
+void shadow_access(const void* p, int bytes, bool write, SourceLine line);
 void shadow_copy_begins(const void* p, int bytes);  // after the access of the write
-void shadow_copy_ends(const void* p, int bytes, Site site);
+void shadow_copy_ends(const void* p, int bytes, SourceLine line);
 
 }  // namespace fastconv::emulator

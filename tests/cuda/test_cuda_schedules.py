@@ -16,7 +16,7 @@ POOLS = {
     "2x2 planes": "mb2ic5ih10iw16_pool2x2s2x2p0x0d1x1c0_bf16_nchw",
 }
 # A variant, for the directions that have it, and a problem: small, and with them all tiles, ways to
-# read an operand, kinds of output, and turns of the loops.
+# read an operand, kinds of output, and iterations of the loops.
 CONVOLUTIONS = {
     "wide tile": "exact128x64 mb1ic8ih7iw9oc36kh3kw3ph1pw1_f32_nhwc",
     "planes": "exact64x64 mb1ic5ih6iw11oc34kh3kw2ph1pw0_f64_nchw",
@@ -26,7 +26,7 @@ CONVOLUTIONS = {
     "pool": "exact128x64 mb1ic8ih10iw9oc36kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
     "overlapping pool": "exact64x8 mb1ic4ih11iw9oc7kh3kw3ph1pw1_pool3x3s2x2p1x1d1x1c1_f64_nchw",
     "pool in passes": "exact128x32 mb1ic2ih13iw12oc9kh3kw3_pool13x11s9x9p3x3d1x1c0_f32_nchw",
-    # On tensor cores: more turns than stages, copies of both operands, of one, of none.
+    # On tensor cores: more iterations than stages, copies of both operands, of one, of none.
     "wide, x and w copied": "mma128x128 mb1ic136ih3iw9oc72kh1kw1_relu_bf16_nhwc",
     "middle, x copied": "mma128x64 mb1ic24ih5iw9oc40kh3kw3ph1pw1_f16_nhwc",
     "narrow, w copied, planes": "mma128x32 mb1ic16ih6iw7oc12kh3kw3ph1pw1_relu_f16_nchw",
@@ -44,7 +44,7 @@ CONVOLUTIONS = {
     "tf32, pool, planes": "mma128x128 mb1ic5ih9iw8oc70kh3kw3ph1pw1_pool2x2s3x2p1x1d2x1c1_tf32_nchw",
     "tf32, planes": "mma128x64 mb1ic5ih6iw11oc34kh3kw3ph1pw1_tf32_nchw",
     "passes in 16 bits": "mma128x32 mb1ic2ih13iw12oc9kh3kw3_pool13x11s9x9p3x3d1x1c0_bf16_nchw",
-    # wgrad by windows: more turns than stages, splits, columns without a tap.
+    # wgrad behind 2x2 pools: more iterations than stages, splits, columns without a tap.
     "windows": "windows mb1ic8ih18iw16oc24kh2kw2_pool2x2s2x2p0x0d1x1c0_bf16_nhwc",
     "windows, two splits": "windows mb2ic8ih12iw12oc40kh1kw1_pool2x2s2x2p0x0d1x1c0_tf32_nhwc",
     "windows, wide": "windows mb1ic8ih7iw9oc72kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f16_nhwc",

@@ -80,7 +80,7 @@ def test_no_bank_conflicts_on_tensor_cores(direction, after, dtype, layout, tile
     lines = [line for line in counters if line["space"] == "shared"]
     assert sum(line["accesses"] for line in lines if "conv2d_mma" in line["line"]) > 200
     worse = [line for line in lines if line["cost"] > line["least"]]
-    # Whoever copies 8 lines at once reads the site of every eighth, once before the main loop.
+    # A copy of 8 lines at once reads every eighth line's coordinate, once before the main loop.
     assert not [w for w in worse if "conv2d_gemm" not in w["line"] or w["cost"] > 1.04 * w["least"]]
 
 
@@ -115,9 +115,9 @@ KNOWN = [
     Known(
         "wgrad pool, f32 nchw: read",
         1.5,
-        "a turn's 8 pixels lie below 4 windows, half a sector of each filter's dy",
+        "an iteration's 8 pixels lie below 4 windows, half a sector of each filter's dy",
     ),
-    Known("dgrad pool, f32 nhwc: read", 1.4, "a turn reads the codes of 8 filters, 8 bytes"),
+    Known("dgrad pool, f32 nhwc: read", 1.4, "an iteration reads the codes of 8 filters, 8 bytes"),
     Known(
         "(fprop|dgrad) alone, f32 nhwc, w nchw: read",
         1.7,

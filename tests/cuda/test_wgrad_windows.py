@@ -1,4 +1,4 @@
-"""wgrad ordered by pooling windows (conv2d_wgrad_windows.cuh), on tensor cores and sparse ones."""
+"""wgrad ordered by pooling windows (conv2d_wgrad_pool2x2.cuh), on tensor cores and sparse ones."""
 
 import pytest
 import torch
@@ -110,7 +110,7 @@ def has_windows_kernel(problem, module):
     wgrad(problem, data, code, "", "emulated")
     launched = module.take_launches()
     assert "wgrad" in launched
-    return "wgrad_windows_kernel" in launched
+    return "wgrad_pool2x2_kernel" in launched
 
 
 @pytest.mark.parametrize("name", [*TAKEN, *NOT_TAKEN])

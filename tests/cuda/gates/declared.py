@@ -32,7 +32,8 @@ MMA_TILES = {  # rows and columns of a block and of a warp
     "half|bfloat16": [(128, 128, 64, 64), (128, 64, 64, 32), (64, 64, 32, 32), (128, 32, 32, 32)],
     "float": [(128, 128, 64, 32), (128, 64, 64, 32), (64, 64, 32, 32), (128, 32, 32, 32)],
 }
-# Steps of a turn, a product, and what reads an operand across memory, how often as ldmatrix would.
+# Steps of an iteration, the instruction of a product, the load of a transposed operand, and how
+# many such loads do the work of one ldmatrix.
 MMA = {
     "half|bfloat16": (32, "HMMA.16816.F32", "LDSM.MT88.4", 1),
     "float": (16, "HMMA.1688.F32.TF32", "LDS", 4),  # ldmatrix transposes 16 bits
@@ -40,33 +41,33 @@ MMA = {
 
 
 def on_tensor_cores(kernel, read, types, rows, columns, warp_rows, warp_columns):
-    """A turn of 64 bytes of steps: products, their operands, copies for a later turn."""
-    (name, last), (across, vectors) = kernel, read
-    steps, product, transposed, loads = MMA[types]
+    """An iteration of 64 bytes of steps: products, their operands, copies for a later iteration."""
+    (name, last), (transposed, vectors) = kernel, read
+    steps, product, transposed_load, loads = MMA[types]
     warps = rows // warp_rows * (columns // warp_columns)
     holds = {
         product: warp_rows * warp_columns // 64,
         **({"LDGSTS.128": (rows + columns) * 4 // (32 * warps)} if vectors else {"LDG": 1}),
     }
     for operand, lines in {"rows": warp_rows, "columns": warp_columns}.items():
-        load, times = (transposed, loads) if operand in across else ("LDSM.M88.4", 1)
+        load, times = (transposed_load, loads) if operand in transposed else ("LDSM.M88.4", 1)
         holds[load] = holds.get(load, 0) + times * lines // 8
     sizes = rf"{rows}, {columns}, {steps}, \d+, {warp_rows}, {warp_columns}"
     return Declared(rf"{name}_kernel<.*MmaTile<({types}), {sizes}>{last} ?>", holds)
 
 
-WINDOWS_TILES = {
+POOL2X2_TILES = {
     "half|bfloat16": [(128, 128, 64, 64), (64, 128, 32, 64), (32, 128, 32, 32)],
     "float": [(128, 128, 64, 32), (64, 128, 32, 64), (32, 128, 32, 32)],
 }
 SPARSE = {"half|bfloat16": "HMMA.SP.16832.F32", "float": "HMMA.SP.16816.F32.TF32"}
 
 
-def by_windows(types, sparse, rows, columns, warp_rows, warp_columns):
-    """A turn of 128 bytes of steps: products, sparse ones of twice as many steps; x across memory,
-    gradients of a thread's filters at once; copies of x, gradients and codes.
+def of_pool2x2(types, sparse, rows, columns, warp_rows, warp_columns):
+    """An iteration of 128 bytes of steps: products, sparse ones of twice as many steps; x
+    transposed, gradients of a thread's filters at once; copies of x, gradients and codes.
     """
-    _, product, transposed, loads = MMA[types]
+    _, product, transposed_load, loads = MMA[types]
     size = 4 if types == "float" else 2
     threads = 32 * (rows // warp_rows) * (columns // warp_columns)
     lanes_windows = 32 // size // 4
@@ -74,16 +75,16 @@ def by_windows(types, sparse, rows, columns, warp_rows, warp_columns):
     products = warp_rows * warp_columns // 32
     holds = {
         SPARSE[types] if sparse else product: products // 2 if sparse else products,
-        transposed: loads * warp_columns // 4,
+        transposed_load: loads * warp_columns // 4,
         f"LDS.{run * size * 8}": lanes_windows * warp_rows // 8 // run,
         "LDGSTS.128": columns * 8 // threads + -(-rows * 2 // threads),
         "LDGSTS": columns * 8 // threads + 2 * -(-rows * 2 // threads),
     }
     sizes = f"{rows}, {columns}, {warp_rows}, {warp_columns}, {str(sparse).lower()}"
-    return Declared(rf"conv2d_wgrad_windows_kernel<.*WindowsTile<({types}), {sizes}>.*>", holds)
+    return Declared(rf"conv2d_wgrad_pool2x2_kernel<.*Pool2x2Tile<({types}), {sizes}>.*>", holds)
 
 
-def of_first_layers(types, warp_rows, warp_columns):
+def of_few_channels(types, warp_rows, warp_columns):
     """A step along the taps: rows by elements, columns in 16 bytes, no copies."""
     _, product, _, _ = MMA[types]
     element, elements = ("LDS", 2) if types == "float" else ("LDS.U16", 4)
@@ -93,24 +94,24 @@ def of_first_layers(types, warp_rows, warp_columns):
         "LDS.128": warp_columns // 16,
     }
     sizes = rf"\d+, \d+, \d+, 1, {warp_rows}, {warp_columns}"
-    return Declared(rf"conv2d_first_fprop\w*_kernel<.*MmaTile<({types}), {sizes}>.*>", holds)
+    return Declared(rf"conv2d_few_channels_fprop\w*_kernel<.*MmaTile<({types}), {sizes}>.*>", holds)
 
 
 DECLARED = [
     Declared(
-        r"conv2d_first_wgrad_kernel<float, .*>",
+        r"conv2d_few_channels_wgrad_kernel<float, .*>",
         {"HMMA.1688.F32.TF32": 12, "LDS": 20},
         registers=128,
     ),
     Declared(
-        r"conv2d_first_wgrad_kernel<.*>",
+        r"conv2d_few_channels_wgrad_kernel<.*>",
         {"HMMA.16816.F32": 12, "LDS.U16": 24, "LDSM.MT88.4": 2},
         registers=128,
     ),
-    *(of_first_layers(types, *warp) for types in MMA for warp in ((32, 64), (64, 32))),
+    *(of_few_channels(types, *warp) for types in MMA for warp in ((32, 64), (64, 32))),
     *(
-        by_windows(types, sparse, *sizes)
-        for types, tiles in WINDOWS_TILES.items()
+        of_pool2x2(types, sparse, *sizes)
+        for types, tiles in POOL2X2_TILES.items()
         for sparse in (False, True)
         for sizes in tiles
     ),

@@ -1,4 +1,4 @@
-#include "site.h"
+#include "source_line.h"
 
 #include <dlfcn.h>
 
@@ -11,7 +11,7 @@ namespace fastconv::emulator {
 
 namespace {
 
-constexpr Site is_line = Site(1) << 62;  // addresses end below it
+constexpr SourceLine is_line = SourceLine(1) << 62;  // addresses end below it
 
 std::deque<Where> lines;
 
@@ -28,10 +28,10 @@ std::string run(const std::string& command) {
 }
 
 // addr2line prints, for each address, the address, then the line and those it was inlined into.
-void name_addresses(const std::map<Site, std::vector<size_t>>& wanted, std::vector<std::string>& names) {
+void name_addresses(const std::map<SourceLine, std::vector<size_t>>& wanted, std::vector<std::string>& names) {
     Dl_info info;
     if (!dladdr(reinterpret_cast<void*>(uintptr_t(wanted.begin()->first)), &info) || !info.dli_fname) return;
-    const Site base = Site(reinterpret_cast<uintptr_t>(info.dli_fbase));
+    const SourceLine base = SourceLine(reinterpret_cast<uintptr_t>(info.dli_fbase));
     std::ostringstream command;
     command << "addr2line -a -i -e '" << info.dli_fname << "'" << std::hex;
     for (const auto& entry : wanted) command << " 0x" << entry.first - base;
@@ -57,25 +57,25 @@ void name_addresses(const std::map<Site, std::vector<size_t>>& wanted, std::vect
 
 }  // namespace
 
-Site site_of(Where where) {
-    static std::map<std::pair<const char*, int>, Site> known;
-    Site& site = known[{where.file, where.line}];
-    if (!site) {
-        site = is_line | lines.size();
+SourceLine source_line_of(Where where) {
+    static std::map<std::pair<const char*, int>, SourceLine> known;
+    SourceLine& source_line = known[{where.file, where.line}];
+    if (!source_line) {
+        source_line = is_line | lines.size();
         lines.push_back(where);
     }
-    return site;
+    return source_line;
 }
 
-std::vector<std::string> name_sites(const std::vector<Site>& sites) {
-    std::vector<std::string> names(sites.size(), "?");
-    std::map<Site, std::vector<size_t>> addresses;
-    for (size_t i = 0; i < sites.size(); ++i) {
-        if (sites[i] & is_line) {
-            const Where where = lines[size_t(sites[i] & ~is_line)];
+std::vector<std::string> name_source_lines(const std::vector<SourceLine>& source_lines) {
+    std::vector<std::string> names(source_lines.size(), "?");
+    std::map<SourceLine, std::vector<size_t>> addresses;
+    for (size_t i = 0; i < source_lines.size(); ++i) {
+        if (source_lines[i] & is_line) {
+            const Where where = lines[size_t(source_lines[i] & ~is_line)];
             names[i] = std::string(where.file) + ":" + std::to_string(where.line);
         } else {
-            addresses[sites[i]].push_back(i);
+            addresses[source_lines[i]].push_back(i);
         }
     }
     if (!addresses.empty()) name_addresses(addresses, names);
@@ -96,6 +96,6 @@ std::vector<std::string> name_functions(const std::vector<const void*>& function
     return names;
 }
 
-std::string name_site(Site site) { return name_sites({site})[0]; }
+std::string name_source_line(SourceLine source_line) { return name_source_lines({source_line})[0]; }
 
 }  // namespace fastconv::emulator

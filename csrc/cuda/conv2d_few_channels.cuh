@@ -19,13 +19,14 @@
 // there read the zeros that follow the last channel, and so do not spread what is not finite.
 #pragma once
 
-#include "conv2d_fprop_pool.cuh"
+#include "conv2d_fprop.cuh"
+#include "conv2d_pool_tiling.cuh"
 
 namespace fastconv::cuda {
 
-// The turns of conv2d_mma.cuh are none of these tiles' business: one stage, which is smaller than the sums.
+// The iterations of conv2d_mma.cuh are none of these tiles' business: one stage, which is smaller than the sums.
 template <class T>
-struct FirstTiles {
+struct FewChannelsTiles {
     static constexpr int steps = 64 / int(sizeof(T));
     using wide = MmaTile<T, 128, 64, steps, 1, 32, 64>;
     using narrow = MmaTile<T, 256, 32, steps, 1, 64, 32>;
@@ -63,15 +64,16 @@ struct Halo {
 };
 
 // How a first layer is cut.
-struct FirstLayout {
+struct FewChannelsLayout {
     Halo halo;
     PoolGeometry pool;  // without one, windows are 1x1
     PoolTiling tiling;
-    Divider tiles_h, tiles_w;       // of an image
-    Divider width;                  // of a rectangle
-    Divider taps_of_s, taps_of_c;   // taps of one s, filled up, and of one c of it
-    int steps = 0;                  // products along the taps
-    int rectangles = 0, turns = 1;  // of all images, of a block
+    Divider tiles_h, tiles_w;      // of an image
+    Divider width;                 // of a rectangle
+    Divider taps_of_s, taps_of_c;  // taps of one s, filled up, and of one c of it
+    int steps = 0;                 // products along the taps
+    int rectangles = 0;            // of all images
+    int rectangles_per_block = 1;
 };
 
 // A block's first pixel, and pooled pixel, in an image.
@@ -80,10 +82,10 @@ struct Rectangle {
 };
 // Calls visit(rectangle) for those of the block that is the given one of its column.
 template <class Visit>
-FASTCONV_DEVICE void each_rectangle(const FirstLayout& layout, int block, const Visit& visit) {
+FASTCONV_DEVICE void each_rectangle(const FewChannelsLayout& layout, int block, const Visit& visit) {
     const PoolGeometry& pool = layout.pool;
-    const int last = least((block + 1) * layout.turns, layout.rectangles);
-    for (int i = block * layout.turns; i < last; ++i) {
+    const int last = least((block + 1) * layout.rectangles_per_block, layout.rectangles);
+    for (int i = block * layout.rectangles_per_block; i < last; ++i) {
         int column = i, row = layout.tiles_w.split(column);
         const int n = layout.tiles_h.split(row);
         const int pp = row * layout.tiling.pooled_h, qq = column * layout.tiling.pooled_w;
@@ -92,10 +94,10 @@ FASTCONV_DEVICE void each_rectangle(const FirstLayout& layout, int block, const 
 }
 
 template <class Tile>
-struct FirstMemory {
+struct FewChannelsMemory {
     uint32_t* filters;  // [step][16 columns][lane][2 of 8 columns][a lane's half of the step]
     int* taps;          // places in the halo, in bytes: [step][lane % 4][one of every 4]
-    FASTCONV_HOST_DEVICE FirstMemory(simt::Shared& shared, int steps)
+    FASTCONV_HOST_DEVICE FewChannelsMemory(simt::Shared& shared, int steps)
         : filters(shared.take<uint32_t>(steps * Tile::columns * 8)), taps(shared.take<int>(steps * 2 * Tile::vector)) {}
 };
 
@@ -125,7 +127,7 @@ FASTCONV_DEVICE void bring_halo(const ImageView<T>& x, const Strides& strides, c
                                 const Rectangle& rectangle, T beyond, T* to) {
     constexpr int at_once = 4, vector = Tile::vector;
     const int h = rectangle.p * conv.stride_h - conv.pad_h, w = rectangle.q * conv.stride_w - conv.pad_w;
-    const Site corner{strides.at(rectangle.n, 0, h, w), h, w, 0, 0};
+    const Coord corner{strides.at(rectangle.n, 0, h, w), h, w, 0, 0};
     const int count = conv.channels * halo.order.outer.divisor;
     for (int first = simt::thread(); first < count; first += at_once * Tile::threads) {
         T value[at_once];
@@ -136,10 +138,10 @@ FASTCONV_DEVICE void bring_halo(const ImageView<T>& x, const Strides& strides, c
             int column = t.s;
             const int part = halo.part.split(column);
             column = column * conv.stride_w + part;
-            const Site site = corner + Site{strides.at(0, t.c, t.r, column), t.r, column, 0, 0};
+            const Coord coord = corner + Coord{strides.at(0, t.c, t.r, column), t.r, column, 0, 0};
             place[i] = first + i * Tile::threads < count ? t.c * halo.plane + t.r * halo.pitch + t.s : -1;
             value[i] = T(0.0f);
-            if (place[i] >= 0 && x.inside(site)) value[i] = *x.at(site);
+            if (place[i] >= 0 && x.inside(coord)) value[i] = *x.at(coord);
         }
         FASTCONV_UNROLL
         for (int i = 0; i < at_once; ++i)
@@ -154,14 +156,14 @@ FASTCONV_DEVICE void bring_halo(const ImageView<T>& x, const Strides& strides, c
 
 // A block's products of filters `first_column` and following with one rectangle after the other.
 template <class T, class Tile>
-class FirstProduct {
+class FewChannelsProduct {
     static constexpr int taps = 2 * Tile::vector;  // of a product
     static constexpr int of_lane = taps / 4;       // one of every four
 
 public:
     // Puts the filters and the places of taps into shared memory; `scratch` holds the taps' places in w meanwhile.
-    FASTCONV_DEVICE FirstProduct(const FpropInput<T>& in, const FirstLayout& layout, const FirstMemory<Tile>& memory,
-                                 void* scratch, int first_column)
+    FASTCONV_DEVICE FewChannelsProduct(const FpropInput<T>& in, const FewChannelsLayout& layout,
+                                       const FewChannelsMemory<Tile>& memory, void* scratch, int first_column)
         : memory_(memory) {
         int* const in_w = static_cast<int*>(scratch);
         for (int i = simt::thread(); i < layout.steps * taps; i += Tile::threads) {
@@ -201,7 +203,7 @@ public:
     }
 
     // All threads are done with what was in `memory`, where the halo goes, and done with that afterwards.
-    FASTCONV_DEVICE void multiply(Sums<Tile>& sums, const FpropInput<T>& in, const FirstLayout& layout,
+    FASTCONV_DEVICE void multiply(Sums<Tile>& sums, const FpropInput<T>& in, const FewChannelsLayout& layout,
                                   const Rectangle& rectangle, void* memory) const {
         T* const halo = static_cast<T*>(memory);
         bring_halo<Tile>(in.x.view, in.x_strides, in.conv, layout.halo, rectangle, T(0.0f), halo);
@@ -237,7 +239,7 @@ public:
 
 private:
     static constexpr int rows = 2 * Sums<Tile>::high;  // a thread's, 8 apart
-    FirstMemory<Tile> memory_;
+    FewChannelsMemory<Tile> memory_;
     int pixel_[rows];  // their places in the halo
 };
 

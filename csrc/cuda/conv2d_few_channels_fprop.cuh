@@ -1,26 +1,28 @@
-// The outputs of conv2d_fprop.cuh and conv2d_fprop_pool.cuh for first layers, by the product of conv2d_first.cuh. A
-// block's rectangles follow each other.
+// The outputs of conv2d_fprop.cuh and conv2d_fprop_pool.cuh for first layers, by the product of
+// conv2d_few_channels.cuh. A block's rectangles follow each other.
 #pragma once
 
-#include "conv2d_first.cuh"
+#include "conv2d_few_channels.cuh"
+#include "conv2d_fprop_pool.cuh"
 
 namespace fastconv::cuda {
 
 template <class Tile>
-struct FirstFpropMemory {
+struct FewChannelsFpropMemory {
     GemmMemory<Tile> gemm;  // the sums, before them the halo
-    FirstMemory<Tile> product;
-    FASTCONV_HOST_DEVICE FirstFpropMemory(simt::Shared& shared, int steps) : gemm(shared), product(shared, steps) {}
+    FewChannelsMemory<Tile> product;
+    FASTCONV_HOST_DEVICE FewChannelsFpropMemory(simt::Shared& shared, int steps)
+        : gemm(shared), product(shared, steps) {}
 };
 
 template <class T, class Tile>
 FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::blocks)
-conv2d_first_fprop_kernel(const FpropInput<T> in, const FpropOutput<T> out, const FirstLayout layout) {
+conv2d_few_channels_fprop_kernel(const FpropInput<T> in, const FpropOutput<T> out, const FewChannelsLayout layout) {
     simt::Shared shared = simt::block_shared();
-    const FirstFpropMemory<Tile> memory(shared, layout.steps);
+    const FewChannelsFpropMemory<Tile> memory(shared, layout.steps);
     float* const buffer = memory.gemm.buffer;
     const int first_column = simt::block().x % in.column_tiles * Tile::columns;
-    const FirstProduct<T, Tile> product(in, layout, memory.product, buffer, first_column);
+    const FewChannelsProduct<T, Tile> product(in, layout, memory.product, buffer, first_column);
     each_rectangle(layout, simt::block().x / in.column_tiles, [&](const Rectangle& at) {
         Sums<Tile> sums;
         product.multiply(sums, in, layout, at, buffer);
@@ -35,20 +37,21 @@ conv2d_first_fprop_kernel(const FpropInput<T> in, const FpropOutput<T> out, cons
 }
 
 template <class Tile>
-struct FirstFpropPoolMemory {
+struct FewChannelsFpropPoolMemory {
     float* sums;  // before them the halo
-    FirstMemory<Tile> product;
-    FASTCONV_HOST_DEVICE FirstFpropPoolMemory(simt::Shared& shared, int steps)
+    FewChannelsMemory<Tile> product;
+    FASTCONV_HOST_DEVICE FewChannelsFpropPoolMemory(simt::Shared& shared, int steps)
         : sums(shared.take<float>(Tile::buffer)), product(shared, steps) {}
 };
 
 template <class T, class Tile>
 FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::blocks)
-conv2d_first_fprop_pool_kernel(const FpropInput<T> in, const FpropPoolOutput<T> out, const FirstLayout layout) {
+conv2d_few_channels_fprop_pool_kernel(const FpropInput<T> in, const FpropPoolOutput<T> out,
+                                      const FewChannelsLayout layout) {
     simt::Shared shared = simt::block_shared();
-    const FirstFpropPoolMemory<Tile> memory(shared, layout.steps);
+    const FewChannelsFpropPoolMemory<Tile> memory(shared, layout.steps);
     const int first_column = simt::block().x % in.column_tiles * Tile::columns;
-    const FirstProduct<T, Tile> product(in, layout, memory.product, memory.sums, first_column);
+    const FewChannelsProduct<T, Tile> product(in, layout, memory.product, memory.sums, first_column);
     each_rectangle(layout, simt::block().x / in.column_tiles, [&](const Rectangle& at) {
         Sums<Tile> sums;
         product.multiply(sums, in, layout, at, memory.sums);

@@ -5,7 +5,7 @@
 //
 // is made in registers, from gradients and codes as they lie in memory.
 //
-//   a warp    multiplies warp_rows x warp_columns by 128 bytes of steps in a turn, as conv2d_mma.cuh does
+//   a warp    multiplies warp_rows x warp_columns by 128 bytes of steps in a iteration, as conv2d_mma.cuh does
 //   a thread  needs of the left side, whichever product it is, whole windows: products may number steps as they like
 //             (slot()). So it reads a gradient and its code once and puts the gradient into the register that its
 //             winner has. Rows may be numbered at will, too: those of a thread are neighbouring filters (filter()),
@@ -20,12 +20,12 @@
 namespace fastconv::cuda {
 
 template <class T_, int rows_, int columns_, int warp_rows_, int warp_columns_, bool sparse_>
-struct WindowsTile {
+struct Pool2x2Tile {
     using T = T_;
     using Mma = MmaTile<T, rows_, columns_, 128 / int(sizeof(T)), 3, warp_rows_, warp_columns_>;
     static constexpr bool sparse = sparse_;
     static constexpr int rows = rows_, columns = columns_, threads = Mma::threads, vector = Mma::vector;
-    static constexpr int windows = Mma::steps / 4;           // of a turn
+    static constexpr int windows = Mma::steps / 4;           // of a iteration
     static constexpr int together = sizeof(T) == 2 ? 8 : 4;  // in 64 bytes of steps, which are multiplied at once
     static constexpr int filters = Mma::warp_rows / 8;       // of a thread
     static constexpr int run = filters < Mma::vector ? filters : Mma::vector;  // of these, neighbours
@@ -58,19 +58,19 @@ struct WindowsTile {
 };
 
 template <class T, bool sparse>
-struct WindowsTiles {
-    using wide = WindowsTile<T, 128, 128, 64, sizeof(T) == 4 ? 32 : 64, sparse>;
-    using middle = WindowsTile<T, 64, 128, 32, 64, sparse>;
-    using narrow = WindowsTile<T, 32, 128, 32, 32, sparse>;
+struct Pool2x2Tiles {
+    using wide = Pool2x2Tile<T, 128, 128, 64, sizeof(T) == 4 ? 32 : 64, sparse>;
+    using middle = Pool2x2Tile<T, 64, 128, 32, 64, sparse>;
+    using narrow = Pool2x2Tile<T, 32, 128, 32, 32, sparse>;
 };
 
 // A block's stages in shared memory, and its sums afterwards.
 template <class Tile>
-class WindowStages {
+class Pool2x2Stages {
     using T = typename Tile::T;
 
 public:
-    FASTCONV_HOST_DEVICE explicit WindowStages(simt::Shared& shared) : buffer_(shared.take<char>(Tile::buffer)) {}
+    FASTCONV_HOST_DEVICE explicit Pool2x2Stages(simt::Shared& shared) : buffer_(shared.take<char>(Tile::buffer)) {}
     FASTCONV_DEVICE T* gradients(int i) const { return reinterpret_cast<T*>(stage(i)); }
     FASTCONV_DEVICE uint8_t* codes(int i) const { return reinterpret_cast<uint8_t*>(stage(i) + Tile::gradient_bytes); }
     FASTCONV_DEVICE T* x(int i) const {
@@ -149,7 +149,7 @@ private:
 
 // The left side of the products of Tile::together windows.
 template <class Tile>
-class WindowOperand {
+class Pool2x2Operand {
     using T = typename Tile::T;
     static constexpr bool sparse = Tile::sparse, small = sizeof(T) == 2;
     static constexpr int high = Tile::Mma::warp_rows / 16, halves = Tile::together / 4;
@@ -230,15 +230,15 @@ FASTCONV_DEVICE void read_columns(uint32_t (&to)[4], const typename Tile::T* x, 
     Mma<typename Tile::T>::round(to);
 }
 
-// One turn of the main loop.
+// One iteration of the main loop.
 template <class Tile>
-FASTCONV_DEVICE void add_windows(Sums<typename Tile::Mma>& sums, const WindowStages<Tile>& stages, int stage,
+FASTCONV_DEVICE void add_windows(Sums<typename Tile::Mma>& sums, const Pool2x2Stages<Tile>& stages, int stage,
                                  const Metadata& dealer) {
     using T = typename Tile::T;
     using MmaSums = Sums<typename Tile::Mma>;
     FASTCONV_UNROLL
     for (int first = 0; first < Tile::windows; first += Tile::together) {
-        WindowOperand<Tile> left;
+        Pool2x2Operand<Tile> left;
         left.read(stages.gradients(stage), stages.codes(stage), first, dealer);
         FASTCONV_UNROLL
         for (int n = 0; n < MmaSums::wide; ++n) {

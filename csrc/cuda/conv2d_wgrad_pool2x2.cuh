@@ -13,27 +13,27 @@
 // The gradient of the convolution's output is in no memory, and each pooled gradient is read once.
 //
 //   a block   computes Tile::rows x Tile::columns sums of one split of the windows and writes them to the workspace,
-//             [split][k][column] (conv2d_wgrad_sum.cuh). Of a turn of the main loop it has pooled gradients and codes,
-//             as they are, and x in shared memory, while those of later turns are being copied
-//   a warp    multiplies them as conv2d_windows_mma.cuh has it, on tensor cores or sparse ones
+//             [split][k][column] (conv2d_wgrad_sum.cuh). Of a iteration of the main loop it has pooled gradients and
+//             codes, as they are, and x in shared memory, while those of later iterations are being copied
+//   a warp    multiplies them as conv2d_wgrad_pool2x2_mma.cuh has it, on tensor cores or sparse ones
 //   a thread  copies 16 bytes at a time: the same columns of x at all four positions of some windows
 #pragma once
 
 #include "conv2d_views.cuh"
-#include "conv2d_windows_mma.cuh"
+#include "conv2d_wgrad_pool2x2_mma.cuh"
 
 namespace fastconv::cuda {
 
 template <class T>
-struct WgradWindowsParameters {
+struct WgradPool2x2Parameters {
     ImageView<T> x;
     const T* dy;
     const uint8_t* code;
     float* partial;
     Geometry conv;
     Strides x_strides;
-    Walk walk;          // of x over the windows
-    Site right, below;  // from one position in a window to the next
+    StepCounter counter;  // of x over the windows
+    Coord right, below;   // from one position in a window to the next
     Taps taps;
     int weight_columns, columns;             // without and with the bias
     int windows, windows_per_split;          // of all images
@@ -41,27 +41,27 @@ struct WgradWindowsParameters {
 };
 
 // What a block computes; in shared memory, so that the main loop has the registers.
-struct WgradWindowsBlock {
+struct WgradPool2x2Block {
     int first_row, first_column, group, split;
 };
 
 template <class Tile>
-struct WgradWindowsMemory {
-    WindowStages<Tile> stages;  // afterwards the sums
-    WgradWindowsBlock* block;
-    FASTCONV_HOST_DEVICE explicit WgradWindowsMemory(simt::Shared& shared)
-        : stages(shared), block(shared.take<WgradWindowsBlock>(1)) {}
+struct WgradPool2x2Memory {
+    Pool2x2Stages<Tile> stages;  // afterwards the sums
+    WgradPool2x2Block* block;
+    FASTCONV_HOST_DEVICE explicit WgradPool2x2Memory(simt::Shared& shared)
+        : stages(shared), block(shared.take<WgradPool2x2Block>(1)) {}
 };
 
 // What a thread copies: of x, one chunk of columns for some windows; gradients and codes of neighbouring filters for
-// some windows. In every turn the same ones, of later windows.
+// some windows. In every iteration the same ones, of later windows.
 template <class Tile>
-class WindowCopies {
+class Pool2x2Copies {
     using T = typename Tile::T;
-    using Parameters = WgradWindowsParameters<T>;
+    using Parameters = WgradPool2x2Parameters<T>;
     static constexpr int vector = Tile::vector;
 
-    // A turn's windows, in parts of `in_window` neighbours, dealt out to the threads.
+    // A iteration's windows, in parts of `in_window` neighbours, dealt out to the threads.
     template <int in_window>
     struct Share {
         static constexpr int apart = Tile::threads / in_window;  // windows of a thread
@@ -80,12 +80,12 @@ class WindowCopies {
 
 public:
     // Windows between those whose x a thread copies.
-    static constexpr int hop = XShare::apart;
+    static constexpr int chunk_stride = XShare::apart;
 
     // Columns without a tap, ones for the bias and zeros, stay in all stages.
-    FASTCONV_DEVICE WindowCopies(const Parameters& d, const WgradWindowsBlock& block, const WindowStages<Tile>& stages,
-                                 int first_window)
-        : window_(first_window), walker_(d.walk, first_window + XShare::window()) {
+    FASTCONV_DEVICE Pool2x2Copies(const Parameters& d, const WgradPool2x2Block& block,
+                                  const Pool2x2Stages<Tile>& stages, int first_window)
+        : window_(first_window), cursor_(d.counter, first_window + XShare::window()) {
         const int filter = block.first_row + GradientShare::part() * vector;
         const int code_filter = block.first_row + CodeShare::part() * 8;
         const int64_t first_filter = block.group * d.conv.filters;
@@ -109,8 +109,8 @@ public:
         }
     }
 
-    // The next turn's, to a stage; gradients are zero beyond the last window.
-    FASTCONV_DEVICE void copy(const Parameters& d, const WindowStages<Tile>& stages, int stage) {
+    // The next iteration's, to a stage; gradients are zero beyond the last window.
+    FASTCONV_DEVICE void copy(const Parameters& d, const Pool2x2Stages<Tile>& stages, int stage) {
         GradientShare::each([&](int window, int i) {
             simt::copy_async<vector>(
                 stages.gradients(stage) + Tile::gradient_place(window, GradientShare::part() * vector),
@@ -124,15 +124,15 @@ public:
         gradients_ += int64_t(Tile::windows) * d.conv.K, codes_ += int64_t(Tile::windows) * d.code_step;
         if (!has_tap_) return;
         XShare::each([&](int window, int) {
-            const Site first = column_ + walker_.site(d.walk);
-            walker_.next(d.walk, d.walk.hop);
+            const Coord first = column_ + cursor_.coord(d.counter);
+            cursor_.next(d.counter, d.counter.chunk_stride);
             FASTCONV_UNROLL
             for (int position = 0; position < 4; ++position) {
-                Site site = first;
-                if (position / 2) site = site + d.below;
-                if (position % 2) site = site + d.right;
-                simt::copy_async<vector>(stages.x(stage) + x_place(Tile::slot(window, position)), d.x.at(site),
-                                         d.x.inside(site));
+                Coord coord = first;
+                if (position / 2) coord = coord + d.below;
+                if (position % 2) coord = coord + d.right;
+                simt::copy_async<vector>(stages.x(stage) + x_place(Tile::slot(window, position)), d.x.at(coord),
+                                         d.x.inside(coord));
             }
         });
     }
@@ -142,21 +142,21 @@ private:
         return Tile::Mma::template place<true, Tile::columns>(step, XShare::part() * vector);
     }
 
-    int window_;  // the next turn's first
+    int window_;  // the next iteration's first
     const T* gradients_;
     const uint8_t* codes_;
-    Walker walker_;
-    Site column_;
+    StepCursor cursor_;
+    Coord column_;
     bool has_filter_, has_code_, has_tap_;
 };
 
 template <class T, class Tile>
 FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::Mma::fewer_blocks)
-conv2d_wgrad_windows_kernel(const WgradWindowsParameters<T> d) {
+conv2d_wgrad_pool2x2_kernel(const WgradPool2x2Parameters<T> d) {
     constexpr int ahead = Tile::Mma::stages - 1;
     simt::Shared shared = simt::block_shared();
-    const WgradWindowsMemory<Tile> memory(shared);
-    WgradWindowsBlock& block = *memory.block;
+    const WgradPool2x2Memory<Tile> memory(shared);
+    WgradPool2x2Block& block = *memory.block;
     if (simt::thread() == 0) {
         int rest = simt::block().x;
         block.first_row = rest % d.row_tiles * Tile::rows;
@@ -168,23 +168,23 @@ conv2d_wgrad_windows_kernel(const WgradWindowsParameters<T> d) {
     simt::sync();
 
     const int first_window = block.split * d.windows_per_split;
-    const int turns = ceil_div(least(d.windows - first_window, d.windows_per_split), Tile::windows);
-    WindowCopies<Tile> copies(d, block, memory.stages, first_window);
+    const int iterations = ceil_div(least(d.windows - first_window, d.windows_per_split), Tile::windows);
+    Pool2x2Copies<Tile> copies(d, block, memory.stages, first_window);
     const auto copy = [&](bool wanted, int stage) {
         if (wanted) copies.copy(d, memory.stages, stage);
-        simt::copy_commit();  // without copies too: a turn is a group
+        simt::copy_commit();  // without copies too: a iteration is a group
     };
     const Metadata dealer;
     Sums<typename Tile::Mma> sums;
     sums.clear();
     FASTCONV_NO_UNROLL
-    for (int turn = 0; turn < ahead; ++turn) copy(turn < turns, turn);
+    for (int iteration = 0; iteration < ahead; ++iteration) copy(iteration < iterations, iteration);
     int full = 0, free = ahead;  // stages
     FASTCONV_NO_UNROLL
-    for (int turn = 0; turn < turns; ++turn) {
+    for (int iteration = 0; iteration < iterations; ++iteration) {
         simt::copy_wait<ahead - 1>();
-        simt::sync();  // all have the turn's copies, and all are done with the stage that the next ones go to
-        copy(turn + ahead < turns, free);
+        simt::sync();  // all have the iteration's copies, and all are done with the stage that the next ones go to
+        copy(iteration + ahead < iterations, free);
         add_windows(sums, memory.stages, full, dealer);
         full = full == ahead ? 0 : full + 1;
         free = free == ahead ? 0 : free + 1;

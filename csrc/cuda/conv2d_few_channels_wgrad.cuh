@@ -4,8 +4,8 @@
 //     columns  filters
 //     steps    pixels of the convolution's output
 //
-// but x comes as in conv2d_first.cuh: a block brings the halo of a rectangle once and reads it for every tap. It takes
-// rectangle after rectangle; these are its split of the sums.
+// but x comes as in conv2d_few_channels.cuh: a block brings the halo of a rectangle once and reads it for every tap. It
+// takes rectangle after rectangle; these are its split of the sums.
 //
 //   a block   brings a rectangle's halo, and its gradient, [pixel][filter], with ReLU and pool undone
 //   a warp    owns warp_rows x warp_columns sums; where there are more warps than that takes, they share the pixels,
@@ -19,28 +19,28 @@
 // of them gives dbias, nobody looks at the others.
 #pragma once
 
-#include "conv2d_first.cuh"
+#include "conv2d_few_channels.cuh"
 #include "conv2d_views.cuh"
 
 namespace fastconv::cuda {
 
 template <class T>
-struct FirstWgradTiles {
+struct FewChannelsWgradTiles {
     static constexpr int steps = 64 / int(sizeof(T));
     using wide = MmaTile<T, 192, 64, steps, 1, 48, 32>;
     using narrow = MmaTile<T, 384, 32, steps, 1, 48, 32>;
 };
-constexpr int first_wgrad_pixels = 128;  // of a rectangle, at most
-constexpr int first_wgrad_blocks = 2;    // on a multiprocessor, at least
+constexpr int few_channels_wgrad_pixels = 128;  // of a rectangle, at most
+constexpr int few_channels_wgrad_blocks = 2;    // on a multiprocessor, at least
 
 template <class T>
-struct FirstWgradParameters {
+struct FewChannelsWgradParameters {
     ImageView<T> x;
     GradientView<T> gradient;
     float* partial;
     Geometry conv;
     Strides x_strides, dy_strides;
-    FirstLayout layout;
+    FewChannelsLayout layout;
     Taps taps;             // of the partial sums, [split][k][row]
     Divider rows;          // of these, with the bias
     int weight_rows;       // without
@@ -50,33 +50,34 @@ struct FirstWgradParameters {
 };
 
 template <class T, class Tile>
-struct FirstWgradMemory {
+struct FewChannelsWgradMemory {
     float* sums;  // before them the gradient and the halo
     int* runs;    // places in the halo of every eighth pixel
-    FASTCONV_HOST_DEVICE explicit FirstWgradMemory(simt::Shared& shared)
-        : sums(shared.take<float>(Tile::buffer)), runs(shared.take<int>(first_wgrad_pixels / 8)) {}
+    FASTCONV_HOST_DEVICE explicit FewChannelsWgradMemory(simt::Shared& shared)
+        : sums(shared.take<float>(Tile::buffer)), runs(shared.take<int>(few_channels_wgrad_pixels / 8)) {}
     FASTCONV_DEVICE T* gradient() const { return reinterpret_cast<T*>(sums); }
-    FASTCONV_DEVICE T* halo() const { return gradient() + first_wgrad_pixels * Tile::columns; }
+    FASTCONV_DEVICE T* halo() const { return gradient() + few_channels_wgrad_pixels * Tile::columns; }
 };
 
 // Brings the gradient of a rectangle and filters first_column and following.
 template <class Tile, class T>
-FASTCONV_DEVICE void bring_gradient(const FirstWgradParameters<T>& d, const Rectangle& at, int first_column, T* to) {
-    constexpr int vector = Tile::vector, chunks = Tile::columns / vector, pixels = first_wgrad_pixels;
+FASTCONV_DEVICE void bring_gradient(const FewChannelsWgradParameters<T>& d, const Rectangle& at, int first_column,
+                                    T* to) {
+    constexpr int vector = Tile::vector, chunks = Tile::columns / vector, pixels = few_channels_wgrad_pixels;
     for (int e = simt::thread(); e < pixels * chunks; e += Tile::threads) {
         const int chunk = d.along_filters ? e % chunks : e / pixels, pixel = d.along_filters ? e / chunks : e % pixels;
         int column = pixel;
         const int row = d.layout.width.split(column), k = first_column + chunk * vector;
         const int p = row < d.layout.tiling.height ? at.p + row : outside, q = at.q + column;
-        const Site site{d.dy_strides.at(at.n, k, p, q), p, q, at.n, k};
+        const Coord coord{d.dy_strides.at(at.n, k, p, q), p, q, at.n, k};
         auto values = zeros<vector, float>();
         if (d.vectors) {
-            if (k < d.conv.K) values = d.gradient.template get<vector>(site);
+            if (k < d.conv.K) values = d.gradient.template get<vector>(coord);
         } else {
             FASTCONV_UNROLL
             for (int v = 0; v < vector; ++v)
                 if (k + v < d.conv.K)
-                    values[v] = d.gradient.template get<1>(site + Site{v * d.dy_strides.c, 0, 0, 0, v})[0];
+                    values[v] = d.gradient.template get<1>(coord + Coord{v * d.dy_strides.c, 0, 0, 0, v})[0];
         }
         simt::Pack<T, vector> pack;
         FASTCONV_UNROLL
@@ -93,13 +94,13 @@ FASTCONV_DEVICE uint32_t neighbours(const T* x) {
 }
 
 template <class T, class Tile>
-FASTCONV_KERNEL_BOUNDS(Tile::threads, first_wgrad_blocks)
-conv2d_first_wgrad_kernel(const FirstWgradParameters<T> d) {
+FASTCONV_KERNEL_BOUNDS(Tile::threads, few_channels_wgrad_blocks)
+conv2d_few_channels_wgrad_kernel(const FewChannelsWgradParameters<T> d) {
     using Product = Sums<Tile>;
     constexpr int parts = Tile::warps_along_columns, warps = Tile::threads / 32, lines = 2 * Product::high;
     constexpr int of_lane = 4 / int(sizeof(T));  // neighbouring pixels
     simt::Shared shared = simt::block_shared();
-    const FirstWgradMemory<T, Tile> memory(shared);
+    const FewChannelsWgradMemory<T, Tile> memory(shared);
     const Halo& halo = d.layout.halo;
     const int first_column = simt::block().x % d.column_tiles * Tile::columns;
     const int tile = simt::block().x / d.column_tiles;
@@ -111,7 +112,7 @@ conv2d_first_wgrad_kernel(const FirstWgradParameters<T> d) {
     const int of_sums = simt::warp() % chunks;
     const int row = of_sums / parts * Tile::warp_rows, column = of_sums % parts * Tile::warp_columns;
 
-    if (simt::thread() < first_wgrad_pixels / 8) {
+    if (simt::thread() < few_channels_wgrad_pixels / 8) {
         int w = simt::thread() * 8;
         const int h = d.layout.width.split(w);
         memory.runs[simt::thread()] = h < d.layout.tiling.height ? h * d.conv.stride_h * halo.pitch + w : 0;
@@ -131,7 +132,7 @@ conv2d_first_wgrad_kernel(const FirstWgradParameters<T> d) {
         bring_halo<Tile>(d.x, d.x_strides, d.conv, halo, at, T(1.0f), memory.halo());
         bring_gradient<Tile>(d, at, first_column, memory.gradient());
         simt::sync();
-        const int steps = share < shares ? first_wgrad_pixels / (2 * Tile::vector) : 0;
+        const int steps = share < shares ? few_channels_wgrad_pixels / (2 * Tile::vector) : 0;
         FASTCONV_NO_UNROLL
         for (int step = share; step < steps; step += shares) {
             // 8 pixels, or twice 8.

@@ -10,14 +10,14 @@
 
 namespace fastconv::emulator {
 
-using Site = uint64_t;
+using SourceLine = uint64_t;
 
-inline Site site_of(const void* return_address) { return Site(uintptr_t(return_address)) - 1; }
-Site site_of(Where where);
+inline SourceLine source_line_of(const void* return_address) { return SourceLine(uintptr_t(return_address)) - 1; }
+SourceLine source_line_of(Where where);
 
 // "file:line" of each, of the outermost-but-kernel function: wrappers of simt/ do not count.
-std::vector<std::string> name_sites(const std::vector<Site>& sites);
-std::string name_site(Site site);
+std::vector<std::string> name_source_lines(const std::vector<SourceLine>& source_lines);
+std::string name_source_line(SourceLine source_line);
 std::vector<std::string> name_functions(const std::vector<const void*>& functions);  // of one library, demangled
 
 }  // namespace fastconv::emulator

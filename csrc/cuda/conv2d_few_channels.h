@@ -1,25 +1,25 @@
 // What is a first layer, and how it is cut into rectangles, if it fits.
 #pragma once
 
-#include "conv2d_first.cuh"
+#include "conv2d_few_channels.cuh"
 #include "conv2d_launch.h"
 
 namespace fastconv::cuda {
 
 // What every GPU from sm_80 on gives a block.
-constexpr int first_most_bytes = 99 * 1024;
+constexpr int few_channels_most_bytes = 99 * 1024;
 
 // Cuts what is pooled into rectangles of so many pixels at most, whose halos have `most` bytes at most: those that
 // should be the fastest; false if there are none.
-inline bool cut(FirstLayout& layout, const Conv2d& c, const Pool2d& windows, int pixels, int most, int element_bytes,
-                int apart) {
+inline bool cut(FewChannelsLayout& layout, const Conv2d& c, const Pool2d& windows, int pixels, int most,
+                int element_bytes, int apart) {
     const Geometry conv(c);
     layout.pool = PoolGeometry(windows);
     const PoolGeometry& pool = layout.pool;
     most /= element_bytes;
     // How many windows, of `count`, cover no more than `room` pixels.
     const auto fitting = [](int room, int count, int stride, int window, int dilation) {
-        const int64_t rest = room - PoolTiling::below(1, stride, window, dilation);
+        const int64_t rest = room - PoolTiling::covered(1, stride, window, dilation);
         return rest < 0 ? 0 : least(count, int(rest / stride) + 1);
     };
     int64_t fastest = 0;
@@ -29,7 +29,7 @@ inline bool cut(FirstLayout& layout, const Conv2d& c, const Pool2d& windows, int
         tiling.pooled_w = fitting(width, pool.Q, pool.stride_w, pool.window_w, pool.dilation_w);
         tiling.pooled_h = fitting(pixels / width, pool.P, pool.stride_h, pool.window_h, pool.dilation_h);
         if (tiling.pooled_w == 0 || tiling.pooled_h == 0) continue;
-        tiling.height = int(PoolTiling::below(tiling.pooled_h, pool.stride_h, pool.window_h, pool.dilation_h));
+        tiling.height = int(PoolTiling::covered(tiling.pooled_h, pool.stride_h, pool.window_h, pool.dilation_h));
         tiling.tiles_h = int(ceil_div(pool.P, tiling.pooled_h)),
         tiling.tiles_w = int(ceil_div(pool.Q, tiling.pooled_w));
 
@@ -55,7 +55,7 @@ inline bool cut(FirstLayout& layout, const Conv2d& c, const Pool2d& windows, int
 // Calls run(a value of the tile's type) for a first layer, with the one that its filters fill: few channels, and not so
 // few filters that most of a tile would be empty.
 template <template <class> class Tiles, class Run>
-std::string with_first_tile(const Conv2dProblem& problem, const Run& run) {
+std::string with_few_channels_tile(const Conv2dProblem& problem, const Run& run) {
     const Conv2d& conv = problem.conv;
     if (conv.groups != 1 || conv.C < 1 || conv.C >= 8 || conv.K <= 8) return "";
     return with_type(problem.dtype, [&](auto type) {

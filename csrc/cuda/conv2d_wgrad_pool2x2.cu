@@ -1,4 +1,4 @@
-#include "conv2d_wgrad_windows.cuh"
+#include "conv2d_wgrad_pool2x2.cuh"
 
 #include "conv2d_wgrad.h"
 
@@ -7,7 +7,7 @@ namespace fastconv::cuda {
 namespace {
 
 // 2x2 windows side by side, none of which reaches beyond the convolution's output.
-bool has_windows(const Conv2dProblem& problem) {
+bool has_pool2x2(const Conv2dProblem& problem) {
     const Pool2d& pool = problem.pool;
     return problem.epilogue == Epilogue::relu_max_pool && pool.window_h == 2 && pool.window_w == 2 &&
            pool.stride_h == 2 && pool.stride_w == 2 && pool.pad_h == 0 && pool.pad_w == 0 && pool.dilation_h == 1 &&
@@ -16,7 +16,7 @@ bool has_windows(const Conv2dProblem& problem) {
 
 // Calls run(a value of T, of the tile) for the tile that takes a problem, and returns what that does.
 template <class Run>
-auto with_windows_tile(const Conv2dProblem& problem, const Run& run) {
+auto with_pool2x2_tile(const Conv2dProblem& problem, const Run& run) {
     const int filters = int(problem.conv.K / problem.conv.groups);
     const auto with = [&](auto type, auto tiles) {
         using Tiles = decltype(tiles);
@@ -26,8 +26,8 @@ auto with_windows_tile(const Conv2dProblem& problem, const Run& run) {
     };
     const auto with_type = [&](auto type) {
         using T = decltype(type);
-        if (problem.variant == sparse_variant) return with(type, WindowsTiles<T, true>());
-        return with(type, WindowsTiles<T, false>());
+        if (problem.variant == sparse_pool2x2_variant) return with(type, Pool2x2Tiles<T, true>());
+        return with(type, Pool2x2Tiles<T, false>());
     };
     if (problem.dtype == DType::float16) return with_type(simt::half());
     if (problem.dtype == DType::bfloat16) return with_type(simt::bfloat16());
@@ -42,7 +42,7 @@ Split split_windows(const Conv2dProblem& problem) {
 
 template <class T, class Tile>
 std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* workspace, simt::Stream stream) {
-    WgradWindowsParameters<T> d;
+    WgradPool2x2Parameters<T> d;
     d.conv = Geometry(problem.conv);
     const Geometry& conv = d.conv;
     const PoolGeometry pool(problem.pool);
@@ -54,8 +54,8 @@ std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* works
     d.x_strides = Strides(args.x);
     d.right = {d.x_strides.w * conv.stride_w, 0, conv.stride_w, 0, 0};
     d.below = {d.x_strides.h * conv.stride_h, conv.stride_h, 0, 0, 0};
-    d.walk = Walk({pool.Q, wrapped(Site(), d.right, 2)}, {pool.P, wrapped(Site(), d.below, 2)},
-                  {conv.N, {d.x_strides.n, 0, 0, 0, 0}}, Tile::windows, WindowCopies<Tile>::hop);
+    d.counter = StepCounter({pool.Q, wrapped(Coord(), d.right, 2)}, {pool.P, wrapped(Coord(), d.below, 2)},
+                            {conv.N, {d.x_strides.n, 0, 0, 0, 0}}, Tile::windows, Pool2x2Copies<Tile>::chunk_stride);
     const WgradRows columns(conv, args);
     d.taps = columns.taps;
     d.weight_columns = columns.weights, d.columns = columns.all;
@@ -67,33 +67,33 @@ std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* works
     const int64_t tiles = int64_t(d.row_tiles) * d.column_tiles * conv.groups;
     const std::string refused = refuse_wgrad(conv, columns, tiles, split.splits);
     if (!refused.empty()) return refused;
-    const std::string error = simt::launch(conv2d_wgrad_windows_kernel<T, Tile>, {int(tiles * split.splits)},
-                                           Tile::threads, shared_bytes<WgradWindowsMemory<Tile>>(), stream, d);
+    const std::string error = simt::launch(conv2d_wgrad_pool2x2_kernel<T, Tile>, {int(tiles * split.splits)},
+                                           Tile::threads, shared_bytes<WgradPool2x2Memory<Tile>>(), stream, d);
     if (!error.empty()) return error;
     return conv2d_wgrad_sum(problem, args, workspace, split.splits, stream);
 }
 
 }  // namespace
 
-int wgrad_windows_splits(const Conv2dProblem& problem) {
+int wgrad_pool2x2_splits(const Conv2dProblem& problem) {
     const int64_t filters = problem.conv.K / problem.conv.groups;
     const bool tensor_cores = problem.dtype == DType::float16 || problem.dtype == DType::bfloat16 ||
                               (problem.dtype == DType::float32 && problem.tf32);
-    if (!tensor_cores || !has_windows(problem) || filters <= 8 || filters % 8 || !refuse(problem).empty()) return 0;
-    return with_windows_tile(problem, [&](auto, auto tile) { return split_windows<decltype(tile)>(problem).splits; });
+    if (!tensor_cores || !has_pool2x2(problem) || filters <= 8 || filters % 8 || !refuse(problem).empty()) return 0;
+    return with_pool2x2_tile(problem, [&](auto, auto tile) { return split_windows<decltype(tile)>(problem).splits; });
 }
 
-bool wgrad_windows_takes(const Conv2dProblem& problem, const WgradArgs& args) {
+bool wgrad_pool2x2_takes(const Conv2dProblem& problem, const WgradArgs& args) {
     const int bytes = problem.dtype == DType::float32 ? 4 : 2;
     const int filters = int(problem.conv.K / problem.conv.groups), channels = int(problem.conv.C / problem.conv.groups);
-    const bool may = !*problem.variant || names_windows(problem);
-    return may && wgrad_windows_splits(problem) && channel_vectors(args.x, channels, 16 / bytes, bytes) &&
+    const bool may = !*problem.variant || names_pool2x2(problem);
+    return may && wgrad_pool2x2_splits(problem) && channel_vectors(args.x, channels, 16 / bytes, bytes) &&
            channel_vectors(args.dy, filters, 16 / bytes, bytes) && reinterpret_cast<uintptr_t>(args.code.data) % 4 == 0;
 }
 
-std::string conv2d_wgrad_windows(const Conv2dProblem& problem, const WgradArgs& args, void* workspace,
+std::string conv2d_wgrad_pool2x2(const Conv2dProblem& problem, const WgradArgs& args, void* workspace,
                                  simt::Stream stream) {
-    return with_windows_tile(problem, [&](auto type, auto tile) {
+    return with_pool2x2_tile(problem, [&](auto type, auto tile) {
         return run<decltype(type), decltype(tile)>(problem, args, workspace, stream);
     });
 }

@@ -1,8 +1,8 @@
-#include "conv2d_first_wgrad.cuh"
+#include "conv2d_few_channels_wgrad.cuh"
 
 #include <optional>
 
-#include "conv2d_first.h"
+#include "conv2d_few_channels.h"
 #include "conv2d_wgrad.h"
 
 namespace fastconv::cuda {
@@ -10,7 +10,7 @@ namespace fastconv::cuda {
 namespace {
 
 struct Cut {
-    FirstLayout layout;
+    FewChannelsLayout layout;
     int filled, bias_row, row_tiles, column_tiles, splits;
 };
 
@@ -19,7 +19,7 @@ template <class T, class Tile>
 std::optional<Cut> cut_of(const Conv2dProblem& problem) {
     const Conv2d& c = problem.conv;
     Cut result;
-    FirstLayout& layout = result.layout;
+    FewChannelsLayout& layout = result.layout;
     const int64_t taps_of_s = ceil_div(c.C * c.R, 8) * 8;
     const bool room = c.C * c.R < taps_of_s;  // for the bias
     if (c.S * taps_of_s > most_reached) return {};
@@ -30,19 +30,20 @@ std::optional<Cut> cut_of(const Conv2dProblem& problem) {
     result.column_tiles = int(ceil_div(c.K, Tile::columns));
     Pool2d pixels;
     pixels.P = c.P, pixels.Q = c.Q;
-    const int most = Tile::buffer * 4 - first_wgrad_pixels * Tile::columns * int(sizeof(T));
-    if (!cut(layout, c, pixels, first_wgrad_pixels, most, sizeof(T), 4)) return {};
+    const int most = Tile::buffer * 4 - few_channels_wgrad_pixels * Tile::columns * int(sizeof(T));
+    if (!cut(layout, c, pixels, few_channels_wgrad_pixels, most, sizeof(T), 4)) return {};
     // As many splits as run at once; more would only write and read more partial sums.
     const int64_t tiles = int64_t(result.row_tiles) * result.column_tiles;
-    layout.turns = int(ceil_div(layout.rectangles, ceil_div(multiprocessors * first_wgrad_blocks, tiles)));
-    result.splits = int(ceil_div(layout.rectangles, layout.turns));
+    layout.rectangles_per_block =
+        int(ceil_div(layout.rectangles, ceil_div(multiprocessors * few_channels_wgrad_blocks, tiles)));
+    result.splits = int(ceil_div(layout.rectangles, layout.rectangles_per_block));
     return result;
 }
 
 template <class T, class Tile>
 std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* workspace, simt::Stream stream) {
     const Cut cut = *cut_of<T, Tile>(problem);
-    FirstWgradParameters<T> d;
+    FewChannelsWgradParameters<T> d;
     d.conv = Geometry(problem.conv);
     const WgradRows rows(d.conv, args);
     const int64_t tiles = int64_t(cut.row_tiles) * cut.column_tiles;
@@ -58,26 +59,26 @@ std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* works
     d.row_tiles = cut.row_tiles, d.column_tiles = cut.column_tiles;
     d.along_filters = channels_last(args.dy);
     d.vectors = gradient_vectors(problem, args.dy, args.code, d.conv.K, Tile::vector, sizeof(T));
-    const std::string error = simt::launch(conv2d_first_wgrad_kernel<T, Tile>, {int(tiles * cut.splits)}, Tile::threads,
-                                           shared_bytes<FirstWgradMemory<T, Tile>>(), stream, d);
+    const std::string error = simt::launch(conv2d_few_channels_wgrad_kernel<T, Tile>, {int(tiles * cut.splits)},
+                                           Tile::threads, shared_bytes<FewChannelsWgradMemory<T, Tile>>(), stream, d);
     if (!error.empty()) return error;
     return conv2d_wgrad_sum(problem, args, workspace, cut.splits, stream);
 }
 
 }  // namespace
 
-int first_wgrad_splits(const Conv2dProblem& problem) {
+int few_channels_wgrad_splits(const Conv2dProblem& problem) {
     int splits = 0;
-    with_first_tile<FirstWgradTiles>(problem, [&](auto tile) {
+    with_few_channels_tile<FewChannelsWgradTiles>(problem, [&](auto tile) {
         if (const auto cut = cut_of<typename decltype(tile)::T, decltype(tile)>(problem)) splits = cut->splits;
         return std::string();
     });
     return splits;
 }
 
-std::string conv2d_first_wgrad(const Conv2dProblem& problem, const WgradArgs& args, void* workspace,
-                               simt::Stream stream) {
-    return with_first_tile<FirstWgradTiles>(problem, [&](auto tile) {
+std::string conv2d_few_channels_wgrad(const Conv2dProblem& problem, const WgradArgs& args, void* workspace,
+                                      simt::Stream stream) {
+    return with_few_channels_tile<FewChannelsWgradTiles>(problem, [&](auto tile) {
         return run<typename decltype(tile)::T, decltype(tile)>(problem, args, workspace, stream);
     });
 }
