@@ -1,15 +1,17 @@
-// dx[n, c, h, w] = sum over k, r, s of g[n, k, p, q] * w[k, c, r, s]
+// dgrad: the gradient of a convolution's input.
+//
+//     dx[n, c, h, w] = sum over k, r, s of g[n, k, p, q] * w[k, c, r, s]
 //     for h + pad_h = p * stride_h + r * dilation_h, w + pad_w = q * stride_w + s * dilation_w
 //
-// where g is the gradient of the convolution's output, made from dy and the code while it is loaded (GradientView).
-// Only taps with r * dilation = h + pad (mod stride) take part. So the pixels of dx are cut by h and w modulo the
-// stride into phases, all of whose pixels have the same taps, and a block stays in one phase:
+// g is the gradient of the convolution's output, computed from dy and the code while it is loaded (GradientView). Only
+// taps with r * dilation = h + pad (mod stride) contribute. So the pixels of dx are split into phases, by h and w
+// modulo the stride; all pixels of a phase have the same taps. A block stays in one phase:
 //
 //     rows     pixels (n, h, w) of dx, h = phase_h + i * stride_h, w = phase_w + j * stride_w
 //     columns  channels c of one group
-//     steps    filters of that group and the phase's taps (k, r, s); (r, s, k) where dy's channels lie together
+//     steps    filters of that group and the phase's taps (k, r, s); (r, s, k) if dy's channels lie together
 //
-// A phase without taps has no steps and so gets zeros.
+// A phase without taps has no steps, so its pixels get zeros.
 #pragma once
 
 #include "conv2d_mma.cuh"
@@ -25,8 +27,8 @@ FASTCONV_HOST_DEVICE int greatest_common_divisor(int a, int b) {
     return a;
 }
 
-// A phase along one axis: taps r = first + i * tap_step for i < taps; the pixel number j of the phase meets
-// output p = start + j - i * output_step.
+// A phase along one axis. Its taps are r = first + i * tap_step for i < taps. Its pixel number j meets output p = start
+// + j - i * output_step.
 struct Phase {
     int first = 0, taps = 0, start = 0;
 
@@ -39,10 +41,10 @@ struct Phase {
     }
 };
 
-// A block's phase, made by one thread for all.
+// A block's phase, computed by one thread into shared memory.
 struct BlockPhase {
     Phase h, w;
-    Taps taps;  // in which the filters stand where a Taps has channels
+    Taps taps;  // with filters in place of channels
     int steps;
 };
 
@@ -59,7 +61,7 @@ struct DgradParameters {
     bool filters_inside;
     bool along_columns, vectors;
 
-    // The tensor cores' counters along a phase's steps.
+    // The odometers of tensor-core kernels along a phase's steps.
     template <class Tile>
     FASTCONV_DEVICE StepCounter gradient_counter(const BlockPhase& phase) const {
         return counter<Tile>(phase, {dy_strides.c, 0, 0, 0, 1},
@@ -86,7 +88,7 @@ template <class Tile>
 struct DgradMemory {
     GemmMemory<Tile> gemm;
     BlockPhase* phase;
-    StepCounter* counters;  // of the gradient and of the weight, for tensor cores
+    StepCounter* counters;  // the gradient's and the weight's, for tensor cores
     FASTCONV_HOST_DEVICE explicit DgradMemory(simt::Shared& shared)
         : gemm(shared),
           phase(shared.take<BlockPhase>(1)),

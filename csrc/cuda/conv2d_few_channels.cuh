@@ -1,22 +1,23 @@
-// The product of a first layer, a convolution of few channels, on tensor cores. As in conv2d_fprop.cuh,
+// The matrix product of a convolution with few channels, such as a network's first layer, on tensor cores:
 //
-//     rows     pixels of the convolution's output, here a rectangle of one image whose width is a multiple of 8
+//     rows     pixels of the convolution's output: a rectangle of one image, its width a multiple of 8
 //     columns  filters
-//     steps    taps, here in the order (s, c, r)
+//     steps    taps, in the order (s, c, r)
 //
-// but where channels are few, neither lie 16 bytes together for a copy nor do columns make up for bringing every
-// element of x to shared memory once a tap. So here nothing of x is brought twice:
+// With few channels no 16 bytes lie together for a copy, and few columns share the cost of loading each element of x
+// once per tap. So these kernels load each element of x once:
 //
-//   a block   holds all taps of its filters in shared memory and takes rectangle after rectangle: it brings the halo,
-//             the part of x below a rectangle, and multiplies; the sums then lie where the halo was
-//   a warp    reads its filters 16 bytes a lane, as they were put: fragments of the products' right side
-//   a thread  reads each element of the left side by itself, at its pixel's place in the halo plus the tap's (a table)
+//     a block   keeps all taps of its filters in shared memory and processes rectangle after rectangle. It loads the
+//     halo,
+//               the part of x below a rectangle, and multiplies. The sums then overwrite the halo
+//     a warp    reads its filters 16 bytes a lane, already arranged as fragments of the right operand
+//     a thread  reads single elements of the left operand, at its pixel's place in the halo plus the tap's (a table)
 //
-// No bank is read twice at once: the 8 rows of a fragment are 8 neighbours of a rectangle's row, and their elements
-// neighbours in shared memory, because columns of x that are a stride apart lie together there (Halo::column). The 4
-// lanes of a row read 4 taps that follow each other in (c, r), which lie 8 banks apart, or 24: so do rows of x that are
-// a dilation apart, and whatever channel comes next. Each s is filled up to whole fours of taps; taps that are not
-// there read the zeros that follow the last channel, and so do not spread what is not finite.
+// Reads are free of bank conflicts. The 8 rows of a fragment are 8 neighbors in a rectangle's row, and their elements
+// are neighbors in shared memory, since columns of x one stride apart are stored together (Halo::column). The 4 lanes
+// of a row read 4 consecutive taps in (c, r), which lie 8 or 24 banks apart: rows of x one dilation apart do, and so
+// does the next channel. The taps of each s are padded to a multiple of four. Padding taps read zeros behind the last
+// channel, so they spread no inf or NaN.
 #pragma once
 
 #include "conv2d_fprop.cuh"
@@ -24,7 +25,7 @@
 
 namespace fastconv::cuda {
 
-// The iterations of conv2d_mma.cuh are none of these tiles' business: one stage, which is smaller than the sums.
+// These tiles use no pipeline. Their single stage is smaller than the sums' buffer.
 template <class T>
 struct FewChannelsTiles {
     static constexpr int steps = 64 / int(sizeof(T));
@@ -32,12 +33,12 @@ struct FewChannelsTiles {
     using narrow = MmaTile<T, 256, 32, steps, 1, 64, 32>;
 };
 
-// The part of x below a rectangle, in shared memory: [c][h][w % stride][w / stride].
+// Halo is the layout of the part of x below a rectangle in shared memory: [c][h][w % stride][w / stride].
 struct Halo {
-    int height = 0, width = 0;  // of x
-    int pitch = 0, plane = 0;   // elements from one h, one c to the next
+    int height = 0, width = 0;  // pixels of x
+    int pitch = 0, plane = 0;   // elements from one h to the next, from one c to the next
     Divider part, stride;       // part: columns with the same w % stride
-    Taps order;                 // of its elements in shared memory
+    Taps order;                 // of the elements in shared memory
 
     Halo() = default;
     Halo(const Geometry& conv, int rows, int columns, int element_bytes, int apart)
@@ -47,13 +48,13 @@ struct Halo {
           stride(conv.stride_w) {
         const int in_row = least(conv.stride_w, width) * part.divisor;
         order = Taps(conv.channels, height, in_row, false);
-        // What lies from one r to the next is to be an odd multiple of `apart` banks.
+        // The distance from one r to the next is an odd multiple of `apart` banks.
         const int banks = 32 * 4 / element_bytes, dilation = conv.R > 1 ? conv.dilation_h : 1;
         int unit = apart * 4 / element_bytes;
         for (int d = dilation; d % 2 == 0 && unit > 1; d /= 2) unit /= 2;
         pitch = ceil_div(in_row, unit) * unit;
         if (pitch / unit % 2 == 0) pitch += unit;
-        const int next = conv.R * dilation * pitch;  // where one more r would be
+        const int next = conv.R * dilation * pitch;  // the place after the last r
         plane = next + ceil_div(height * pitch - next, banks) * banks;
     }
     FASTCONV_HOST_DEVICE int column(int w) const {
@@ -63,24 +64,24 @@ struct Halo {
     FASTCONV_HOST_DEVICE int size(int channels) const { return (channels + 1) * plane; }
 };
 
-// How a first layer is cut.
+// FewChannelsLayout says how the output is cut into rectangles, and the reduction into steps.
 struct FewChannelsLayout {
     Halo halo;
-    PoolGeometry pool;  // without one, windows are 1x1
+    PoolGeometry pool;  // 1x1 windows without a pool
     PoolTiling tiling;
-    Divider tiles_h, tiles_w;      // of an image
-    Divider width;                 // of a rectangle
-    Divider taps_of_s, taps_of_c;  // taps of one s, filled up, and of one c of it
+    Divider tiles_h, tiles_w;      // rectangles of an image
+    Divider width;                 // pixels of a rectangle
+    Divider taps_of_s, taps_of_c;  // taps of one s, padded, and of one c in it
     int steps = 0;                 // products along the taps
     int rectangles = 0;            // of all images
     int rectangles_per_block = 1;
 };
 
-// A block's first pixel, and pooled pixel, in an image.
+// A rectangle's position: its first pixel (p, q) and first pooled pixel (pp, qq) in image n.
 struct Rectangle {
     int n, pp, qq, p, q;
 };
-// Calls visit(rectangle) for those of the block that is the given one of its column.
+// Calls visit(rectangle) for the rectangles of a block; blocks are numbered within their column of filters.
 template <class Visit>
 FASTCONV_DEVICE void each_rectangle(const FewChannelsLayout& layout, int block, const Visit& visit) {
     const PoolGeometry& pool = layout.pool;
@@ -96,7 +97,7 @@ FASTCONV_DEVICE void each_rectangle(const FewChannelsLayout& layout, int block, 
 template <class Tile>
 struct FewChannelsMemory {
     uint32_t* filters;  // [step][16 columns][lane][2 of 8 columns][a lane's half of the step]
-    int* taps;          // places in the halo, in bytes: [step][lane % 4][one of every 4]
+    int* taps;          // bytes from a pixel to a tap in the halo: [step][lane % 4][one of every 4]
     FASTCONV_HOST_DEVICE FewChannelsMemory(simt::Shared& shared, int steps)
         : filters(shared.take<uint32_t>(steps * Tile::columns * 8)), taps(shared.take<int>(steps * 2 * Tile::vector)) {}
 };
@@ -112,7 +113,7 @@ FASTCONV_DEVICE const T* bytes_on(const T* from, int bytes) {
     return reinterpret_cast<const T*>(reinterpret_cast<const char*>(from) + bytes);
 }
 
-// Four bytes of an operand: elements at the places of one or two taps.
+// The 4 bytes of an operand: one or two elements, at the places of their taps.
 FASTCONV_DEVICE uint32_t operand(const float* from, const int* places) {
     return simt::float_bits(*bytes_on(from, places[0]));
 }
@@ -121,7 +122,7 @@ FASTCONV_DEVICE uint32_t operand(const T* from, const int* places) {
     return uint32_t(bytes_on(from, places[0])->bits) | uint32_t(bytes_on(from, places[1])->bits) << 16;
 }
 
-// Brings the halo, rounded to what tensor cores take; `beyond` fills what follows the last channel.
+// Loads the halo, rounded to the tensor cores' precision. `beyond` fills the plane behind the last channel.
 template <class Tile, class T>
 FASTCONV_DEVICE void bring_halo(const ImageView<T>& x, const Strides& strides, const Geometry& conv, const Halo& halo,
                                 const Rectangle& rectangle, T beyond, T* to) {
@@ -134,7 +135,7 @@ FASTCONV_DEVICE void bring_halo(const ImageView<T>& x, const Strides& strides, c
         int place[at_once];
         FASTCONV_UNROLL
         for (int i = 0; i < at_once; ++i) {
-            const Tap t = halo.order.at(first + i * Tile::threads);  // r and s: its row and column
+            const Tap t = halo.order.at(first + i * Tile::threads);  // (r, s): row and column of the halo
             int column = t.s;
             const int part = halo.part.split(column);
             column = column * conv.stride_w + part;
@@ -154,14 +155,14 @@ FASTCONV_DEVICE void bring_halo(const ImageView<T>& x, const Strides& strides, c
         simt::store(to + conv.channels * halo.plane + i, pack);
 }
 
-// A block's products of filters `first_column` and following with one rectangle after the other.
+// The products of one block's filters, from `first_column` on, with one rectangle after another.
 template <class T, class Tile>
 class FewChannelsProduct {
-    static constexpr int taps = 2 * Tile::vector;  // of a product
-    static constexpr int of_lane = taps / 4;       // one of every four
+    static constexpr int taps = 2 * Tile::vector;  // per product
+    static constexpr int of_lane = taps / 4;       // taps per lane, one of every four
 
 public:
-    // Puts the filters and the places of taps into shared memory; `scratch` holds the taps' places in w meanwhile.
+    // Stores the filters and the taps' places to shared memory. `scratch` holds the taps' offsets in w meanwhile.
     FASTCONV_DEVICE FewChannelsProduct(const FpropInput<T>& in, const FewChannelsLayout& layout,
                                        const FewChannelsMemory<Tile>& memory, void* scratch, int first_column)
         : memory_(memory) {
@@ -202,7 +203,8 @@ public:
         }
     }
 
-    // All threads are done with what was in `memory`, where the halo goes, and done with that afterwards.
+    // Loads the halo into `memory` and multiplies. All threads must be done with `memory` before, and are done with the
+    // halo afterwards.
     FASTCONV_DEVICE void multiply(Sums<Tile>& sums, const FpropInput<T>& in, const FewChannelsLayout& layout,
                                   const Rectangle& rectangle, void* memory) const {
         T* const halo = static_cast<T*>(memory);
@@ -238,7 +240,7 @@ public:
     }
 
 private:
-    static constexpr int rows = 2 * Sums<Tile>::high;  // a thread's, 8 apart
+    static constexpr int rows = 2 * Sums<Tile>::high;  // rows per thread, 8 apart
     FewChannelsMemory<Tile> memory_;
     int pixel_[rows];  // their places in the halo
 };

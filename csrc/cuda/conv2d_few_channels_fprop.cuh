@@ -1,5 +1,5 @@
-// The outputs of conv2d_fprop.cuh and conv2d_fprop_pool.cuh for first layers, by the product of
-// conv2d_few_channels.cuh. A block's rectangles follow each other.
+// Forward of convolutions with few channels: conv2d_few_channels.cuh's product, with the outputs of conv2d_fprop.cuh
+// and conv2d_fprop_pool.cuh. A block's rectangles are consecutive.
 #pragma once
 
 #include "conv2d_few_channels.cuh"
@@ -9,7 +9,7 @@ namespace fastconv::cuda {
 
 template <class Tile>
 struct FewChannelsFpropMemory {
-    GemmMemory<Tile> gemm;  // the sums, before them the halo
+    GemmMemory<Tile> gemm;  // the halo, then the sums
     FewChannelsMemory<Tile> product;
     FASTCONV_HOST_DEVICE FewChannelsFpropMemory(simt::Shared& shared, int steps)
         : gemm(shared), product(shared, steps) {}
@@ -38,7 +38,7 @@ conv2d_few_channels_fprop_kernel(const FpropInput<T> in, const FpropOutput<T> ou
 
 template <class Tile>
 struct FewChannelsFpropPoolMemory {
-    float* sums;  // before them the halo
+    float* sums;  // the halo, then the sums
     FewChannelsMemory<Tile> product;
     FASTCONV_HOST_DEVICE FewChannelsFpropPoolMemory(simt::Shared& shared, int steps)
         : sums(shared.take<float>(Tile::buffer)), product(shared, steps) {}

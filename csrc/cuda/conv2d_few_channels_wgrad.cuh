@@ -1,22 +1,21 @@
-// wgrad of first layers on tensor cores. As in conv2d_wgrad.cuh,
+// wgrad of convolutions with few channels on tensor cores:
 //
-//     rows     taps, here in the order (s, c, r), and one whose x is 1, for dbias
+//     rows     taps, in the order (s, c, r), and one with x = 1, for dbias
 //     columns  filters
 //     steps    pixels of the convolution's output
 //
-// but x comes as in conv2d_few_channels.cuh: a block brings the halo of a rectangle once and reads it for every tap. It
-// takes rectangle after rectangle; these are its split of the sums.
+// As in conv2d_few_channels.cuh, a block loads the halo of a rectangle once and reads it for every tap. The rectangles
+// of a block are its split of the reduction.
 //
-//   a block   brings a rectangle's halo, and its gradient, [pixel][filter], with ReLU and pool undone
-//   a warp    owns warp_rows x warp_columns sums; where there are more warps than that takes, they share the pixels,
-//             8 or 16 neighbours after the other, and their sums are added up at the end
-//   a thread  keeps the places of its taps in registers and reads each element of x by itself, at the tap's place plus
-//             the pixel's
+//     a block   loads a rectangle's halo, and its gradient as [pixel][filter], with ReLU and pool undone
+//     a warp    owns warp_rows x warp_columns accumulators. Warps beyond those that the tile needs share the pixels, 8
+//     or
+//               16 neighbors at a time, and their accumulators are added up at the end
+//     a thread  keeps its taps' places in registers and reads single elements of x, at the tap's place plus the pixel's
 //
-// Of a fragment's left side 8 lines are taps that follow each other in (c, r) and 4 or 8 neighbouring pixels of each
-// are read at once, so that here rows of x that are a dilation apart are 4 banks apart, or an odd multiple, and each s
-// is filled up to whole eights of taps. Taps that are not there read the ones that follow the last channel: the first
-// of them gives dbias, nobody looks at the others.
+// A left fragment reads 8 consecutive taps in (c, r) and 4 or 8 neighboring pixels of each. Rows of x one dilation
+// apart are therefore an odd multiple of 4 banks apart, and the taps of each s are padded to a multiple of eight.
+// Padding taps read the plane behind the last channel. The first of them yields dbias; the others are ignored.
 #pragma once
 
 #include "conv2d_few_channels.cuh"
@@ -31,7 +30,7 @@ struct FewChannelsWgradTiles {
     using narrow = MmaTile<T, 384, 32, steps, 1, 48, 32>;
 };
 constexpr int few_channels_wgrad_pixels = 128;  // of a rectangle, at most
-constexpr int few_channels_wgrad_blocks = 2;    // on a multiprocessor, at least
+constexpr int few_channels_wgrad_blocks = 2;    // per multiprocessor, at least
 
 template <class T>
 struct FewChannelsWgradParameters {
@@ -42,16 +41,16 @@ struct FewChannelsWgradParameters {
     Strides x_strides, dy_strides;
     FewChannelsLayout layout;
     Taps taps;             // of the partial sums, [split][k][row]
-    Divider rows;          // of these, with the bias
-    int weight_rows;       // without
-    int filled, bias_row;  // rows of the product; the one of the bias
+    Divider rows;          // rows of the partial sums, with the bias
+    int weight_rows;       // without the bias
+    int filled, bias_row;  // filled: rows of the product, with padding; bias_row: the bias's
     int row_tiles, column_tiles;
     bool along_filters, vectors;  // how the gradient is read
 };
 
 template <class T, class Tile>
 struct FewChannelsWgradMemory {
-    float* sums;  // before them the gradient and the halo
+    float* sums;  // the gradient and the halo, then the sums
     int* runs;    // places in the halo of every eighth pixel
     FASTCONV_HOST_DEVICE explicit FewChannelsWgradMemory(simt::Shared& shared)
         : sums(shared.take<float>(Tile::buffer)), runs(shared.take<int>(few_channels_wgrad_pixels / 8)) {}
@@ -59,7 +58,7 @@ struct FewChannelsWgradMemory {
     FASTCONV_DEVICE T* halo() const { return gradient() + few_channels_wgrad_pixels * Tile::columns; }
 };
 
-// Brings the gradient of a rectangle and filters first_column and following.
+// Loads the gradient of a rectangle for the filters from first_column on.
 template <class Tile, class T>
 FASTCONV_DEVICE void bring_gradient(const FewChannelsWgradParameters<T>& d, const Rectangle& at, int first_column,
                                     T* to) {
@@ -86,7 +85,7 @@ FASTCONV_DEVICE void bring_gradient(const FewChannelsWgradParameters<T>& d, cons
     }
 }
 
-// Four bytes of x's side of a product: one pixel, or two neighbours.
+// The 4 bytes of an operand of x: one pixel, or two neighbors.
 FASTCONV_DEVICE uint32_t neighbours(const float* x) { return simt::float_bits(*x); }
 template <class T>
 FASTCONV_DEVICE uint32_t neighbours(const T* x) {
@@ -98,7 +97,7 @@ FASTCONV_KERNEL_BOUNDS(Tile::threads, few_channels_wgrad_blocks)
 conv2d_few_channels_wgrad_kernel(const FewChannelsWgradParameters<T> d) {
     using Product = Sums<Tile>;
     constexpr int parts = Tile::warps_along_columns, warps = Tile::threads / 32, lines = 2 * Product::high;
-    constexpr int of_lane = 4 / int(sizeof(T));  // neighbouring pixels
+    constexpr int of_lane = 4 / int(sizeof(T));  // neighboring pixels
     simt::Shared shared = simt::block_shared();
     const FewChannelsWgradMemory<T, Tile> memory(shared);
     const Halo& halo = d.layout.halo;
@@ -106,7 +105,7 @@ conv2d_few_channels_wgrad_kernel(const FewChannelsWgradParameters<T> d) {
     const int tile = simt::block().x / d.column_tiles;
     const int first_row = tile % d.row_tiles * Tile::rows, split = tile / d.row_tiles;
 
-    // Warps by their part of the sums, and those with the same part by their share of the pixels.
+    // Warps are numbered by their part of the sums; warps of one part share the pixels.
     const int chunks = ceil_div(least(d.filled - first_row, Tile::rows), Tile::warp_rows) * parts;
     const int shares = warps / chunks, share = simt::warp() / chunks;
     const int of_sums = simt::warp() % chunks;
@@ -135,7 +134,7 @@ conv2d_few_channels_wgrad_kernel(const FewChannelsWgradParameters<T> d) {
         const int steps = share < shares ? few_channels_wgrad_pixels / (2 * Tile::vector) : 0;
         FASTCONV_NO_UNROLL
         for (int step = share; step < steps; step += shares) {
-            // 8 pixels, or twice 8.
+            // The places of a step's two halves: 4 + 4 pixels, or 8 + 8.
             const int low = memory.runs[step * of_lane];
             const int high = of_lane == 1 ? low + 4 : memory.runs[step * of_lane + 1];
             uint32_t a[Product::high][4], b[Product::wide / 2][4];
@@ -159,10 +158,10 @@ conv2d_few_channels_wgrad_kernel(const FewChannelsWgradParameters<T> d) {
         simt::sync();
     });
 
-    // [filter][row]: stores are 4 rows of 8 banks apart.
+    // [filter][row]: a warp stores 4 runs of 8 rows, which lie 8 banks apart.
     const auto place_of = [](int row, int filter) { return filter * (Tile::rows + 4) + row; };
     static_assert(Tile::rows % 16 == 0 && Tile::columns * (Tile::rows + 4) <= Tile::buffer);
-    for (int i = 0; i < shares; ++i) {  // in order
+    for (int i = 0; i < shares; ++i) {  // in a fixed order
         if (i == share) {
             FASTCONV_UNROLL
             for (int n = 0; n < Product::wide; ++n) {

@@ -1,14 +1,16 @@
-// y[n, k, p, q] = relu(bias[k] + sum over c, r, s of x[n, c, p * stride - pad + r * dilation, ...] * w[k, c, r, s])
+// fprop: convolution with bias, and optionally ReLU.
 //
-// and, with ReLU, one bit per output: byte [n, p, q / 8, k], bit q % 8 is set where y > 0 or NaN. As a product of
-// matrices (conv2d_gemm.cuh):
+//     y[n, k, p, q] = relu(bias[k] + sum over c, r, s of x[n, c, p * stride - pad + r * dilation, ...] * w[k, c, r, s])
 //
-//     rows     pixels (n, p, q) of y; with bits, every image row is filled up to whole bytes
+// With ReLU it also writes one bit per output: bit q % 8 of byte [n, p, q / 8, k] is set if y > 0 or NaN. As a matrix
+// product (conv2d_gemm.cuh):
+//
+//     rows     pixels (n, p, q) of y; with a mask, every image row is padded to whole bytes
 //     columns  filters k of one group
-//     steps    taps (c, r, s); (r, s, c) where x's channels lie together, else in the order of w
+//     steps    taps (c, r, s); (r, s, c) if x's channels lie together, else in the order of w
 //
-// A block computes a tile of one group and writes it with bias and ReLU; blocks with the same pixels are neighbours.
-// Of the bits a thread makes whole bytes, from 8 rows of one column.
+// A block computes a tile of one group. Blocks with the same pixels are neighbors in the grid. The ReLU mask is packed
+// eight rows of one column to a byte, one thread per byte, so no two threads write the same byte.
 #pragma once
 
 #include "conv2d_mma.cuh"
@@ -16,17 +18,17 @@
 
 namespace fastconv::cuda {
 
-// Also what the kernel with a pool (conv2d_fprop_pool.cuh) reads.
+// What fprop's kernels read; shared with the kernels that pool.
 template <class T>
 struct FpropInput {
     Source<ImageView<T>, Access::lines | Access::step_vectors> x;
     Source<WeightView<T>, Access::steps | Access::step_vectors> w;
-    const T* bias;  // or null
+    const T* bias;  // may be null
     int64_t bias_stride;
     Geometry conv;
     Strides x_strides, w_strides;
     Taps taps;                         // of the exact product
-    StepCounter x_counter, w_counter;  // of the tensor cores'
+    StepCounter x_counter, w_counter;  // of the tensor-core product
     int steps, column_tiles;
 
     FASTCONV_DEVICE bool is_output(const Pixel& i) const { return i.n < conv.N && i.p < conv.P && i.q < conv.Q; }
@@ -59,14 +61,14 @@ struct FpropInput {
 template <class T>
 struct FpropOutput {
     T* y;
-    uint8_t* code;  // or null
+    uint8_t* code;  // may be null
     Strides strides;
     bool relu, along_columns, vectors;
 };
 
-// Writes the tile whose sums are in shared memory as soon as a barrier has been passed. pixel_of(row) is a row's pixel,
-// outside of y where the row is none; 8 rows from a multiple of 8 on are 8 neighbours, the first one's q a multiple
-// of 8.
+// Writes the tile whose sums are in shared memory; the caller need not have passed a barrier after storing them.
+// pixel_of(row) is a row's pixel, outside of y for padding rows. Eight rows from a multiple of 8 on are eight neighbors
+// in an image row, and the first one's q is a multiple of 8.
 template <class T, class Tile, class PixelOf>
 FASTCONV_DEVICE void write_fprop(const FpropInput<T>& in, const FpropOutput<T>& out, const GemmMemory<Tile>& memory,
                                  int group, int first_column, const PixelOf& pixel_of) {
@@ -103,7 +105,7 @@ FASTCONV_DEVICE void write_fprop(const FpropInput<T>& in, const FpropOutput<T>& 
     }
 }
 
-// `pixels`: a row of the image is filled up to bytes where there is a code.
+// With a code, `pixels` pads every image row to whole bytes.
 template <class T, class Tile>
 FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::blocks)
 conv2d_fprop_kernel(const FpropInput<T> in, const FpropOutput<T> out, const Pixels pixels, const int row_tiles) {

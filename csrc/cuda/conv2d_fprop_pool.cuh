@@ -1,13 +1,14 @@
-// Convolution, bias, ReLU and max-pool in one kernel, for every pool; the convolution's output stays in shared memory:
+// Convolution, bias, ReLU and max-pool in one kernel, for every pool. The convolution's output stays in shared memory.
 //
 //     y, code[n, k, pp, qq] of conv_y[n, k, pp * pool_stride - pool_pad + i * pool_dilation, ...] over positions (i, j)
-//                           of a window, as conv2d_pool_output.cuh has it
+//                           of a window, as defined in conv2d_pool_output.cuh
 //
-// As conv2d_fprop.cuh, but a block owns a rectangle of pooled pixels of one image, and its rows are the pixels of the
-// convolution's output below it, computed again where windows of neighbouring blocks overlap. Where not even one
-// pooled pixel's rectangle fits into a tile, the block has one pooled pixel, its rows are the window's positions, and
-// it makes several passes, a tile of positions each, with the winners so far in shared memory. A thread then takes two
-// columns of pooled pixel after pooled pixel, neighbouring threads neighbouring columns, as the code lies.
+// The product is conv2d_fprop.cuh's, but a block owns a rectangle of pooled pixels of one image. Its rows are the
+// pixels of the convolution's output below that rectangle; pixels under windows of two blocks are computed twice. If
+// not even one pooled pixel's rectangle fits into a tile, the block owns one pooled pixel. Its rows are then the
+// window's positions, in several passes of a tile each, with the winners so far in shared memory.
+//
+// Neighboring threads pool neighboring pairs of columns, as the code lies in memory.
 #pragma once
 
 #include "conv2d_fprop.cuh"
@@ -22,9 +23,9 @@ struct FpropPoolOutput : PoolOutput<T> {
     Divider width, pooled_w;  // of the tiling
 };
 
-// What a block computes, made by one thread for all.
+// The block's position in the grid, computed by one thread into shared memory.
 struct PoolBlock {
-    int n, group, first_column, pp, qq;  // of its first pooled pixel
+    int n, group, first_column, pp, qq;  // (pp, qq): its first pooled pixel
 };
 
 template <class Tile>
@@ -38,7 +39,7 @@ struct FpropPoolMemory {
           winners(shared.take<Winner<typename Tile::Acc>>(Tile::columns)) {}
 };
 
-// The coordinates of one pass, whose first row is number `first_row` of the block's.
+// Writes the coordinates of the pass whose first row is the block's row `first_row`.
 template <class T, class Tile>
 FASTCONV_DEVICE void describe_tile(const FpropInput<T>& in, const FpropPoolOutput<T>& out, const PoolBlock& block,
                                    int first_row, const GemmMemory<Tile>& memory) {
@@ -56,7 +57,7 @@ FASTCONV_DEVICE void describe_tile(const FpropInput<T>& in, const FpropPoolOutpu
         memory.columns.put(i, in.filter(block.group, block.first_column + i));
 }
 
-// Calls visit(i, j) for the positions of window (pp, qq) that lie inside of the convolution's output, row by row.
+// Calls visit(i, j), row by row, for the positions of window (pp, qq) inside the convolution's output.
 template <class Visit>
 FASTCONV_DEVICE void each_position(const PoolGeometry& pool, const Geometry& conv, int pp, int qq, const Visit& visit) {
     const int first_p = pp * pool.stride_h - pool.pad_h, first_q = qq * pool.stride_w - pool.pad_w;
@@ -67,7 +68,7 @@ FASTCONV_DEVICE void each_position(const PoolGeometry& pool, const Geometry& con
     }
 }
 
-// Two neighbouring columns of a row of the tile that lies in shared memory, rounded to T.
+// Reads two neighboring columns of a row of the tile in shared memory, rounded to T.
 template <class T, class Tile>
 FASTCONV_DEVICE simt::Pack<typename Tile::Acc, 2> sums_at(const typename Tile::Acc* buffer, int row, int column) {
     using Acc = typename Tile::Acc;
@@ -75,16 +76,16 @@ FASTCONV_DEVICE simt::Pack<typename Tile::Acc, 2> sums_at(const typename Tile::A
     return {{Acc(T(sums[0])), Acc(T(sums[1]))}};
 }
 
-// Looks at a pass's sums, which lie in shared memory, and after the last one writes the block's pooled pixels. With
-// several passes there is one pooled pixel; its winners so far are in shared memory, too, by column.
+// Pools a pass's sums, which lie in shared memory. The last pass writes the block's pooled pixels. A block with several
+// passes has one pooled pixel and keeps its winners in shared memory between passes, by column.
 template <class T, class Tile>
 FASTCONV_DEVICE void pool_tile(const Geometry& conv, const FpropPoolOutput<T>& out, const PoolBlock& block, int pass,
                                const typename Tile::Acc* buffer, Winner<typename Tile::Acc>* so_far) {
     constexpr int pairs = Tile::columns / 2;
-    static_assert(pairs <= Tile::threads);  // with several passes a thread has the same columns in all
+    static_assert(pairs <= Tile::threads);  // a thread keeps its columns from pass to pass
     const PoolGeometry& pool = out.pool;
     const PoolTiling& tiling = out.tiling;
-    // From one window position to the next in the rectangle.
+    // Distances in the rectangle from one window position to the next.
     const int position_h = pool.dilation_h / tiling.step_h, position_w = pool.dilation_w / tiling.step_w;
     for (int e = simt::thread(); e < tiling.pooled_h * tiling.pooled_w * pairs; e += Tile::threads) {
         const int column = e % pairs * 2;

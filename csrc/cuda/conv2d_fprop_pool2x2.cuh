@@ -1,20 +1,20 @@
-// Convolution, bias, ReLU and a 2x2 max-pool whose windows do not overlap, on tensor cores, the pool in registers:
+// Convolution, bias, ReLU and a 2x2 max-pool without overlap in one kernel on tensor cores. The pool runs in registers.
 //
 //     y, code[n, k, pp, qq] of conv_y[n, k, pp * pool_stride - pool_pad + i * pool_dilation, ...] over the positions
-//                           2 * i + j of a window, as conv2d_pool_output.cuh has it
+//                           2 * i + j of a window, as defined in conv2d_pool_output.cuh
 //
-// As a product of matrices (conv2d_gemm.cuh):
+// As a matrix product (conv2d_gemm.cuh):
 //
 //     rows     positions of the windows (n, pp, qq): of every 32 rows, row 8 * position + w belongs to window w
-//     columns  filters k of one group, within so many as four threads have in an order of their own (Filters)
+//     columns  filters k of one group, reordered among four threads' filters (Filters)
 //     steps    taps, as in conv2d_fprop.cuh
 //
-//   a block   has Tile::rows / 4 windows and a tile of filters; nothing is computed twice
-//   a warp    has as many of these windows as it has rows, divided by 4
-//   a thread  gets from tensor cores the sums of rows lane / 4 and lane / 4 + 8 of every 16, so in two products all
-//             positions of window lane / 4: bias, ReLU, maximum and code stay in its registers. Of every 8 columns it
-//             gets two, which are neighbouring filters, and those of some products together are 16 bytes of y. It
-//             writes them as they are: in NHWC 4 lanes 64 bytes, in NCHW 8 lanes 8 windows of a filter
+//     a block   has Tile::rows / 4 windows and a tile of filters; nothing is computed twice
+//     a warp    has a quarter as many windows as rows
+//     a thread  gets the sums of rows lane / 4 and lane / 4 + 8 of every 16, so two products give it all positions of
+//               window lane / 4. Bias, ReLU, maximum and code stay in its registers. It has two of every 8 columns,
+//               which are neighboring filters; several products together give 16 bytes of y. It stores them directly: 4
+//               lanes write 64 bytes in NHWC, 8 lanes write 8 windows of a filter in NCHW
 #pragma once
 
 #include "conv2d_fprop.cuh"
@@ -27,7 +27,7 @@ struct FpropPool2x2Output : PoolOutput<T> {
     Pixels pixels;  // of the pooled image
     int windows, window_tiles;
 
-    // Whether a position of a window is inside of the convolution's output, and where.
+    // Whether a window's position is inside the convolution's output, and its pixel.
     FASTCONV_DEVICE bool inside(const Geometry& conv, const Pixel& window, int position, int& p, int& q) const {
         const PoolGeometry& pool = this->pool;
         p = window.p * pool.stride_h - pool.pad_h + position / 2 * pool.dilation_h;
@@ -36,7 +36,7 @@ struct FpropPool2x2Output : PoolOutput<T> {
     }
 };
 
-// Which filters the columns are: a thread has `each` neighbouring ones, from as many products as give it two each.
+// Filters maps columns to filters: a thread has `each` neighboring filters, two from each of its products.
 template <class Tile>
 struct Filters {
     static constexpr int each = Tile::vector, products = each / 2, period = 4 * each;

@@ -1,20 +1,22 @@
-// The matrix product behind every direction of the convolution:
+// The matrix product behind every direction of the convolution, in the accumulator's exact arithmetic (no tensor
+// cores):
 //
 //     sum[row, column] = sum over steps of a(row, step) * b(column, step)
 //
-// in the accumulator's exact arithmetic, no tensor cores. What rows, columns and steps are, and where a and b lie in
-// memory, is the direction's business: it describes each of them by a Coord, and two coordinates added up address an
-// element.
+// Each direction decides what rows, columns and steps are. It describes each of them by a Coord, and the sum of two
+// Coords addresses an element of a or b.
 //
-//   a block   computes Tile::rows x Tile::columns sums and runs over all its steps, Tile::steps at a time
-//   a warp    loads neighbouring elements of memory (Access says along what) into registers while the previous steps
-//             are being multiplied, then puts them into the other slot of shared memory, as accumulators, a[step][row]
-//   a thread  owns rows_each x columns_each sums in registers: per step it reads rows_each + columns_each numbers from
-//             shared memory, 16 bytes at a time, for rows_each * columns_each multiply-adds; 8 x 8 is where the
-//             arithmetic and not shared memory is the limit, and 64 sums still leave room below 128 registers
+//     a block   computes Tile::rows x Tile::columns accumulators and runs over all their steps, Tile::steps an
+//     iteration a warp    loads elements that are neighbors in memory into registers during the previous iteration's
+//     products, and
+//               then stores them as accumulators, a[step][row], to the other slot of shared memory (Access says how)
+//     a thread  owns rows_each x columns_each accumulators. Per step it reads rows_each + columns_each numbers from
+//     shared
+//               memory, 16 bytes at a time, for rows_each * columns_each multiply-adds. 8 x 8 is the size at which
+//               arithmetic is the limit (estimated), and 64 accumulators still leave room below 128 registers
 //
-// The sums then go through shared memory once more ([row][column]), so that whatever follows, ReLU bits or pooling
-// windows or plain stores to either memory format, finds the whole tile and can write along the format's inner axis.
+// The accumulators pass through shared memory once more, as [row][column]. ReLU masks, pooling windows and stores to
+// either memory format then find the whole tile and write along the format's inner axis.
 #pragma once
 
 #include <cmath>
@@ -25,7 +27,7 @@
 
 namespace fastconv::cuda {
 
-// Elements that are read at once where memory allows: 16 bytes of accumulators.
+// Elements per access where memory allows vectors: 16 bytes of accumulators.
 template <class T>
 constexpr int vector_size = 16 / int(sizeof(Accumulator<T>));
 
@@ -36,15 +38,16 @@ struct Tile {
     static constexpr int rows_each = rows_each_, columns_each = columns_each_;
     static constexpr int threads_along_columns = columns / columns_each, threads_along_rows = rows / rows_each;
     static constexpr int threads = threads_along_columns * threads_along_rows;
-    // On a multiprocessor, at least, or in a kernel that keeps more than its sums (twice as many registers if double).
+    // Minimum blocks per multiprocessor; fewer_blocks for kernels that keep more than accumulators. A double takes two
+    // registers.
     static constexpr int blocks = 512 / threads, fewer_blocks = (sizeof(Acc) == 8 ? 384 : 512) / threads;
     static constexpr bool tensor_cores = false;
-    // A thread's rows come in chunks of 16 bytes, as far apart as all threads' chunks are long; so do its columns.
+    // A thread's rows come in chunks of 16 bytes. Its next chunk follows those of all other threads. So do its columns.
     static constexpr int vector = 16 / int(sizeof(Acc));
     static constexpr int row_chunk = rows_each < vector ? rows_each : vector;
     static constexpr int column_chunk = columns_each < vector ? columns_each : vector;
-    // Padding by 16 bytes (one chunk for the sums) keeps the stores and loads free of bank conflicts. Where several
-    // rows of sums share the banks, it puts those side by side that a warp stores at once, row_chunk apart.
+    // 16 bytes of padding (one chunk for the sums) keep loads and stores free of bank conflicts. Where several rows of
+    // sums share the banks, the padding places the rows of one warp's store, row_chunk apart, side by side.
     static constexpr int a_stride = rows + vector, b_stride = columns + vector;
     static constexpr int sum_stride = columns + (columns < 32 ? columns / row_chunk : column_chunk);
     static constexpr int slot_size = steps * (a_stride + b_stride);
@@ -68,8 +71,9 @@ struct Tiles<double> {
     using narrow = Tile<double, 64, 8, 8, 2, 2>;
 };
 
-// Where an element lies: the sum of a row's (or column's) coordinate and a step's. What a field means is up to the View
-// that reads it; an element with negative h is not there and counts as zero.
+// A Coord is one operand's part of an element's address: the element is at the sum of a row's (or column's) and a
+// step's. The View that reads the Coord gives its fields their meaning. A negative h marks an element that counts as
+// zero.
 struct Coord {
     int64_t offset = 0;
     int h = 0, w = 0, n = 0, k = 0;
@@ -77,12 +81,13 @@ struct Coord {
         return {offset + o.offset, h + o.h, w + o.w, n + o.n, k + o.k};
     }
 };
-constexpr int outside = -(1 << 30);  // as h: no other coordinate that is added makes it positive
+constexpr int outside = -(1 << 30);  // an h that stays negative whatever coordinate is added
 FASTCONV_DEVICE Coord no_coord() { return {0, outside, 0, 0, 0}; }
 
-// Coords in shared memory, field by field, in `vector` parts: every vector-th one is next to each other. Neighbouring
-// threads read either these, for vectors, or one coordinate after the other; the parts' distance keeps the latter, too,
-// free of bank conflicts: of the 16 lanes that read 8 bytes each at once, 16 / vector read in every part.
+// Coords is an array of Coord in shared memory, stored field by field. Entries are dealt to `vector` parts in turn, so
+// a part holds every vector-th one. Threads read either one part in order, for vectors, or all entries in order. The
+// distance between parts keeps the latter free of bank conflicts, too: of 16 lanes that read 8 bytes each, 16 / vector
+// read in each part.
 template <int vector>
 class Coords {
 public:
@@ -111,14 +116,13 @@ private:
     int *hw_, *nk_;
 };
 
-// A block's shared memory. Steps are those of two iterations of the main loop, the operands those of two iterations as
-// well.
+// A block's shared memory: the coordinates of two iterations' steps, and two slots of operands.
 template <class Tile>
 struct GemmMemory {
     using Acc = typename Tile::Acc;
     Coords<Tile::vector> rows, columns;
     Coords<1> a_steps, b_steps;
-    Acc* buffer;  // operands, afterwards the sums
+    Acc* buffer;  // two slots of operands, afterwards the sums
     FASTCONV_HOST_DEVICE explicit GemmMemory(simt::Shared& shared)
         : rows(shared, Tile::rows),
           columns(shared, Tile::columns),
@@ -127,24 +131,25 @@ struct GemmMemory {
           buffer(shared.take<Acc>(Tile::buffer)) {}
 };
 
-// Along what neighbouring lanes read an operand: its rows (or columns), called its lines here, or the steps; one
+// Access says how neighboring lanes read an operand: along its lines (its rows or columns) or along the steps, one
 // element each or Tile::vector of them.
 enum class Access { lines = 1, steps = 2, line_vectors = 4, step_vectors = 8 };
 constexpr int operator|(Access a, Access b) { return int(a) | int(b); }
 constexpr int operator|(int a, Access b) { return a | int(b); }
 
-// How an operand is read: by what view, and along what; `possible` are those accesses that code is made for.
+// A Source is an operand: the view that reads it and the access chosen by the launcher. Code exists for the accesses in
+// `possible` alone.
 template <class View_, int possible_>
 struct Source {
     using View = View_;
     static constexpr int possible = possible_;
     FASTCONV_HOST_DEVICE static constexpr bool may(Access access) { return (possible & int(access)) != 0; }
-    static constexpr bool transposed = may(Access::line_vectors);  // what lies together in memory is lines
+    static constexpr bool transposed = may(Access::line_vectors);  // lines, not steps, are neighbors in memory
     View view;
     Access access;
 };
 
-// One operand's part of a iteration of the main loop, on its way from global to shared memory.
+// One iteration's part of an operand, held in a thread's registers on its way from global to shared memory.
 template <class Tile, int lines, class Source>
 class Operand {
     using Acc = typename Tile::Acc;
@@ -184,7 +189,7 @@ private:
         static constexpr int value = n;
     };
 
-    // Calls visit(access, size, number of the first value, line, step) for what this thread moves.
+    // Calls visit(access, vector size, index of the first value, line, step) for each vector that this thread moves.
     template <class Visit>
     FASTCONV_DEVICE static void each(Access access, const Visit& visit) {
         if (access == Access::lines) each_along<Access::lines>(visit);
@@ -213,7 +218,7 @@ private:
     Acc value_[count<1> > count<vector>* vector ? count<1> : count<vector> * vector];
 };
 
-// A thread's sums and where in the tile they stand.
+// A thread's accumulators and their places in the tile.
 template <class Tile>
 struct Sums {
     using Acc = typename Tile::Acc;
@@ -237,7 +242,7 @@ struct Sums {
                simt::thread() % Tile::threads_along_columns * chunk + j % chunk;
     }
 
-    // One iteration of the main loop: `a` and `b` lie in shared memory.
+    // One main-loop iteration; `a` and `b` lie in shared memory.
     FASTCONV_DEVICE void add_products(const Acc* a, const Acc* b) {
         FASTCONV_UNROLL
         for (int step = 0; step < Tile::steps; ++step) {
@@ -253,7 +258,7 @@ struct Sums {
         }
     }
 
-    // Puts value + bias[column] into shared memory, [row][column].
+    // Stores value + bias[column] to shared memory, [row][column].
     template <class Bias>
     FASTCONV_DEVICE void store(Acc* to, const Bias& bias) const {
         FASTCONV_UNROLL
@@ -283,10 +288,9 @@ private:
     }
 };
 
-// The main loop over steps first_step to last_step. `step_coords(i, a_coord, b_coord)` describes step i; it is asked
-// one iteration ahead of the loads, which are one iteration ahead of the products. The caller has put the coordinates
-// of rows and columns into shared memory; a barrier follows here. After it has returned, all of `memory` may be
-// written.
+// The main loop over steps first_step to last_step. `step_coords(i, a_coord, b_coord)` describes step i. An iteration
+// multiplies one slot, loads the next one and describes the steps of the one after that. The caller has put the
+// coordinates of rows and columns into shared memory; gemm() begins with a barrier. All of `memory` is free on return.
 template <class Tile, class A, class B, class StepCoords>
 FASTCONV_DEVICE void gemm(Sums<Tile>& sums, const GemmMemory<Tile>& memory, const A& a, const B& b, int first_step,
                           int last_step, const StepCoords& step_coords) {
@@ -300,10 +304,11 @@ FASTCONV_DEVICE void gemm(Sums<Tile>& sums, const GemmMemory<Tile>& memory, cons
         memory.b_steps.put(i, b_coord);
     };
     sums.clear();
-    int slot = 0;  // of what is described and, the other way round, of what is multiplied
+    int slot = 0;  // the slot that is described; the other one is multiplied
     if (simt::thread() < steps) describe(simt::thread(), first_step + simt::thread());
     simt::sync();
-    for (int step = first_step - steps; step < last_step; step += steps) {  // of the products; the first has none
+    for (int step = first_step - steps; step < last_step;
+         step += steps) {  // step: of the products; the first iteration has none
         Operand<Tile, Tile::rows, A> next_a;
         Operand<Tile, Tile::columns, B> next_b;
         const bool more = step + steps < last_step;
@@ -327,9 +332,9 @@ FASTCONV_DEVICE void gemm(Sums<Tile>& sums, const GemmMemory<Tile>& memory, cons
     }
 }
 
-// Writes the tile that lies in shared memory: element (row, column) goes to `to` at the sum of their coordinates'
-// offsets, which the caller has put there for this. Lanes run along rows or columns, whichever is the inner axis of
-// `to`; `vectors`: whole chunks of columns lie together there and are aligned. finish(sum) is what is written.
+// Writes the tile in shared memory to `to`. Element (row, column) goes to the sum of their coordinates' offsets, which
+// the caller has put into `memory`. Lanes run along the inner axis of `to`, rows or columns. `vectors`: chunks of
+// columns are neighbors in `to` and aligned. finish(sum) gives the value to write.
 template <class Tile, class T, class Finish>
 FASTCONV_DEVICE void write_tile(T* to, const GemmMemory<Tile>& memory, bool along_columns, bool vectors,
                                 const Finish& finish) {

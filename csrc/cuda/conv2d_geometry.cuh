@@ -1,5 +1,4 @@
-// What the convolution kernels of every direction share: strides, and the two index spaces they run over, the pixels
-// of an image batch and the taps (c, r, s) of a filter.
+// Index spaces of the convolution kernels: strides, pixels of an image batch, taps (c, r, s) of a filter.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +27,7 @@ struct Pixel {
     int n, p, q;
 };
 
-// Pixels in the order (n, p, q).
+// Pixels numbers pixels in the order (n, p, q).
 struct Pixels {
     Divider height, width;
 
@@ -46,7 +45,7 @@ struct Tap {
     int c, r, s;
 };
 
-// Taps in the order (r, s, c) for tensors whose channels lie together, or (c, r, s).
+// Taps numbers taps in the order (r, s, c), for tensors whose channels lie together, or (c, r, s).
 struct Taps {
     Divider outer, inner;
     bool channels_inside = false;
@@ -63,7 +62,7 @@ struct Taps {
     }
 };
 
-// Conv2d in 32 bits; channels and filters are those of one group.
+// Conv2d in 32 bits. Channels and filters are those of one group.
 struct Geometry {
     int N, H, W, K, R, S, P, Q, channels, filters, groups;
     int stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;

@@ -1,33 +1,35 @@
-// conv2d_gemm.cuh's product on tensor cores, summed in float:
+// The matrix product of conv2d_gemm.cuh on tensor cores, with accumulators in float:
 //
-//   a block   computes Tile::rows x Tile::columns sums and runs over all its steps, Tile::steps at a time, of which
-//             Tile::stages lie in shared memory: one is multiplied while the next ones are still being copied
-//   a warp    owns warp_rows x warp_columns sums; two chunks of steps at a time it reads warp_rows + warp_columns lines
-//             by ldmatrix for warp_rows * warp_columns * 2 chunks' products, so that 64 x 64 needs a quarter of what
-//             shared memory can deliver to tensor cores
-//   a thread  copies 16 bytes at a time (a chunk: neighbouring steps of one row or column, a line) straight to shared
-//             memory where they lie together in global memory; otherwise it reads the elements by themselves, its
-//             neighbours those of neighbouring lines or steps (Access)
+//     a block   computes Tile::rows x Tile::columns accumulators, Tile::steps an iteration. Tile::stages of operands
+//     lie
+//               in shared memory: one stage is multiplied while the following ones are being copied
+//     a warp    owns warp_rows x warp_columns accumulators. For two chunks of steps it reads warp_rows + warp_columns
+//               lines by ldmatrix and computes warp_rows * warp_columns * 2 chunks of products. A 64 x 64 warp tile
+//               thus needs a quarter of shared memory's bandwidth (estimated)
+//     a thread  copies chunks of 16 bytes straight to shared memory where they lie together in global memory. A chunk
+//     is
+//               neighboring steps of one line (a row or a column). Otherwise it reads single elements (Access)
 //
-// A thread moves the same lines in every iteration and keeps their coordinates in registers, if they are few. Its steps
-// are counted in three axes (StepCounter), so that the main loop has carries where dividing would give the tap.
+// A thread copies the same lines in every iteration and keeps their coordinates in registers if they are few. It
+// advances through the reduction as an odometer over (c, r, s), with carries, so the main loop needs no integer
+// division (StepCounter).
 //
-// In shared memory an operand is [line][step], or [step][line] where its lines lie together in global memory; a chunk
-// then is of neighbouring lines, and ldmatrix transposes, or lanes read their elements by themselves where these have
-// 32 bits. Chunks are exchanged within a row (place()), so that those of eight neighbouring rows, which an ldmatrix
-// reads, lie in different banks, and so do eight neighbouring ones of a copy.
+// An operand in shared memory is [line][step]. It is [step][line], transposed, where its lines are neighbors in global
+// memory. A chunk then holds neighboring lines, and ldmatrix transposes 16-bit elements; lanes read 32-bit elements one
+// by one. Chunks are swizzled within a row (place()): eight neighboring rows of an ldmatrix lie in different banks, and
+// so do eight neighboring chunks of a copy.
 #pragma once
 
 #include "conv2d_gemm.cuh"
 
 namespace fastconv::cuda {
 
-// A type's product of 16 rows x 8 columns x 32 bytes of steps, and what its operands need before it.
+// Mma is a type's product of 16 rows x 8 columns x 32 bytes of steps, and the rounding that its operands need.
 template <class T>
 struct Mma;
 template <>
 struct Mma<float> {
-    // The nearest TF32; tensor cores by themselves cut off what it does not have.
+    // Rounds to the nearest TF32. Tensor cores would truncate.
     FASTCONV_DEVICE static void round(uint32_t (&values)[4]) {
         FASTCONV_UNROLL
         for (int i = 0; i < 4; ++i) values[i] = simt::to_tf32(simt::bits_float(values[i]));
@@ -60,27 +62,29 @@ struct MmaTile {
     static constexpr int warp_rows = warp_rows_, warp_columns = warp_columns_;
     static constexpr int warps_along_columns = columns / warp_columns;
     static constexpr int threads = 32 * (rows / warp_rows) * warps_along_columns;
-    // On a multiprocessor, as its registers allow: besides the sums, about 96, or 128 in a kernel that keeps more.
+    // Blocks per multiprocessor, as registers allow: the accumulators plus 96, or plus 128 in kernels that keep more
+    // (both estimated).
     static constexpr int sums = warp_rows * warp_columns / 32;
     static constexpr int blocks = 65536 / threads / (sums + 96), fewer_blocks = 65536 / threads / (sums + 128);
     static constexpr int vector = 16 / int(sizeof(T)), chunks = steps / vector;
     static constexpr int stage = (rows + columns) * steps;
-    // The sums, [row][column]: a thread stores two at a time, rows apart by 8 banks; write_tile() reads four, at best
-    // of eight neighbouring rows. Both are free of conflicts if every other four rows have pairs of chunks exchanged.
+    // The sums are stored as [row][column]. A thread stores two at a time, to rows 8 banks apart. write_tile() reads
+    // four at a time, from up to eight neighboring rows. Exchanging pairs of chunks in every other four rows frees both
+    // of conflicts.
     static constexpr int column_chunk = 4, sum_stride = columns + 8;
     static constexpr int stage_words = stages * stage * int(sizeof(T)) / 4;
     static constexpr int buffer = stage_words > rows* sum_stride ? stage_words : rows * sum_stride;
 
-    // Steps between the chunks that a thread copies of so many lines that lie together.
+    // Steps from one chunk of a thread to its next, in a transposed operand of `lines` lines.
     FASTCONV_HOST_DEVICE static constexpr int chunk_stride(int lines) { return threads / (lines / vector); }
     FASTCONV_DEVICE static int sum_place(int row, int column) { return row * sum_stride + (column ^ (row & 4)); }
-    // Where an element of an operand stands that has `size` elements in a row, which are steps or (transposed) lines.
+    // The swizzled place of an operand's element. Rows have `size` elements, which are steps, or lines if transposed.
     template <bool transposed, int size>
     FASTCONV_DEVICE static int place(int row, int element) {
         constexpr int in_row = size / vector, exchanged = in_row < 8 ? in_row : 8;
         static_assert(in_row >= 4 && in_row % exchanged == 0);
         int with = row / (8 / exchanged) % exchanged;
-        if constexpr (transposed && sizeof(T) == 4) {  // 4 rows' pairs of chunks are read at once
+        if constexpr (transposed && sizeof(T) == 4) {  // lanes read 4 rows' pairs of chunks at once
             static_assert(exchanged == 8);
             with = row % 4 * 2;
         }
@@ -91,35 +95,35 @@ struct MmaTile {
 template <class T>
 struct MmaTiles {
     static constexpr int steps = 64 / int(sizeof(T));
-    // With 64 x 64 a thread's sums and operands of TF32 are more than 255 registers.
+    // 64 x 64 accumulators and TF32 operands would exceed 255 registers.
     using wide = MmaTile<T, 128, 128, steps, 4, 64, sizeof(T) == 4 ? 32 : 64>;
     using middle = MmaTile<T, 128, 64, steps, 4, 64, 32>;
-    using small = MmaTile<T, 64, 64, steps, 4, 32, 32>;  // for products that are too small to fill a GPU otherwise
+    using small = MmaTile<T, 64, 64, steps, 4, 32, 32>;  // for products too small to fill a GPU otherwise
     using narrow = MmaTile<T, 128, 32, steps, 4, 32, 32>;
 };
 
-// Coord arithmetic that may wrap around: beyond the last step, where nobody looks at the result.
+// a + times * b. May wrap around beyond the last step, where the result is not used.
 FASTCONV_HOST_DEVICE Coord wrapped(const Coord& a, const Coord& b, int times) {
     const auto add = [times](int c, int d) { return int(unsigned(c) + unsigned(d) * unsigned(times)); };
     return {a.offset + b.offset * times, add(a.h, b.h), add(a.w, b.w), add(a.n, b.n), add(a.k, b.k)};
 }
 
-// One of the axes by which steps are counted: how many values it has, and where one more of it leads.
+// Axis is one axis of the odometer: its extent, and the offset of one step along it.
 struct Axis {
-    int extent;  // counts as 1 if it is 0, when there are no steps
+    int extent;  // an extent of 0, when there are no steps, counts as 1
     Coord unit;
 };
 
-// An operand's steps in the order in which they are counted, as axes of which the first changes fastest.
+// StepCounter is an odometer over an operand's steps: three axes, the first of which changes fastest.
 struct StepCounter {
-    struct Stride {  // some steps on: what it adds to the indices, and to the coordinate if no index overflows
+    struct Stride {  // some steps: what they add to the indices, and to the coordinate if no index overflows
         int index[3];
         Coord coord;
     };
     int extent[3];
-    Coord unit[3], carry[2];  // carry: what it adds if one does
-    Stride iteration;         // of the main loop
-    Stride chunk_stride;      // of a thread's chunks across the steps
+    Coord unit[3], carry[2];  // carry: added to the coordinate when an index overflows
+    Stride iteration;         // from one main-loop iteration to the next
+    Stride chunk_stride;      // from one chunk of a thread to its next, where operands are transposed
 
     StepCounter() = default;
     FASTCONV_HOST_DEVICE StepCounter(const Axis& inner, const Axis& middle, const Axis& outer, int steps_per_iteration,
@@ -137,7 +141,7 @@ struct StepCounter {
     }
 };
 
-// A place among the steps of a StepCounter.
+// StepCursor is a position on a StepCounter.
 class StepCursor {
 public:
     FASTCONV_DEVICE StepCursor(const StepCounter& counter, int step) : at_(counter.stride(step)) {}
@@ -167,7 +171,7 @@ private:
     StepCounter::Stride at_;
 };
 
-// A block's shared memory: the operands' stages, afterwards the sums.
+// A block's shared memory: stages of both operands, afterwards the sums.
 template <class T, int... sizes>
 struct GemmMemory<MmaTile<T, sizes...>> {
     using Tile = MmaTile<T, sizes...>;
@@ -178,20 +182,22 @@ struct GemmMemory<MmaTile<T, sizes...>> {
     FASTCONV_DEVICE T* stage(int i) const { return reinterpret_cast<T*>(buffer) + i * Tile::stage; }
 };
 
-// What a thread copies of one operand, in a way that its Source allows.
+// MmaOperand copies a thread's part of one operand in the way that its Source allows.
 template <class Tile, int lines, class Source>
 class MmaOperand {
     using T = typename Tile::T;
     using LineCoords = Coords<Tile::column_chunk>;
     static constexpr bool transposed = Source::transposed;
     static constexpr int vector = Tile::vector, chunks = transposed ? lines / vector : Tile::chunks;
-    static constexpr int each = lines * Tile::chunks / Tile::threads;  // chunks of a thread
-    static constexpr int apart = Tile::threads / chunks;               // their lines; transposed, their steps
-    static constexpr int lines_apart = Tile::threads / Tile::steps;    // of a thread's elements of one step
+    static constexpr int each = lines * Tile::chunks / Tile::threads;  // chunks per thread
+    static constexpr int apart =
+        Tile::threads / chunks;  // lines from one chunk of a thread to its next; steps if transposed
+    static constexpr int lines_apart =
+        Tile::threads / Tile::steps;  // lines from one element of a thread to its next, of the same step
     static_assert(lines * Tile::chunks % Tile::threads == 0 && Tile::threads % lines == 0);
     static_assert((lines & (lines - 1)) == 0 && (chunks & (chunks - 1)) == 0 && (Tile::steps & (Tile::steps - 1)) == 0);
 
-    // Vectors; or elements, with neighbouring lanes along the lines or the steps.
+    // Copies of vectors, or of single elements with neighboring lanes along the lines or along the steps.
     static constexpr bool vectors = transposed || Source::may(Access::step_vectors);
     static constexpr bool along_steps = Source::may(Access::steps) && !transposed;
     static constexpr bool along_lines = Source::may(Access::lines) || (Source::may(Access::steps) && transposed);
@@ -206,7 +212,7 @@ public:
             if (i == 0 || (vectors && !transposed)) coord_[i] = coords.get((line + i * apart) % lines);
     }
 
-    // One iteration's, to a stage.
+    // Copies one iteration's chunks to a stage.
     FASTCONV_DEVICE void copy(const Source& source, const StepCounter& counter, const LineCoords& coords, T* to) {
         const Place at = first(access_);
         if constexpr (vectors) {
@@ -229,7 +235,7 @@ private:
     FASTCONV_DEVICE static bool by_vectors(Access access) {
         return access == Access::step_vectors || access == Access::line_vectors;
     }
-    // A thread's first element. By shifts: nvcc would make two divisions by constants one by a variable.
+    // A thread's first element. Written with shifts: nvcc merges two divisions by constants into one by a variable.
     FASTCONV_DEVICE static Place first(Access access) {
         const int i = simt::thread();
         if (vectors && (!(along_lines || along_steps) || by_vectors(access))) {
@@ -272,7 +278,7 @@ private:
             simt::store(to, pack);
         }
     }
-    // Chunks of one line.
+    // Copies single elements of one line.
     FASTCONV_DEVICE void copy_along_lines(const Source& source, const StepCounter& counter, const Place& at,
                                           T* to) const {
         StepCursor cursor = cursor_;
@@ -292,10 +298,10 @@ private:
             }
         }
     }
-    // Elements of one step; the lines' coordinates do not fit into registers.
+    // Copies single elements of one step. The coordinates of its many lines do not fit into registers.
     FASTCONV_DEVICE void copy_along_steps(const Source& source, const StepCounter& counter, const LineCoords& coords,
                                           const Place& at, T* to) const {
-        constexpr int group = 4;  // are on their way at once
+        constexpr int group = 4;  // loads in flight
         static_assert(lines % (group * lines_apart) == 0);
         const Coord step = cursor_.coord(counter);
         FASTCONV_NO_UNROLL
@@ -314,7 +320,7 @@ private:
     Coord coord_[each];  // of the thread's lines
 };
 
-// A thread's sums, as tensor cores deal them out, and where in the tile they stand.
+// A thread's accumulators as tensor cores distribute them, and their places in the tile.
 template <class T, int... sizes>
 struct Sums<MmaTile<T, sizes...>> {
     using Tile = MmaTile<T, sizes...>;
@@ -336,7 +342,7 @@ struct Sums<MmaTile<T, sizes...>> {
         }
     }
 
-    // One iteration of the main loop: a stage's rows and columns.
+    // One main-loop iteration: the product of a stage's rows and columns.
     template <bool rows_transposed, bool columns_transposed>
     FASTCONV_DEVICE void add_products(const T* rows, const T* columns) {
         FASTCONV_UNROLL
@@ -359,15 +365,15 @@ struct Sums<MmaTile<T, sizes...>> {
         }
     }
 
-    // What add_products() multiplies of an operand at a time, rounded.
+    // Loads the fragment of one operand that add_products() multiplies at once, rounded.
     template <bool transposed, int lines, bool lines_first>
     FASTCONV_DEVICE static void load(uint32_t (&to)[4], const T* from, int line, int step) {
         read<transposed, lines, lines_first>(to, from, line, step);
         Mma<T>::round(to);
     }
 
-    // Four matrices of 8 lines and a chunk of steps: 16 lines, two chunks; first along the lines or along the steps.
-    // Of each, a lane gets 4 bytes of steps of line lane / 4.
+    // Reads four matrices of 8 lines x one chunk of steps: 16 lines x two chunks, ordered along lines or along steps
+    // first. A lane gets 4 bytes of steps of line lane / 4 from each.
     template <bool transposed, int lines, bool lines_first>
     FASTCONV_DEVICE static void read(uint32_t (&to)[4], const T* from, int line, int step) {
         const auto line_of = [=](int matrix) { return line + (lines_first ? matrix % 2 : matrix / 2) * 8; };
@@ -379,7 +385,7 @@ struct Sums<MmaTile<T, sizes...>> {
         } else if constexpr (sizeof(T) == 2) {
             simt::ldmatrix_x4_trans(
                 to, from + Tile::template place<true, lines>(step_of(matrix) + in_matrix, line_of(matrix)));
-        } else {  // ldmatrix transposes elements of 16 bits only
+        } else {  // ldmatrix transposes 16-bit elements only
             FASTCONV_UNROLL
             for (int i = 0; i < 4; ++i)
                 to[i] = simt::float_bits(from[Tile::template place<true, lines>(step_of(i) + simt::lane() % 4,
@@ -387,7 +393,7 @@ struct Sums<MmaTile<T, sizes...>> {
         }
     }
 
-    // Puts value + bias[column] into shared memory, [row][column].
+    // Stores value + bias[column] to shared memory, [row][column].
     template <class Bias>
     FASTCONV_DEVICE void store(float* to, const Bias& bias) const {
         FASTCONV_UNROLL
@@ -407,9 +413,9 @@ struct Sums<MmaTile<T, sizes...>> {
     }
 };
 
-// The main loop over steps first_step to last_step, which is the end of the counters or whole iterations away. The
-// caller has put the coordinates of rows and columns into shared memory; a barrier follows here. After it has returned,
-// all of `memory` may be written.
+// The main loop over steps first_step to last_step. last_step is the counters' end or whole iterations away from
+// first_step. The caller has put the coordinates of rows and columns into shared memory; gemm() begins with a barrier.
+// All of `memory` is free on return.
 template <class T, int... sizes, class A, class B>
 FASTCONV_DEVICE void gemm(Sums<MmaTile<T, sizes...>>& sums, const GemmMemory<MmaTile<T, sizes...>>& memory, const A& a,
                           const StepCounter& a_counter, const B& b, const StepCounter& b_counter, int first_step,
@@ -426,7 +432,7 @@ FASTCONV_DEVICE void gemm(Sums<MmaTile<T, sizes...>>& sums, const GemmMemory<Mma
             next_a.copy(a, a_counter, memory.rows, memory.stage(stage));
             next_b.copy(b, b_counter, memory.columns, memory.stage(stage) + Tile::rows * Tile::steps);
         }
-        simt::copy_commit();  // without copies too: a iteration is a group
+        simt::copy_commit();  // also without copies: one group per iteration
     };
     FASTCONV_NO_UNROLL
     for (int iteration = 0; iteration < ahead; ++iteration) copy(iteration < iterations, iteration);
@@ -434,7 +440,7 @@ FASTCONV_DEVICE void gemm(Sums<MmaTile<T, sizes...>>& sums, const GemmMemory<Mma
     FASTCONV_NO_UNROLL
     for (int iteration = 0; iteration < iterations; ++iteration) {
         simt::copy_wait<ahead - 1>();
-        simt::sync();  // all have the iteration's copies, and all are done with the stage that the next ones go to
+        simt::sync();  // the iteration's copies have arrived, and nobody reads the stage that the next ones go to
         copy(iteration + ahead < iterations, free);
         sums.template add_products<A::transposed, B::transposed>(memory.stage(full),
                                                                  memory.stage(full) + Tile::rows * Tile::steps);

@@ -1,11 +1,11 @@
-// What the convolution kernels with a pool make of their windows, and how they write it:
+// ReLU and max-pool over a window of the convolution's output, and the store of y and the code:
 //
-//     best   = max over the window's positions inside of the convolution's output; the first of equal values wins,
-//              among NaNs the last
-//     y      = best > 0 or NaN: best; else 0; -inf where nothing is in the window
-//     code   = the winner's position i * window_w + j, or dead where y is neither above 0 nor NaN
+//     best   = max over the window's positions inside the convolution's output. The first of equal values wins, among
+//              NaNs the last
+//     y      = best if best > 0 or NaN, else 0; -inf for an empty window
+//     code   = the winner's position i * window_w + j, or dead if y is neither positive nor NaN
 //
-// A thread writes neighbouring filters, two or more, so that a byte of two codes has one writer.
+// A thread writes two or more neighboring filters, so each byte of two 4-bit codes has one writer.
 #pragma once
 
 #include "conv2d_geometry.cuh"
@@ -24,21 +24,21 @@ struct Winner {
         if (position >= 0 && best <= Acc(0)) best = Acc(0), position = -1;
     }
 };
-// The last bits of position -1.
+// Position -1, cut to 8 or 4 bits, is the code of a dead window.
 static_assert(dead == 0xff && dead_nibble == 0xf);
 
 template <class T>
 struct PoolOutput {
     T* y;
-    uint8_t* code;  // or null
+    uint8_t* code;  // may be null
     Strides strides;
     PoolGeometry pool;
-    int filters;    // of a group
-    int64_t bytes;  // of a group's codes at a pixel
+    int filters;    // per group
+    int64_t bytes;  // per group, of codes at a pixel
     int groups;
-    bool nibbles, vectors, code_vectors;  // vectors: what a thread has of y (of 4-bit codes) is written at once
+    bool nibbles, vectors, code_vectors;  // vectors, code_vectors: y, 4-bit codes are stored at once
 
-    // Where y and the codes of a group's filters at a pooled pixel begin.
+    // Offsets of a group's y and codes at a pooled pixel.
     struct Place {
         int64_t y, code;
     };
@@ -46,7 +46,7 @@ struct PoolOutput {
         return {strides.at(n, group * filters, pp, qq),
                 (((int64_t(n) * pool.P + pp) * pool.Q + qq) * groups + group) * bytes};
     }
-    // Writes filters k to k + N - 1 of the group, as far as it has them; k is a multiple of N, N of 2.
+    // Writes filters k to k + N - 1, up to the group's last. k is a multiple of N, N a multiple of 2.
     template <int N, class Acc>
     FASTCONV_DEVICE void write(const Place& place, int k, Winner<Acc> (&winners)[N]) const {
         T* const to = y + place.y + k * strides.c;

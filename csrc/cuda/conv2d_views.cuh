@@ -1,6 +1,7 @@
-// How the kernels read a tensor at the sum of two coordinates (conv2d_gemm.cuh): N elements from there on, as
-// accumulators. N > 1 runs along the channels, where the launcher found that they lie together and are aligned. Where
-// copied(coordinate), they can be copied as they are, from at(coordinate) if that is inside(), else as zeros.
+// A View reads N neighboring elements of a tensor at a Coord (conv2d_gemm.cuh), converted to accumulators.
+//
+// N > 1 runs along the channels; the launcher has checked that they lie together and are aligned. Where copied(coord)
+// holds, elements can be copied unchanged: from at(coord) if inside(coord), else as zeros.
 #pragma once
 
 #include "codes.h"
@@ -25,8 +26,8 @@ FASTCONV_DEVICE simt::Pack<Acc, N> zeros() {
     return result;
 }
 
-// An image with zeros around it. Coord: offset in elements; (h, w) the place in the image. A coordinate with k != 0
-// stands for the constant 1 if `with_ones`: its row of wgrad's product is the gradient of the bias.
+// An image surrounded by zeros. Coord: offset in elements, (h, w) the pixel. With `with_ones`, a coordinate with k != 0
+// stands for the constant 1, whose row of wgrad's product is the gradient of the bias.
 template <class T, bool with_ones = false>
 struct ImageView {
     const T* data;
@@ -60,10 +61,11 @@ struct WeightView {
     }
 };
 
-// The gradient of the convolution's output, made from the gradient dy of what followed it and the code:
+// The gradient of the convolution's output, computed on the fly from dy, the gradient of the block's output, and the
+// code:
 //     none            dy[n, k, p, q]
-//     relu            the same where the bit is set, else 0
-//     relu_max_pool   the sum of dy over the windows whose winner (p, q) is
+//     relu            dy[n, k, p, q] where the mask's bit is set, else 0
+//     relu_max_pool   the sum of dy over the windows whose winner is (p, q)
 // Coord: offset of dy[n, k, p, q] (none and relu); (h, w) is (p, q); n and k.
 template <class T>
 struct GradientView {
@@ -71,12 +73,12 @@ struct GradientView {
     const uint8_t* code;
     Epilogue epilogue;
     int P, Q;
-    int64_t code_n, code_p, code_q;  // strides of relu's code, code_q of 8 pixels; code_q also of a pool's
-    Strides strides;                 // the rest is for a pool
+    int64_t code_n, code_p, code_q;  // bytes from n to n, p to p, q to q in the code; for relu, code_q is 8 pixels
+    Strides strides;                 // from here on: for a pool
     PoolGeometry pool;
     Divider stride_h, stride_w, dilation_h, dilation_w;
     bool nibbles;
-    Divider filled;  // nibbles: how many of the groups before filter k are filled up to whole bytes
+    Divider filled;  // nibbles: gives the number of groups before filter k that were padded to whole bytes
 
     GradientView() = default;
     GradientView(const Conv2dProblem& problem, const Tensor& dy_tensor, const Tensor& code_tensor)
@@ -120,7 +122,7 @@ struct GradientView {
         } else {
             each_window(stride_h, dilation_h, coord.h + pool.pad_h, pool.P, pool.window_h, [&](int p, int i) {
                 each_window(stride_w, dilation_w, coord.w + pool.pad_w, pool.Q, pool.window_w, [&](int q, int j) {
-                    // In 32 bits, for the registers: pooling at most doubles N * P * Q.
+                    // 32-bit offsets save registers. They suffice: a pool at most doubles N * P * Q.
                     const unsigned pixel = (unsigned(coord.n) * unsigned(pool.P) + unsigned(p)) * unsigned(pool.Q);
                     const int won = winners<N>(code + (pixel + unsigned(q)) * code_q, coord.k, i * pool.window_w + j);
                     const auto gradient = simt::load<N>(dy + strides.at(coord.n, coord.k, p, q));
@@ -134,12 +136,12 @@ struct GradientView {
     }
 
 private:
-    // Bit v is set where the winner of filter k + v, v < N, is at `position`. k is a multiple of N.
+    // Bit v is set if filter k + v, v < N, has its winner at `position`. k is a multiple of N.
     template <int N>
     FASTCONV_DEVICE int winners(const uint8_t* pixel, int k, int position) const {
         int bits = 0;
         if (nibbles) {
-            const int first = N > 1 ? k : k + filled.divide(k);  // vectors have even filters
+            const int first = N > 1 ? k : k + filled.divide(k);  // vectors are used for even numbers of filters only
             const auto pairs = simt::load<(N + 1) / 2>(pixel + (first >> 1));
             FASTCONV_UNROLL
             for (int v = 0; v < N; ++v)
@@ -152,7 +154,7 @@ private:
         }
         return bits;
     }
-    // Calls visit(window, position in it) for the windows that hold `place` (counted from the padding's edge).
+    // Calls visit(window, position in it) for the windows that hold `place`, counted from the edge of the padding.
     template <class Visit>
     FASTCONV_DEVICE static void each_window(const Divider& stride, const Divider& dilation, int place, int windows,
                                             int size, const Visit& visit) {

@@ -1,15 +1,18 @@
-// dw[k, c, r, s] = sum over n, p, q of g[n, k, p, q] * x[n, c, p * stride - pad + r * dilation, ...]
-// dbias[k]       = sum over n, p, q of g[n, k, p, q]
+// wgrad: the gradients of a convolution's weight and bias.
 //
-// where g is the gradient of the convolution's output, made from dy and the code while it is loaded (GradientView).
+//     dw[k, c, r, s] = sum over n, p, q of g[n, k, p, q] * x[n, c, p * stride - pad + r * dilation, ...]
+//     dbias[k]       = sum over n, p, q of g[n, k, p, q]
 //
-//     rows     taps (c, r, s) of one group, (r, s, c) where x's channels lie together; and, if dbias is wanted, one
-//              more for which x is replaced by 1
+// g is the gradient of the convolution's output, computed from dy and the code while it is loaded (GradientView). As a
+// matrix product (conv2d_gemm.cuh):
+//
+//     rows     taps (c, r, s) of one group, (r, s, c) if x's channels lie together; one more, with x = 1, if dbias is
+//              wanted
 //     columns  filters k of that group
 //     steps    pixels (n, p, q) of g
 //
-// There are few rows and columns and many steps, so the steps are cut into splits. A block sums one split and writes
-// its sums, in accumulators, to the workspace, [split][k][row]; conv2d_wgrad_sum.cuh adds the splits up.
+// Rows and columns are few and steps are many, so the steps are split over blocks. A block writes the accumulators of
+// one split to the workspace, [split][k][row]. conv2d_wgrad_sum.cuh adds the splits up.
 #pragma once
 
 #include "conv2d_mma.cuh"
@@ -17,8 +20,8 @@
 
 namespace fastconv::cuda {
 
-// `access`: how both operands may be read. Tensor cores have one kernel for vectors and one for elements, because they
-// keep them the one way or the other in shared memory.
+// `access`: the ways to read both operands. Tensor cores have one kernel for vectors and one for single elements, since
+// the two keep operands in shared memory in different orders.
 template <class T, int access>
 struct WgradParameters {
     Source<ImageView<T, true>, access> x;
@@ -28,12 +31,13 @@ struct WgradParameters {
     Strides x_strides, dy_strides;
     Pixels pixels;
     Taps taps;
-    StepCounter x_counter, gradient_counter;  // of the tensor cores
+    StepCounter x_counter, gradient_counter;  // of the tensor-core product
     int weight_rows, rows;                    // without and with the bias
     int steps, steps_per_split, row_tiles, column_tiles;
 };
 
-// What a block computes, made by one thread for all; in shared memory, so that the main loop has the registers.
+// The block's position in the grid. One thread computes it into shared memory, which leaves the registers to the main
+// loop.
 struct WgradBlock {
     int first_row, first_column, group, split;
 };

@@ -1,22 +1,22 @@
-// conv2d_wgrad.cuh's sums where 2x2 max-pooling windows that do not overlap follow the convolution and its ReLU:
+// wgrad of a convolution followed by ReLU and a 2x2 max-pool whose windows do not overlap:
 //
 //     dw[k, c, r, s] = sum over n, pp, qq of dy[n, k, pp, qq] * x[n, c, p * stride - pad + r * dilation, ...]
 //     dbias[k]       = sum over n, pp, qq of dy[n, k, pp, qq]
 //
-// over the windows (pp, qq) that are not dead, where (p, q) is the winner's place, which the code tells for each k. As
-// a product:
+// The sums run over the windows (pp, qq) that are not dead. (p, q) is the place of the window's winner, which the code
+// gives for each k. As a matrix product:
 //
 //     rows     filters k of one group
-//     columns  taps (r, s, c) of it; and, if dbias is wanted, one more for which x is replaced by 1
+//     columns  taps (r, s, c) of that group; one more, with x = 1, if dbias is wanted
 //     steps    (n, pp, qq, position)
 //
-// The gradient of the convolution's output is in no memory, and each pooled gradient is read once.
+// The gradient of the convolution's output is never in memory, and each pooled gradient is read once.
 //
-//   a block   computes Tile::rows x Tile::columns sums of one split of the windows and writes them to the workspace,
-//             [split][k][column] (conv2d_wgrad_sum.cuh). Of a iteration of the main loop it has pooled gradients and
-//             codes, as they are, and x in shared memory, while those of later iterations are being copied
-//   a warp    multiplies them as conv2d_wgrad_pool2x2_mma.cuh has it, on tensor cores or sparse ones
-//   a thread  copies 16 bytes at a time: the same columns of x at all four positions of some windows
+//     a block   computes Tile::rows x Tile::columns accumulators over one split of the windows and writes them to the
+//               workspace, [split][k][column] (conv2d_wgrad_sum.cuh). A stage in shared memory holds an iteration's
+//               pooled gradients and codes, unchanged, and its x. Later stages are copied meanwhile
+//     a warp    multiplies on tensor cores, dense or sparse (conv2d_wgrad_pool2x2_mma.cuh)
+//     a thread  copies 16 bytes at a time: the same columns of x, at all four positions of some windows
 #pragma once
 
 #include "conv2d_views.cuh"
@@ -32,7 +32,7 @@ struct WgradPool2x2Parameters {
     float* partial;
     Geometry conv;
     Strides x_strides;
-    StepCounter counter;  // of x over the windows
+    StepCounter counter;  // from window to window in x
     Coord right, below;   // from one position in a window to the next
     Taps taps;
     int weight_columns, columns;             // without and with the bias
@@ -40,7 +40,8 @@ struct WgradPool2x2Parameters {
     int row_tiles, column_tiles, code_step;  // code_step: bytes from window to window
 };
 
-// What a block computes; in shared memory, so that the main loop has the registers.
+// The block's position in the grid. One thread computes it into shared memory, which leaves the registers to the main
+// loop.
 struct WgradPool2x2Block {
     int first_row, first_column, group, split;
 };
@@ -53,18 +54,18 @@ struct WgradPool2x2Memory {
         : stages(shared), block(shared.take<WgradPool2x2Block>(1)) {}
 };
 
-// What a thread copies: of x, one chunk of columns for some windows; gradients and codes of neighbouring filters for
-// some windows. In every iteration the same ones, of later windows.
+// A thread's copies: one chunk of columns of x for some windows, and gradients and codes of neighboring filters for
+// some windows. Every iteration copies the same ones of later windows.
 template <class Tile>
 class Pool2x2Copies {
     using T = typename Tile::T;
     using Parameters = WgradPool2x2Parameters<T>;
     static constexpr int vector = Tile::vector;
 
-    // A iteration's windows, in parts of `in_window` neighbours, dealt out to the threads.
+    // Share distributes an iteration's windows, each in `in_window` parts, to the threads.
     template <int in_window>
     struct Share {
-        static constexpr int apart = Tile::threads / in_window;  // windows of a thread
+        static constexpr int apart = Tile::threads / in_window;  // windows from one of a thread to its next
         FASTCONV_DEVICE static int part() { return simt::thread() % in_window; }
         FASTCONV_DEVICE static int window() { return simt::thread() / in_window; }
         template <class Visit>
@@ -79,10 +80,10 @@ class Pool2x2Copies {
     using CodeShare = Share<Tile::rows / 8>;
 
 public:
-    // Windows between those whose x a thread copies.
+    // Windows from one to the next whose x a thread copies.
     static constexpr int chunk_stride = XShare::apart;
 
-    // Columns without a tap, ones for the bias and zeros, stay in all stages.
+    // Columns without a tap hold ones for the bias, or zeros, and are written to all stages once.
     FASTCONV_DEVICE Pool2x2Copies(const Parameters& d, const WgradPool2x2Block& block,
                                   const Pool2x2Stages<Tile>& stages, int first_window)
         : window_(first_window), cursor_(d.counter, first_window + XShare::window()) {
@@ -109,7 +110,7 @@ public:
         }
     }
 
-    // The next iteration's, to a stage; gradients are zero beyond the last window.
+    // Copies the next iteration's windows to a stage. Gradients beyond the last window are zero.
     FASTCONV_DEVICE void copy(const Parameters& d, const Pool2x2Stages<Tile>& stages, int stage) {
         GradientShare::each([&](int window, int i) {
             simt::copy_async<vector>(
@@ -142,7 +143,7 @@ private:
         return Tile::Mma::template place<true, Tile::columns>(step, XShare::part() * vector);
     }
 
-    int window_;  // the next iteration's first
+    int window_;  // the first of the next iteration
     const T* gradients_;
     const uint8_t* codes_;
     StepCursor cursor_;
@@ -172,7 +173,7 @@ conv2d_wgrad_pool2x2_kernel(const WgradPool2x2Parameters<T> d) {
     Pool2x2Copies<Tile> copies(d, block, memory.stages, first_window);
     const auto copy = [&](bool wanted, int stage) {
         if (wanted) copies.copy(d, memory.stages, stage);
-        simt::copy_commit();  // without copies too: a iteration is a group
+        simt::copy_commit();  // also without copies: one group per iteration
     };
     const Metadata dealer;
     Sums<typename Tile::Mma> sums;
@@ -183,7 +184,7 @@ conv2d_wgrad_pool2x2_kernel(const WgradPool2x2Parameters<T> d) {
     FASTCONV_NO_UNROLL
     for (int iteration = 0; iteration < iterations; ++iteration) {
         simt::copy_wait<ahead - 1>();
-        simt::sync();  // all have the iteration's copies, and all are done with the stage that the next ones go to
+        simt::sync();  // the iteration's copies have arrived, and nobody reads the stage that the next ones go to
         copy(iteration + ahead < iterations, free);
         add_windows(sums, memory.stages, full, dealer);
         full = full == ahead ? 0 : full + 1;
@@ -199,7 +200,7 @@ conv2d_wgrad_pool2x2_kernel(const WgradPool2x2Parameters<T> d) {
     const int64_t first_k = int64_t(block.split) * d.conv.K + block.group * d.conv.filters + block.first_row;
     for (int i = simt::thread(); i < Tile::rows * Tile::columns; i += Tile::threads) {
         const int row = i / Tile::columns, column = i % Tile::columns;
-        // As Sums has them: 16 rows a product, of which a lane has row lane / 4 and the eighth after it.
+        // Sums gives a lane rows lane / 4 and lane / 4 + 8 of a product's 16.
         const int warp_row = row % Tile::Mma::warp_rows;
         const int k = row - warp_row + Tile::filter(warp_row % 8 * 4, warp_row / 8);
         if (k < filters && column < columns)

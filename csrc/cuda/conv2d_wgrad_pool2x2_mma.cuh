@@ -1,18 +1,18 @@
-// conv2d_mma.cuh's products for a left side that is zero but at the winners of 2x2 pooling windows. Steps are all
-// windows' four positions; rows are filters, and
+// Tensor-core products with a left operand that is zero except at the winners of 2x2 pooling windows.
 //
-//     left(filter, step) = gradient[window][filter] where the step's position is code[window][filter], else 0
+//     left(filter, step) = gradient[window][filter] if the step's position is code[window][filter], else 0
 //
-// is made in registers, from gradients and codes as they lie in memory.
+// Rows are filters, steps the four positions of each window. The left operand is built in registers, from gradients and
+// codes as they lie in memory.
 //
-//   a warp    multiplies warp_rows x warp_columns by 128 bytes of steps in a iteration, as conv2d_mma.cuh does
-//   a thread  needs of the left side, whichever product it is, whole windows: products may number steps as they like
-//             (slot()). So it reads a gradient and its code once and puts the gradient into the register that its
-//             winner has. Rows may be numbered at will, too: those of a thread are neighbouring filters (filter()),
-//             which it reads 16 bytes at a time.
+//     a warp    multiplies warp_rows x warp_columns by 128 bytes of steps per iteration, as conv2d_mma.cuh does
+//     a thread  needs whole windows of the left operand for its products, since steps may be numbered freely (slot()).
+//     It
+//               reads a gradient and its code once and puts the gradient into the winner's register. Rows may be
+//               numbered freely, too: a thread's rows are neighboring filters (filter()), read 16 bytes at a time
 //
-// Of four neighbouring steps of a row at most one is not zero: sparse tensor cores (Tile::sparse) leave the others out.
-// Where the winner is among the four, or of TF32 the two, is what they call metadata.
+// At most one of four neighboring steps in a row is not zero. Sparse tensor cores (Tile::sparse) skip the others. Their
+// metadata says which of the four, or of the two with TF32, is the winner.
 #pragma once
 
 #include "conv2d_mma.cuh"
@@ -25,17 +25,17 @@ struct Pool2x2Tile {
     using Mma = MmaTile<T, rows_, columns_, 128 / int(sizeof(T)), 3, warp_rows_, warp_columns_>;
     static constexpr bool sparse = sparse_;
     static constexpr int rows = rows_, columns = columns_, threads = Mma::threads, vector = Mma::vector;
-    static constexpr int windows = Mma::steps / 4;           // of a iteration
-    static constexpr int together = sizeof(T) == 2 ? 8 : 4;  // in 64 bytes of steps, which are multiplied at once
-    static constexpr int filters = Mma::warp_rows / 8;       // of a thread
-    static constexpr int run = filters < Mma::vector ? filters : Mma::vector;  // of these, neighbours
+    static constexpr int windows = Mma::steps / 4;           // per iteration
+    static constexpr int together = sizeof(T) == 2 ? 8 : 4;  // windows multiplied at once: 64 bytes of steps
+    static constexpr int filters = Mma::warp_rows / 8;       // per thread
+    static constexpr int run = filters < Mma::vector ? filters : Mma::vector;  // neighbors among these
     static constexpr int gradient_bytes = windows * rows * int(sizeof(T)), code_bytes = windows * rows / 2;
     static constexpr int stage = gradient_bytes + code_bytes + Mma::steps * columns * int(sizeof(T));
     static constexpr int sum_bytes = rows * Mma::sum_stride * 4;
     static constexpr int buffer = Mma::stages * stage > sum_bytes ? Mma::stages * stage : sum_bytes;
 
-    // A position's number among the steps. Products read them in this order, so that those of a window, as far as one
-    // product has them, are one thread's.
+    // A position's number among the steps. In this order, one thread holds a window's positions as far as one product
+    // has them.
     FASTCONV_DEVICE static int slot(int window, int position) {
         if constexpr (sparse && sizeof(T) == 2) return window * 4 + position;
         const int first = window / 4 * 16;
@@ -44,8 +44,8 @@ struct Pool2x2Tile {
     }
     // Filter number i of a lane, within its warp's rows.
     FASTCONV_DEVICE static int filter(int lane, int i) { return (i / run * 8 + lane / 4) * run + i % run; }
-    // Where a gradient stands, in elements, and a code, in bytes. A warp reads those of four windows at once; chunks of
-    // eight filters are exchanged, so that the windows lie in different banks.
+    // The place of a gradient, in elements, and of a code, in bytes. A warp reads four windows at once. Chunks of eight
+    // filters are exchanged so that these windows lie in different banks.
     FASTCONV_DEVICE static int gradient_place(int window, int filter) {
         constexpr int chunks = rows / vector, exchanged = chunks < 8 ? chunks : 8;
         const int with = window / (8 / exchanged) % (exchanged / 2) * 2;
@@ -64,7 +64,7 @@ struct Pool2x2Tiles {
     using narrow = Pool2x2Tile<T, 32, 128, 32, 32, sparse>;
 };
 
-// A block's stages in shared memory, and its sums afterwards.
+// A block's stages in shared memory, afterwards its sums.
 template <class Tile>
 class Pool2x2Stages {
     using T = typename Tile::T;
@@ -84,7 +84,7 @@ private:
     char* buffer_;
 };
 
-// The sparse product of 16 rows x 8 columns x 64 bytes of steps.
+// SparseMma is the sparse product of 16 rows x 8 columns x 64 bytes of steps.
 template <class T>
 struct SparseMma;
 template <>
@@ -109,23 +109,24 @@ struct SparseMma<simt::bfloat16> {
     }
 };
 
-// The codes of 4 or 8 neighbouring filters, 4 bits each.
+// Reads the codes of 4 or 8 neighboring filters, 4 bits each.
 template <int filters>
 FASTCONV_DEVICE uint32_t read_codes(const uint8_t* from) {
     if constexpr (filters == 8) return simt::load<1>(reinterpret_cast<const uint32_t*>(from))[0];
     else return simt::load<1>(reinterpret_cast<const uint16_t*>(from))[0];
 }
 
-// Deals out the metadata of sparse products. A lane knows the nibbles of its filters in one window or two: byte m of
-// a word has those of both its rows in product m. A product wants them from lanes 2 * selector, of the first four
-// windows, and the next lane, of the others, in one word: nibbles of one row in four windows, then of the other.
+// Metadata distributes the metadata of sparse products between lanes. A lane knows the nibbles of its filters in one
+// window or two: byte m of a word holds those of both its rows in product m. A product expects one word from lanes 2 *
+// selector, for the first four windows, and one from the next lane, for the others. Such a word holds the nibbles of
+// one row in four windows, then of the other row.
 class Metadata {
 public:
-    FASTCONV_DEVICE Metadata() : order_(0x6240) {  // of bytes, see below: from lanes t, t ^ 1, t ^ 2, t ^ 3
+    FASTCONV_DEVICE Metadata() : order_(0x6240) {  // byte order for permute: bytes of lanes t, t ^ 1, t ^ 2, t ^ 3
         if (simt::lane() & 1) order_ = (order_ & 0x0f0f) << 4 | (order_ >> 4 & 0x0f0f);
         if (simt::lane() & 2) order_ = (order_ & 0x00ff) << 8 | order_ >> 8;
     }
-    // words[i]: of product 2 * i for selector 0 and of the next for selector 1.
+    // words[i] serves product 2 * i with selector 0 and product 2 * i + 1 with selector 1.
     template <int count>
     FASTCONV_DEVICE void deal_out(uint32_t (&words)[count], uint32_t first, uint32_t second) const {
         const bool upper = simt::lane() & 2, odd = simt::lane() & 1;
@@ -147,7 +148,7 @@ private:
     uint32_t order_;
 };
 
-// The left side of the products of Tile::together windows.
+// The left operand of the products of Tile::together windows.
 template <class Tile>
 class Pool2x2Operand {
     using T = typename Tile::T;
@@ -155,10 +156,10 @@ class Pool2x2Operand {
     static constexpr int high = Tile::Mma::warp_rows / 16, halves = Tile::together / 4;
 
 public:
-    uint32_t a[sparse ? 1 : 2][high][4];  // a sparse product has all of the steps, another one half of them
+    uint32_t a[sparse ? 1 : 2][high][4];  // a sparse product takes all of the steps, a dense one half of them
     uint32_t metadata[high / 2];
 
-    // From a stage, beginning at a window.
+    // Builds the operand from a stage, for Tile::together windows from first_window on.
     FASTCONV_DEVICE void read(const T* gradients, const uint8_t* codes, int first_window, const Metadata& dealer) {
         uint32_t nibbles[halves];
         FASTCONV_UNROLL
@@ -172,21 +173,22 @@ public:
                 put_run(half, i, gradients + Tile::gradient_place(window, filter), codes_of_run);
                 winners |= codes_of_run << 4 * i;
             }
-            // Which two of four neighbours a register holds, 0 and 1 or 2 and 3. Of TF32, which of two, 0 or 1.
+            // A nibble says which two of four neighbors a register holds, 0 and 1 or 2 and 3. For TF32: which of two, 0
+            // or 1.
             nibbles[half] = 0x44444444 + ((small ? winners >> 1 : winners) & 0x11111111) * 10;
         }
         if constexpr (sparse) dealer.deal_out(metadata, nibbles[0], nibbles[halves - 1]);
     }
 
 private:
-    // Puts gradients of filters from number `first` of the lane's on where their winners are; dead ones are nowhere.
+    // Puts the gradients of the lane's filters, from number `first` on, where their winners are. Dead ones go nowhere.
     FASTCONV_DEVICE void put_run(int half, int first, const T* gradients, uint32_t winners) {
         if constexpr (small) {
             const auto pairs = simt::load<Tile::run / 2>(reinterpret_cast<const uint32_t*>(gradients));
             FASTCONV_UNROLL
             for (int v = 0; v < Tile::run; ++v) {
                 const uint32_t gradient = v % 2 ? pairs[v / 2] >> 16 : pairs[v / 2] & 0xffff;
-                const uint32_t bits = v == 0 ? winners << 4 : winners >> (4 * v - 4);  // 16 a position
+                const uint32_t bits = v == 0 ? winners << 4 : winners >> (4 * v - 4);  // 16 bits per position
                 put_small(half, (first + v) / 2, v % 2, gradient, bits & 0xf0);
             }
         } else {
@@ -214,7 +216,7 @@ private:
     }
 };
 
-// The right side of these products: four chunks of steps of eight columns.
+// Reads the right operand of these products: four chunks of steps of eight columns.
 template <class Tile>
 FASTCONV_DEVICE void read_columns(uint32_t (&to)[4], const typename Tile::T* x, int column, int step) {
     const auto place = [](int step, int column) {
@@ -222,7 +224,7 @@ FASTCONV_DEVICE void read_columns(uint32_t (&to)[4], const typename Tile::T* x, 
     };
     if constexpr (sizeof(typename Tile::T) == 2) {
         simt::ldmatrix_x4_trans(to, x + place(step + simt::lane(), column));
-    } else {  // ldmatrix transposes elements of 16 bits only
+    } else {  // ldmatrix transposes 16-bit elements only
         FASTCONV_UNROLL
         for (int i = 0; i < 4; ++i)
             to[i] = simt::float_bits(x[place(step + i * 4 + simt::lane() % 4, column + simt::lane() / 4)]);
@@ -230,7 +232,7 @@ FASTCONV_DEVICE void read_columns(uint32_t (&to)[4], const typename Tile::T* x, 
     Mma<typename Tile::T>::round(to);
 }
 
-// One iteration of the main loop.
+// One main-loop iteration.
 template <class Tile>
 FASTCONV_DEVICE void add_windows(Sums<typename Tile::Mma>& sums, const Pool2x2Stages<Tile>& stages, int stage,
                                  const Metadata& dealer) {

@@ -1,5 +1,6 @@
-// The second pass of wgrad: dw and dbias are the sums over all splits of partial sums, [split][k][row], in a fixed
-// order; how many splits there are depends on the geometry alone, so that the bits do, too.
+// The second pass of wgrad: dw and dbias are the sums of all splits' partial sums, [split][k][row].
+//
+// Splits are added in a fixed order, and their number depends on the geometry alone, so the bits do, too.
 #pragma once
 
 #include "conv2d_geometry.cuh"
@@ -10,12 +11,12 @@ namespace fastconv::cuda {
 template <class T>
 struct WgradSumParameters {
     const Accumulator<T>* partial;
-    T *dw, *dbias;  // or null
+    T *dw, *dbias;  // may be null
     Strides strides;
     int64_t dbias_stride;
     Divider rows;
     Taps taps;
-    int weight_rows, splits, count;  // count: sums of one split
+    int weight_rows, splits, count;  // count: sums per split
 };
 
 constexpr int wgrad_sum_threads = 256;
@@ -27,7 +28,7 @@ struct WgradSumMemory {
         : of_warps(shared.take<Accumulator<T>>(wgrad_sum_threads)) {}
 };
 
-// A warp takes 32 neighbouring sums and every 8th split of them; then the block's 8 warps are added up in order.
+// A warp adds every 8th split of 32 neighboring sums. The block then adds its 8 warps' results in order.
 template <class T>
 FASTCONV_KERNEL_BOUNDS(wgrad_sum_threads, 1)
 conv2d_wgrad_sum_kernel(const WgradSumParameters<T> d) {

@@ -1,9 +1,11 @@
-// max_pool2d, forward and backward, for any strides of each tensor. The first of equal values wins, among NaNs the
-// last; a window that holds no input gives -inf and has no winner. Backward gathers: an element of dx looks at the
-// windows that cover it, so nothing is added to by two threads and sums have one order.
+// max_pool2d, forward and backward, for tensors of any strides.
 //
-// Threads lie along what is innermost in the tensor that is written: channels, or columns. With V > 1 a thread takes
-// V channels side by side, 16 bytes of values, as all of its tensors are channels_last then.
+// The first of equal values wins, among NaNs the last. A window without input gives -inf and has no winner. Backward
+// gathers: an element of dx reads the windows that cover it. So no two threads add to one element, and every sum has
+// one order.
+//
+// Threads run along the innermost axis of the tensor that is written: channels, or columns. With V > 1 all tensors are
+// channels_last, and a thread takes V neighboring channels, 16 bytes of values.
 #pragma once
 
 #include <cmath>
@@ -14,15 +16,15 @@
 
 namespace fastconv::cuda {
 
-// A pool over tensors in kernel form: plain pointers, strides in elements.
+// A max-pool's tensors as the kernels take them: plain pointers, strides in elements.
 template <class T, class Code>
 struct MaxPool2d {
     const T* in;       // forward: x; backward: dy
-    const Code* code;  // of the pooled size; forward writes it
+    const Code* code;  // of the pooled size; written by forward
     T* out;            // forward: y; backward: dx
     int64_t in_stride[4], code_stride[4], out_stride[4];
     int64_t H, W;     // of x and dx
-    int64_t size[4];  // of what is written
+    int64_t size[4];  // of the tensor that is written
     bool channels_inner;
     Pool2d pool;
 };
@@ -49,7 +51,7 @@ FASTCONV_DEVICE int64_t offset_of(const Place& at, const int64_t (&stride)[4]) {
     return at.n * stride[0] + at.c * stride[1] + at.h * stride[2] + at.w * stride[3];
 }
 
-// The positions i of a window of `window` for which start + i * dilation lies in [0, size). Divides only at borders.
+// The positions i of a window with 0 <= start + i * dilation < size. Divides at borders only.
 struct Range {
     int first, last;
 };
@@ -105,21 +107,21 @@ FASTCONV_KERNEL max_pool2d_fprop_kernel(MaxPool2d<T, Code> t, Code* codes, int64
     }
 }
 
-// The windows of one dimension that cover a place, from the first on; `position` is the place's in the window, valid
-// where `rest` is 0: a dilated window steps over places.
+// The windows along one axis that cover a place, from the first on. `position` is the place's position in the window.
+// It is valid if `rest` is 0, since a dilated window skips places.
 struct Cover {
     int window, last;
     int position, rest;
 };
 FASTCONV_DEVICE Cover cover(int64_t place, int64_t stride, int64_t dilation, int64_t window, int64_t windows) {
-    const int64_t reach = place - (window - 1) * dilation;  // where a window starts that ends here; place >= 0
+    const int64_t reach = place - (window - 1) * dilation;  // start of the window that ends here; place >= 0
     const int64_t first = reach <= 0 ? 0 : divide(reach + stride - 1, stride).quotient;
     const int64_t last = divide(place, stride).quotient;
     if (first > last || first >= windows) return {0, -1, 0, 0};
     const Division position = divide(place - first * stride, dilation);
     return {int(first), int(last < windows ? last : windows - 1), int(position.quotient), int(position.remainder)};
 }
-// To the next window; `step` is its stride by the dilation.
+// Moves to the next window. `step` is the pool's stride divided by its dilation.
 FASTCONV_DEVICE void advance(Cover& c, const Division& step, int64_t dilation) {
     ++c.window;
     c.position -= int(step.quotient);
@@ -167,10 +169,10 @@ FASTCONV_KERNEL max_pool2d_bprop_kernel(MaxPool2d<T, Code> t, int64_t P, int64_t
     }
 }
 
-// --- 2x2 windows side by side in contiguous planes ------------------------------------------------------------------
+// --- 2x2 windows without overlap in contiguous planes ---------------------------------------------------------------
 
-// An item is 16 bytes of two rows of x, that is half as many windows. `chunks` of them make up a row of windows, `rows`
-// of these a plane; where a last row of dx is without a window, it counts as one.
+// An item is 16 bytes of each of two rows of x, above half as many windows. A row of windows has `chunks` items, a
+// plane `rows` rows of windows. A last row of dx without windows counts as one.
 struct Planes2x2 {
     int64_t H, W, P, Q;
     Divider chunks, rows;
@@ -185,7 +187,7 @@ FASTCONV_DEVICE Place2x2 place_of(int64_t item, const Planes2x2& t) {
     const int plane = t.rows.split(row);
     return {plane, row, chunk};
 }
-// Where the item begins in x or dx, and in y, dy and the code.
+// Offsets of an item in x and dx, and in y, dy and the code.
 FASTCONV_DEVICE int64_t large_offset(const Place2x2& at, const Planes2x2& t, int V) {
     return (at.plane * t.H + at.row * 2) * t.W + at.chunk * V;
 }

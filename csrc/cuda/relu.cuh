@@ -1,7 +1,7 @@
-// ReLU over dense arrays, forward with one bit per element kept for backward.
+// ReLU over dense arrays. Forward keeps one bit per element for backward.
 //
-// A thread takes V elements side by side: 16 bytes, or one where an address is not aligned. The bits of a byte of
-// the mask come from 8 / V neighbouring lanes.
+// A thread takes V neighboring elements: 16 bytes, or one element where an address is not aligned. 8 / V neighboring
+// lanes combine their bits to a byte of the mask, so no two threads write the same byte.
 #pragma once
 
 #include "items.h"
@@ -12,7 +12,7 @@ template <class T, int V>
 FASTCONV_KERNEL relu_fprop_kernel(const T* x, T* y, uint8_t* mask, int64_t count) {
     using W = Accumulator<T>;
     const int64_t step = item_step() * V;
-    // All threads of a block go round equally often: a byte of the mask needs its lanes together.
+    // All threads of a block iterate equally often, since a byte of the mask needs all of its lanes.
     int64_t i = first_item() * V;
     for (int64_t first = int64_t(simt::block().x) * item_threads * V; first < count; first += step, i += step) {
         unsigned live = 0;
@@ -26,7 +26,7 @@ FASTCONV_KERNEL relu_fprop_kernel(const T* x, T* y, uint8_t* mask, int64_t count
             }
             simt::store(y + i, values);
         } else {
-            // At most one thread comes here: unrolled, this was most of the code and a third of the registers.
+            // One thread at most gets here. Unrolled, this loop was most of the code and a third of the registers.
             FASTCONV_NO_UNROLL
             for (int v = 0; i + v < count; ++v) {
                 const T value = x[i + v];

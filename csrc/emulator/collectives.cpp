@@ -1,4 +1,4 @@
-// What the lanes of a warp compute together, with the lane layouts of the PTX manual.
+// Operations of a whole warp, with the lane layouts of the PTX manual.
 #include <cstring>
 
 #include "state.h"
@@ -28,8 +28,8 @@ void ballot_all(const void* const (&in)[warp_size], void* const (&out)[warp_size
     for (int lane = 0; lane < warp_size; ++lane) *static_cast<uint32_t*>(out[lane]) = bits;
 }
 
-// Matrix m has its 8 rows of 8 16-bit elements where lanes 8m .. 8m + 7 point. A lane gets elements
-// (lane / 4, 2 * (lane % 4)) and the one beside it; of the transposed matrix with trans.
+// Lanes 8m to 8m + 7 point to the rows of matrix m: 8 rows of 8 elements of 16 bits. A lane gets elements (lane / 4, 2
+// * (lane % 4)) and its neighbor; with trans, those of the transposed matrix.
 template <int matrices, bool trans>
 void ldmatrix_all(const void* const (&in)[warp_size], void* const (&out)[warp_size]) {
     for (int m = 0; m < matrices; ++m) {
@@ -51,15 +51,15 @@ struct MmaIn {
 
 float bf16_value(uint32_t bits) { return simt::bits_float((bits & 0xffffu) << 16); }
 float fp16_value(uint32_t bits) { return simt::half_value(uint16_t(bits)); }
-float tf32_value(uint32_t bits) { return simt::bits_float(bits & 0xffffe000u); }  // the hardware ignores the rest
+float tf32_value(uint32_t bits) { return simt::bits_float(bits & 0xffffe000u); }  // the hardware ignores the other bits
 
 template <int depth>
 struct MmaOperands {
     float a[16][depth], b[depth][8];
 };
 
-// d (16 x 8) += a (16 x depth) * b (depth x 8). The sum over the depth is taken in double: tensor cores
-// keep more bits than float inside one product, how many is not documented.
+// d (16 x 8) += a (16 x depth) * b (depth x 8). The sum over the depth is computed in double: tensor cores keep more
+// bits than float inside one product; how many is not documented.
 template <int depth>
 void add_products(const MmaOperands<depth>& operands, void* const (&out)[warp_size]) {
     const auto& [a, b] = operands;
@@ -73,7 +73,7 @@ void add_products(const MmaOperands<depth>& operands, void* const (&out)[warp_si
         }
 }
 
-// `per_register`: elements in one, neighbours along the depth.
+// `per_register`: elements per register, neighbors along the depth.
 template <int depth, int per_register, class Value>
 void mma_all(Value value, const void* const (&in)[warp_size], void* const (&out)[warp_size]) {
     MmaOperands<depth> operands;
@@ -95,7 +95,7 @@ void mma_all(Value value, const void* const (&in)[warp_size], void* const (&out)
     add_products(operands, out);
 }
 
-// A register of a holds what is kept of a chunk of neighbours along the depth, and there are 8 chunks.
+// A register of a holds what is kept of one chunk of neighbors along the depth. There are 8 chunks.
 template <int depth, int per_register, class Value>
 void mma_sp_all(Value value, const void* const (&in)[warp_size], void* const (&out)[warp_size]) {
     constexpr int chunk = depth / 8;
@@ -176,7 +176,7 @@ void mma(Mma type, float* d, const uint32_t* a, const uint32_t* b, Where where) 
 
 void mma_sp(Mma type, float* d, const uint32_t* a, const uint32_t* b, uint32_t metadata, int selector, Where where) {
     const int lane = running.current->index % warp_size;
-    if (lane % 4 / 2 == selector) {  // whose metadata counts
+    if (lane % 4 / 2 == selector) {  // the metadata of these lanes is used
         for (int bit = 0; bit < 32; bit += 4) {
             const uint32_t nibble = metadata >> bit & 15;
             if (type == Mma::tf32 ? nibble != 0x4 && nibble != 0xe : (nibble & 3) >= nibble >> 2)

@@ -37,7 +37,7 @@ struct Run {
     int64_t bytes;
 };
 
-std::array<std::unordered_set<uintptr_t>, 2> touched;  // sectors that the launch has read, written
+std::array<std::unordered_set<uintptr_t>, 2> touched;  // sectors that the launch has read, and written
 std::vector<Run> traffic;                              // of earlier launches
 
 // One instruction of a warp: the accesses of the lanes that took part, with their lanes.
@@ -45,7 +45,7 @@ using Instruction = std::vector<std::pair<int, Access>>;
 
 void add_shared(const Instruction& instruction, Tally& tally) {
     const int bytes = instruction[0].second.bytes;
-    const int lanes = bytes <= 4 ? 32 : 128 / bytes;  // that go together
+    const int lanes = bytes <= 4 ? 32 : 128 / bytes;  // lanes served together
     for (int first = 0; first < warp_size; first += lanes) {
         std::set<uintptr_t> words;
         for (const auto& [lane, access] : instruction)
@@ -124,7 +124,7 @@ void count_access(const void* p, int bytes, bool write, SourceLine line) {
     if (!in_shared(p))
         for (uintptr_t s = uintptr_t(p) / sector_bytes; s <= (uintptr_t(p) + unsigned(bytes) - 1) / sector_bytes; ++s)
             touched[write].insert(s);
-    constexpr int most = 16;  // in one instruction; whole structs come as one access
+    constexpr int most = 16;  // bytes of one instruction; whole structs arrive as one access
     for (int i = 0; i < bytes; i += most)
         logs[size_t(running.current->index)].push_back(
             {uintptr_t(p) + unsigned(i), line, std::min(most, bytes - i), write, in_shared(p)});

@@ -18,7 +18,7 @@ namespace {
 constexpr size_t stack_bytes = size_t(256) << 10, guard_bytes = size_t(16) << 10;
 constexpr int most_fibers = 1024;
 
-// One range for all, so that holds() is one comparison. Pages come into being when they are used.
+// One range of addresses for all stacks, so that holds() is one comparison. The system maps pages at first use.
 char* stacks() {
     static char* const memory = [] {
         void* const p = mmap(nullptr, most_fibers * stack_bytes, PROT_READ | PROT_WRITE,
@@ -35,7 +35,7 @@ char* stacks() {
 }  // namespace
 
 Fiber::Fiber(int index) : stack_(stacks() + size_t(index) * stack_bytes) {
-    mprotect(stack_, guard_bytes, PROT_NONE);  // an overflow ends here and not in the neighbour
+    mprotect(stack_, guard_bytes, PROT_NONE);  // an overflow faults here and does not reach the next stack
 }
 
 bool Fiber::holds(const void* p) { return uintptr_t(p) - uintptr_t(stacks()) < most_fibers * stack_bytes; }
@@ -54,7 +54,7 @@ void Fiber::start(void (*entry)()) {
 
 #else
 
-// Saves what a function must preserve on the old stack, takes it from the new one.
+// Saves the callee-saved registers on the old stack and restores them from the new one.
 extern "C" __attribute__((visibility("hidden"))) void fastconv_switch_stacks(void** from, void* to);
 asm(R"(
     .text
@@ -82,11 +82,11 @@ fastconv_switch_stacks:
 
 void Fiber::start(void (*entry)()) {
 #ifdef __SANITIZE_ADDRESS__
-    __asan_unpoison_memory_region(stack_ + guard_bytes, stack_bytes - guard_bytes);  // of frames never left
+    __asan_unpoison_memory_region(stack_ + guard_bytes, stack_bytes - guard_bytes);  // frames never returned from
     fake_ = nullptr;
 #endif
     void** const top = reinterpret_cast<void**>(stack_ + stack_bytes);
-    top[-1] = nullptr;  // entry()'s return address; with it the stack is aligned as after a call
+    top[-1] = nullptr;  // entry()'s return address; it aligns the stack as after a call
     top[-2] = reinterpret_cast<void*>(entry);
     for (int i = 3; i <= 8; ++i) top[-i] = nullptr;
     self_ = top - 8;

@@ -1,4 +1,4 @@
-// A stack of its own for every emulated thread, and the switch between them.
+// Fiber is a stack for one emulated thread, and the switch to and from it.
 #pragma once
 
 #include <cstddef>
@@ -16,13 +16,13 @@ class Fiber {
 public:
     explicit Fiber(int index);
     Fiber(const Fiber&) = delete;
-    // The next resume() begins entry(), which never returns. What ran before is forgotten.
+    // Makes the next resume() begin entry(), which never returns. Whatever ran before is abandoned.
     void start(void (*entry)());
-    // Runs it until it suspends.
+    // Runs the fiber until it suspends.
     void resume();
-    // Back to whoever resumed it.
+    // Returns to the caller of resume().
     void suspend();
-    // To be called first in entry().
+    // Must be called first in entry().
     void begin();
 
     // Whether p lies in the stack of any fiber.
@@ -35,7 +35,7 @@ private:
 #else
     void *self_ = nullptr, *resumer_ = nullptr;  // stack pointers
 #endif
-    // What AddressSanitizer wants to know of the two stacks.
+    // The two stacks, as AddressSanitizer needs them.
     void *fake_ = nullptr, *resumer_fake_ = nullptr;
     const void* resumer_stack_ = nullptr;
     size_t resumer_size_ = 0;

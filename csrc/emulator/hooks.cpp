@@ -1,6 +1,6 @@
-// The race build is compiled with -fsanitize=thread, which puts a call of one of these functions before
-// every access to memory. They take the place of ThreadSanitizer's own, which knows nothing of
-// barriers and blocks; its runtime is not linked.
+// Hooks on every access to memory, for the race build. -fsanitize=thread inserts a call of one of these functions
+// before each access. They replace ThreadSanitizer's runtime, which knows nothing of barriers and blocks and is not
+// linked.
 #include "counters.h"
 #include "shadow.h"
 #include "state.h"

@@ -18,7 +18,7 @@ FASTCONV_ENTRY(emulator_configure) {
 
 FASTCONV_ENTRY(emulator_take_counters) { return entry_result(take_counters()); }
 
-// Memory of exactly this size, aligned as the GPU's allocators do, so that AddressSanitizer sees its end.
+// Memory of exactly this size, aligned as GPU allocators align it, so that AddressSanitizer detects its end.
 FASTCONV_ENTRY(emulator_allocate) {
     void* p = nullptr;
     if (posix_memalign(&p, 256, size_t(numbers[0])) != 0) return "out of memory";

@@ -1,6 +1,5 @@
-// The C interface of an emulated library: what Python's ctypes calls. Every entry takes an array of
-// pointers and one of numbers, so that one call in Python serves all, and returns a text: null, or
-// what is wrong.
+// The C interface of an emulated library, called by Python's ctypes. Every entry takes an array of pointers and one of
+// numbers, so one Python call serves all. It returns null, or the text of an error.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +11,7 @@
 
 namespace fastconv {
 
-// The text that an entry returns; it lives until the next call.
+// The text that an entry returns. It lives until the next call.
 inline const char* entry_result(std::string text) {
     static thread_local std::string kept;
     kept = std::move(text);

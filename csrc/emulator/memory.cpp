@@ -16,7 +16,7 @@ namespace fastconv::emulator {
 
 namespace {
 
-constexpr int most_shared_bytes = 227 << 10;         // that one block may have on sm_90
+constexpr int most_shared_bytes = 227 << 10;         // per block on sm_90
 constexpr int shared_range = most_shared_bytes * 2;  // room for red zones
 
 struct Part {
@@ -25,7 +25,7 @@ struct Part {
 
 alignas(red_zone) char shared_memory[shared_range];
 int launch_bytes;
-std::vector<Part> parts;  // that the block has taken
+std::vector<Part> parts;  // taken by the block
 
 }  // namespace
 
@@ -77,7 +77,7 @@ bool in_part(const void* p, int bytes) {
                        [&](Part part) { return part.begin <= offset && offset + bytes <= part.end; });
 }
 
-// What a wrapper is about to do. In the race build, hooks.cpp sees the accesses without a wrapper.
+// Checks an access through a wrapper. In the race build, hooks.cpp sees accesses without a wrapper.
 void check_access(const void* p, int bytes, bool write, Where where) {
     const char* const verb = write ? "write" : "read";
     if (uintptr_t(p) % unsigned(bytes) != 0)

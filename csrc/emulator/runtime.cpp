@@ -1,4 +1,4 @@
-// Grid, blocks, threads; barriers and what else threads wait for.
+// Runs a grid block by block and a block thread by thread, and ends the waits of its threads.
 #include "runtime.h"
 
 #include <pthread.h>
@@ -49,7 +49,7 @@ std::string whereabouts(const Thread& thread) {
            std::to_string(thread.where.line);
 }
 
-// What is wrong with those that wait in a barrier, if anything.
+// Returns the error in the threads that wait in a barrier, or "".
 std::string barrier_fault() {
     if (running.in_barrier == 0) return "";
     Thread* first = nullptr;
@@ -65,7 +65,7 @@ std::string barrier_fault() {
     return "";
 }
 
-// Why nobody can go on.
+// Returns the reason for a deadlock.
 std::string deadlock() {
     const std::string fault = barrier_fault();
     if (!fault.empty()) return fault;
@@ -103,7 +103,7 @@ void run_thread() {
 
 bool failed() { return !running.error.empty(); }
 
-// Runs a thread up to where it waits; false if it waits already, or if the launch has failed.
+// Runs a thread until it waits. Returns false if it waits already, or if the launch has failed.
 bool step(Thread& thread) {
     if (thread.state != Thread::State::ready || failed()) return false;
     running.current = &thread;

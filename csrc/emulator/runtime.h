@@ -1,5 +1,5 @@
-// What the emulator's runtime offers to simt.h: a grid run block by block, each thread of a block on a
-// stack of its own. Threads change only where one waits for others; settings.h says in which order.
+// The emulator's runtime as simt.h calls it: it runs a grid block by block, with each thread of a block on its own
+// stack. Threads switch only where one waits for others; Settings (state.h) gives the order.
 #pragma once
 
 #include <cstdint>
@@ -43,10 +43,10 @@ enum class Mma { tf32, bf16, fp16 };
 void mma(Mma type, float* d, const uint32_t* a, const uint32_t* b, Where where);
 void mma_sp(Mma type, float* d, const uint32_t* a, const uint32_t* b, uint32_t metadata, int selector, Where where);
 
-// Notes which kernel the last launch ran and how much shared memory it took, for take_launches() of counters.h.
+// Records the kernel and the shared memory of the last launch, for take_launches() of counters.h.
 void count_launch(const void* kernel, int threads);
 
-// Runs kernel(arguments) as every thread of the grid; "" or a report.
+// Runs kernel(arguments) as every thread of the grid. Returns "" or a report.
 std::string run_grid(Dim grid, int threads, int shared_bytes, void (*kernel)(void*), void* arguments);
 
 }  // namespace fastconv::emulator

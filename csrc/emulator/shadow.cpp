@@ -10,13 +10,13 @@ namespace fastconv::emulator {
 namespace {
 
 struct Record {
-    uint32_t time = 0;    // 0: there was none
-    uint32_t thread = 0;  // its number among all threads of the process; / 32 is the warp's
+    uint32_t time = 0;    // 0: no access yet
+    uint32_t thread = 0;  // its number among all threads of the process; its warp is thread / 32
     SourceLine line = 0;
 };
 
-// The last read, the last by another thread than that one, the last by another warp: a later write is
-// ordered after all reads if it is ordered after these three.
+// The last read, the last read by another thread than that, and the last read by another warp. A later write is ordered
+// after all reads if it is ordered after these three.
 struct Cell {
     Record write, read, other_thread, other_warp;
     bool copying = false;
@@ -24,7 +24,7 @@ struct Cell {
 
 constexpr int page_bytes = 1024;
 
-// Cells of 4 bytes until somebody touches less.
+// Cells have 4 bytes until an access touches fewer.
 struct Page {
     int cell_bytes = 4;
     std::vector<Cell> cells = std::vector<Cell>(page_bytes / 4);
@@ -53,7 +53,7 @@ Page& page_of(uintptr_t number) {
     return *slot.page;
 }
 
-// Calls f(cell) for the cells that make up an access.
+// Calls f(cell) for the cells of an access.
 template <class F>
 void for_cells(const void* p, int bytes, F f) {
     uintptr_t at = uintptr_t(p);
@@ -78,7 +78,7 @@ Me me() {
 }
 
 bool unordered(const Record& before, const Me& now, bool shared) {
-    if (before.time < running.block_start)  // another block's; shared memory is new in every block
+    if (before.time < running.block_start)  // by another block; shared memory is new in every block
         return !shared && before.time >= running.launch_start;
     if (before.thread == now.thread) return false;
     return before.time >= (before.thread / warp_size == now.thread / warp_size ? now.time : running.barrier_time);
@@ -109,7 +109,7 @@ void shadow_access(const void* p, int bytes, bool write, SourceLine line) {
     const Me now = me();
     for_cells(p, bytes, [&](Cell& cell) {
         const bool written = cell.write.time >= (shared ? running.block_start : 1);
-        if (shared && !written && cell.copying) cell.copying = false;  // of a block before
+        if (shared && !written && cell.copying) cell.copying = false;  // left by an earlier block
         if (cell.copying) report("use of a copy under way", shared, write, now, line, "copy_async", cell.write);
         if (unordered(cell.write, now, shared)) report("data race", shared, write, now, line, "write", cell.write);
         if (!write) {

@@ -1,4 +1,4 @@
-// simt.h's wrappers on a GPU: each is one instruction, or CUDA's own name for it.
+// The wrappers of simt.h on a GPU: each is one instruction, or CUDA's own function.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -19,8 +19,8 @@ FASTCONV_DEVICE Dim grid() { return {int(gridDim.x), int(gridDim.y), int(gridDim
 
 // --- shared memory ----------------------------------------------------------------------------------
 
-// Carves a block's dynamic shared memory into parts aligned to 16 bytes. On the host it hands out null
-// pointers and only counts: the host runs a kernel's own carving to get the bytes to launch with.
+// Shared carves a block's dynamic shared memory into parts aligned to 16 bytes. On the host it hands out null pointers
+// and counts: the host runs a kernel's own carving to learn how many bytes to launch with.
 class Shared {
 public:
     Shared() = default;
@@ -47,7 +47,7 @@ FASTCONV_DEVICE Shared block_shared() {
     return Shared(fastconv_shared_memory);
 }
 
-// --- threads with each other ------------------------------------------------------------------------
+// --- communication between threads ------------------------------------------------------------------
 
 FASTCONV_DEVICE void sync() { __syncthreads(); }
 FASTCONV_DEVICE void sync_warp() { __syncwarp(); }
@@ -84,7 +84,7 @@ FASTCONV_DEVICE void store(T* to, const Pack<T, N>& pack) {
 
 FASTCONV_DEVICE uint32_t shared_address(const void* shared) { return uint32_t(__cvta_generic_to_shared(shared)); }
 
-// N elements, 4, 8 or 16 bytes; zeros, and `from` is not read, where not `valid`.
+// Copies N elements of 4, 8 or 16 bytes in all. Writes zeros and reads nothing if not `valid`.
 template <int N, class T>
 FASTCONV_DEVICE void copy_async(T* to, const T* from, bool valid = true) {
     constexpr int bytes = N * int(sizeof(T));
@@ -107,7 +107,7 @@ FASTCONV_DEVICE void copy_wait() {
 
 // --- bits -------------------------------------------------------------------------------------------
 
-// 0 where by all bits or more.
+// Shifts by any number; by all bits or more it gives 0.
 FASTCONV_DEVICE uint32_t shift_left(uint32_t value, uint32_t by) {
     uint32_t result;
     asm("shl.b32 %0, %1, %2;" : "=r"(result) : "r"(value), "r"(by));
@@ -118,7 +118,7 @@ FASTCONV_DEVICE uint64_t shift_left(uint64_t value, uint32_t by) {
     asm("shl.b64 %0, %1, %2;" : "=l"(result) : "l"(value), "r"(by));
     return result;
 }
-// Byte i of the result is that of b:a, a having the lower four, whose number is nibble i of `order`, 0 to 7.
+// Byte i of the result is the byte of b:a that nibble i of `order`, 0 to 7, selects. a holds bytes 0 to 3.
 FASTCONV_DEVICE uint32_t permute(uint32_t a, uint32_t b, uint32_t order) { return __byte_perm(a, b, order); }
 
 // --- tensor cores -----------------------------------------------------------------------------------
@@ -176,17 +176,17 @@ FASTCONV_DEVICE void mma_fp16(float (&d)[4], const uint32_t (&a)[4], const uint3
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// mma.sp whose metadata name what is kept in order, as here. Plain mma.sp takes these as well, and is slower on some
-// GPUs; before CUDA 12.5 (PTX 8.5) there is no other.
+// mma.sp with ordered metadata, as ours is. Plain mma.sp accepts it, too, but is slower on some GPUs. It is the only
+// one before CUDA 12.5 (PTX 8.5).
 #if __CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ >= 1205
 #define FASTCONV_MMA_SP "mma.sp::ordered_metadata.sync.aligned"
 #else
 #define FASTCONV_MMA_SP "mma.sp.sync.aligned"
 #endif
 
-// a is 16 x 32 or, of tf32, 16 x 16 elements of which half are kept: of four neighbours two, of tf32's two one. Nibble
-// (row, chunk of neighbours) of the metadata says which, 0x4 and 0xe of tf32's. It is the lanes' 4 * (row % 8) +
-// 2 * selector + chunk / 4, at bits 16 * (row / 8) + 4 * (chunk % 4).
+// a is 16 x 32 elements, or 16 x 16 of TF32, and half of them are kept: two of four neighbors, of TF32 one of two.
+// Nibble (row, chunk of neighbors) of the metadata says which; for TF32 it is 0x4 or 0xe. Lane 4 * (row % 8) + 2 *
+// selector + chunk / 4 holds it at bit 16 * (row / 8) + 4 * (chunk % 4).
 template <int selector>
 FASTCONV_DEVICE void mma_sp_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], uint32_t metadata) {
     asm volatile(FASTCONV_MMA_SP
@@ -221,11 +221,11 @@ FASTCONV_DEVICE void mma_sp_fp16(float (&d)[4], const uint32_t (&a)[4], const ui
 
 using Stream = void*;  // a cudaStream_t
 
-// Starts a kernel on the current device; "" or what CUDA says against it.
+// Starts a kernel on the current device. Returns "" or CUDA's error text.
 template <class... Parameters, class... Arguments>
 std::string launch(void (*kernel)(Parameters...), Dim grid, int threads, int shared_bytes, Stream stream,
                    Arguments... arguments) {
-    if (shared_bytes > 48 * 1024) {  // more has to be asked for
+    if (shared_bytes > 48 * 1024) {  // more than the default limit must be requested
         const std::string error = allow_shared(reinterpret_cast<const void*>(kernel));
         if (!error.empty()) return error;
     }

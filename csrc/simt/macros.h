@@ -1,4 +1,4 @@
-// How functions of kernels are marked for nvcc; for g++ they are ordinary functions.
+// Markers of kernel functions for nvcc. For g++ they are ordinary functions.
 #pragma once
 
 #ifdef FASTCONV_EMULATOR

@@ -1,6 +1,7 @@
-// All that a CUDA kernel may use beyond plain C++, in one small set of wrappers with two
-// implementations: PTX (cuda.h) and the emulator (../emulator/simt.h), which lets g++ compile and run
-// the very same kernel. No asm, no <<<>>> and no header of CUDA anywhere else.
+// simt is everything that a CUDA kernel may use beyond plain C++: a small set of wrappers with two implementations.
+//
+// cuda.h implements them in PTX, ../emulator/simt.h lets g++ compile and run the very same kernel. There is no asm, no
+// <<<>>> and no CUDA header anywhere else.
 //
 //   FASTCONV_KERNEL, FASTCONV_KERNEL_BOUNDS(threads, blocks), FASTCONV_DEVICE, FASTCONV_HOST_DEVICE,
 //   FASTCONV_UNROLL, FASTCONV_NO_UNROLL                       the loop that follows

@@ -1,8 +1,8 @@
-// What code that nvcc never sees may know of a stream.
+// A CUDA stream, for code that nvcc does not compile.
 #pragma once
 
 namespace fastconv::simt {
 
-using Stream = void*;  // a cudaStream_t; the emulator does not look at it
+using Stream = void*;  // a cudaStream_t; ignored by the emulator
 
 }  // namespace fastconv::simt

@@ -1,5 +1,5 @@
-// The small types of kernels: 16-bit floats and packs of elements. The same on a GPU, on its host and in
-// the emulator, so that nothing of CUDA's own headers is needed.
+// Types of kernels: 16-bit floats and packs of elements. They are the same on a GPU, on its host and in the emulator,
+// so no CUDA header is needed.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ struct Dim {
     int x = 1, y = 1, z = 1;
 };
 
-// N elements that are read and written at once; an array of them is aligned to their size.
+// N elements that are read and written at once. An array of them is aligned to their size.
 template <class T, int N>
 struct alignas(sizeof(T) * N) Pack {
     T data[N];
@@ -33,7 +33,7 @@ FASTCONV_HOST_DEVICE float bits_float(uint32_t bits) {
     return value;
 }
 
-// Conversions from float round to the nearest, ties to even; NaN becomes 0x7fff as in PTX's cvt.rn.
+// Conversions from float round to nearest, ties to even. NaN becomes 0x7fff, as in PTX's cvt.rn.
 
 FASTCONV_HOST_DEVICE uint16_t bfloat16_bits(float value) {
 #ifdef __CUDA_ARCH__
