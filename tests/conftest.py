@@ -70,15 +70,33 @@ def pytest_report_header():
     return f"left out: tests of kernels on a GPU: {why}" if why else None
 
 
-def pytest_collection_modifyitems(config, items):
-    """`-m quick` leaves out what needs the emulated builds: these alone take minutes.
+def pytest_addoption(parser):
+    """Without these options only the quick tests run."""
+    group = parser.getgroup("fastconv")
+    one_of = dict(dest="which", action="store_const", default="quick")
+    group.addoption("--all", const="all", help="run slow and emulated tests too", **one_of)
+    group.addoption("--rest", const="rest", help="run slow and emulated tests alone", **one_of)
 
-    Such tests have the fixture `emulated_builds`, or get it for the device "emulated".
+
+@pytest.hookimpl(tryfirst=True)  # so that -m sees the markers that are set here
+def pytest_collection_modifyitems(config, items):
+    """Marks tests by the device that they run on; chooses quick ones, the rest, or all.
+
+    A test is slow if it is marked so, or if it needs the emulated builds, which take minutes to
+    compile: by the fixture `emulated_builds`, or by the device "emulated".
     """
-    if config.option.markexpr == "quick":
-        slow = [item for item in items if "emulat" in f"{item.nodeid} {item.fixturenames}"]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in slow]
+    chosen, others = [], []
+    for item in items:
+        device = item.callspec.params.get("device") if hasattr(item, "callspec") else None
+        if device == "emulated" or "emulated_builds" in item.fixturenames:
+            item.add_marker("emulated")
+        if device == "cuda":
+            item.add_marker("gpu")
+        slow = any(map(item.get_closest_marker, ("slow", "emulated")))
+        wanted = config.option.which in ("all", "rest" if slow else "quick")
+        (chosen if wanted else others).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = chosen
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ none of a GPU's.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -64,11 +64,13 @@ def _also(write: Write, more: str) -> Write:
 def tests(write: Write, folder: Path, budget: Budget) -> None:
     """A file's emulated tests."""
     if _emulator(write):
-        _run_tests(write, folder, "emulated", f"emulated; {ALL_BUT_TESTS}")
+        _run_tests(write, folder, ("--all", "-m", "emulated"), f"emulated; {ALL_BUT_TESTS}")
 
 
-def _run_tests(write: Write, folder: Path, chosen: str, more: str, **environment: str) -> None:
-    found = gpu.parts.run_tests(folder, "-k", chosen, TESTS, **environment)
+def _run_tests(
+    write: Write, folder: Path, chosen: Sequence[str], more: str, **environment: str
+) -> None:
+    found = gpu.parts.run_tests(folder, *chosen, TESTS, **environment)
     failed = [*found["failed"], *filter(None, [found["unfinished"]])]
     summary = f"{gpu.parts.told(found)}; {more}"
     write(status="ok" if found["ok"] else "failed", summary=summary, problems=failed)
@@ -91,7 +93,7 @@ def cpu(write: Write, folder: Path, budget: Budget) -> None:
 
     isa = fastconv._C.build_info()["isa"]
     more = f"{ALL_BUT_TESTS}, and all but {isa}"
-    _run_tests(write, folder, "not emulated and not cuda", more, FASTCONV_ISA=isa)
+    _run_tests(write, folder, ("-m", "not gpu"), more, FASTCONV_ISA=isa)
 
 
 NOT_MEASURED = "checked on this CPU, in small; not run: a GPU, other sizes, times"

@@ -151,8 +151,7 @@ def told(found: dict) -> str:
 
 def tests(write: Write, folder: Path, budget: Budget) -> None:
     """The CUDA half of the suite. The rest of it needs no GPU."""
-    chosen = "cuda and not emulated and not test_cuda_gates and not test_cuda_schedules"
-    found = run_tests(folder, "-k", chosen, ROOT / "tests")
+    found = run_tests(folder, "--all", "-m", "gpu", ROOT / "tests")
     failed = [*found["failed"], *filter(None, [found["unfinished"]])]
     status = "ok" if found["ok"] else "failed"
     write(status=status, summary=told(found), problems=failed)
@@ -169,8 +168,7 @@ def cpu(write: Write, folder: Path, budget: Budget) -> None:
         if results and not budget.allows(15):
             write(problems=[*problems, f"{isa}: left out, {budget.left():.0f} s are left"])
             break
-        chosen = ("-m", "quick", "-k", "not emulated and not cuda")
-        found = run_tests(folder, *chosen, *files, FASTCONV_ISA=isa)
+        found = run_tests(folder, "-m", "not gpu", *files, FASTCONV_ISA=isa)
         results[isa] = found
         problems += [f"{isa}: {name}" for name in found["failed"]]
         write(

@@ -9,6 +9,8 @@ import fastconv
 from measure import fresh, timing
 from parts import memory, networks, overhead, startup
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch, one_thread):

@@ -16,8 +16,6 @@ from measure import batch_truth, calls, convolutions, progress, timing
 from parts import blocks, layers, networks
 from show import compare, plot, table
 
-pytestmark = pytest.mark.quick
-
 spec = importlib.util.spec_from_file_location(
     "command", Path(layers.__file__).parents[1] / "__main__.py"
 )

@@ -26,8 +26,6 @@ from gpu import outcomes, report
 from gpu.budget import Budget
 from show import table
 
-pytestmark = pytest.mark.quick
-
 SCRIPT = Path(gpu_check.__file__)
 ROOT = SCRIPT.parents[1]
 

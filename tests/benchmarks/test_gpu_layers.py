@@ -12,8 +12,6 @@ from fastconv.testing import Problem, checks
 from gpu import layer_times
 from measure import truth
 
-pytestmark = pytest.mark.quick
-
 SMALL = [
     "mb2ic8ih9iw9oc12kh3kw3sh2sw2ph1pw1_nobias_f32_nhwc",
     "mb2ic8ih9iw9oc12kh1kw1_nobias_f32_nhwc",

@@ -10,8 +10,6 @@ from torch import nn
 import fastconv
 from fastconv import models
 
-pytestmark = pytest.mark.quick
-
 X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 

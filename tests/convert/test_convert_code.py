@@ -13,8 +13,6 @@ import fastconv
 from fastconv import functional
 from fastconv.models.squeezenet1_1 import Fire as FireOfAnySize
 
-quick = pytest.mark.quick
-
 
 def X(size=16, channels=3):
     return torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0)).double()
@@ -263,7 +261,6 @@ def run(model, *arguments, parameters=None, **keywords):
     return [*y, *gradients]
 
 
-@quick
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("kind", MODELS, ids=lambda kind: kind.__name__)
 def test_models(kind, training, fused):
@@ -305,7 +302,6 @@ def test_models(kind, training, fused):
     assert fused() == (0, 0)
 
 
-@quick
 def test_the_mode_may_change_later(fused):
     model = build(Mnist)
     converted = fastconv.convert(model)
@@ -315,7 +311,6 @@ def test_the_mode_may_change_later(fused):
         assert fused() == (1, 1)
 
 
-@quick
 def test_other_calls_run_the_own_forward(fused):
     model = build(Attention)
     converted = fastconv.convert(model)
@@ -338,7 +333,6 @@ def test_other_calls_run_the_own_forward(fused):
         converted(y=X())
 
 
-@quick
 def test_layers_stay_single(fused):
     """Other methods, users of a layer and hooks meet what they expect."""
     model = build(Tutorial)
@@ -355,7 +349,6 @@ def test_layers_stay_single(fused):
     assert fused() == (0, 0)
 
 
-@quick
 def test_global_hooks_see_every_layer(fused):
     converted = fastconv.convert(build(Tutorial))
     seen = []
@@ -380,7 +373,6 @@ class Flag(nn.Module):
         return F.max_pool2d(x, 2) if self.use_pool else x
 
 
-@quick
 def test_flags_may_change(fused):
     converted = fastconv.convert(build(Flag))
     assert converted(X()).shape[2] == 7 and fused() == (1, 0)
@@ -388,7 +380,6 @@ def test_flags_may_change(fused):
     assert converted(X()).shape[2] == 14 and fused() == (0, 0)
 
 
-@quick
 def test_a_hooked_layer_is_not_fused(fused):
     model = build(Fire)
     seen = []
@@ -399,6 +390,7 @@ def test_a_hooked_layer_is_not_fused(fused):
     assert fused() == (0, 2) and seen[0] < 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Tutorial, Mnist, OldMnist, Residual])
 def test_compiler_export_and_tracing(kind):
     model = build(kind).eval()
@@ -417,6 +409,7 @@ def test_compiler_export_and_tracing(kind):
     torch.testing.assert_close(torch.fx.symbolic_trace(outer)(X()), expected)
 
 
+@pytest.mark.slow
 def test_one_graph_for_all_batches():
     from torch._dynamo.testing import CompileCounter
 
@@ -427,6 +420,7 @@ def test_one_graph_for_all_batches():
     assert counter.frame_count <= 2  # static, then dynamic
 
 
+@pytest.mark.slow
 def test_in_a_new_process(tmp_path, run_python):
     """torch.save and torch.load."""
     from fastconv import models
@@ -445,7 +439,6 @@ def test_in_a_new_process(tmp_path, run_python):
     assert done.returncode == 0, done.stderr
 
 
-@quick
 def test_graph_modules(fused):
     """Its code is its graph."""
     graph = torch.fx.symbolic_trace(build(Fire))
@@ -464,7 +457,6 @@ def test_graph_modules(fused):
     assert fused() == (0, 0)
 
 
-@quick
 def test_functional_call():
     model = build(Tutorial)
     converted = fastconv.convert(model)
@@ -473,7 +465,6 @@ def test_functional_call():
     torch.testing.assert_close(torch.func.functional_call(converted, parameters, X()), expected)
 
 
-@quick
 def test_weights_of_another_dtype_or_device_are_converted_too():
     model = build(Tutorial).half()
     converted = fastconv.convert(model)

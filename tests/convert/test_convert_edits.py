@@ -62,7 +62,6 @@ def text_of(source, *edits):
     return source[source.index("class Net") :] + ", ".join(edit.__name__ for edit in edits)
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
 def test_every_edit(edit, one_thread):
     """With a quarter of the statements, each alone; HYPOTHESIS_PROFILE=thorough takes them all."""
@@ -76,6 +75,7 @@ def test_every_edit(edit, one_thread):
         assert_alike(converted, original, text_of(source, edit))
 
 
+@pytest.mark.slow
 def test_random_models_and_edits(fused, one_thread):
     tally = Counter()
 

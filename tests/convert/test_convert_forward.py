@@ -18,8 +18,6 @@ from torch import nn
 import fastconv
 from test_convert_code import Tutorial, X, build
 
-pytestmark = pytest.mark.quick
-
 
 class Flagged(nn.Module):
     def __init__(self):

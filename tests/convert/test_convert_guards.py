@@ -15,8 +15,6 @@ from torch import nn
 import fastconv
 from test_convert_code import X, build, run
 
-pytestmark = pytest.mark.quick
-
 KEPT = []
 Output = collections.namedtuple("Output", "y mean")
 

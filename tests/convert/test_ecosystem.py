@@ -15,7 +15,7 @@ from torch.profiler import profile
 import fastconv
 
 # The tools warn about their own use of torch.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 class Code(nn.Module):

@@ -14,8 +14,6 @@ import fastconv
 from fastconv import models
 from test_convert_code import MODELS, Fire, Inception, Tutorial, UNet, X, build
 
-pytestmark = pytest.mark.quick
-
 
 def becomes(report):
     return {row.name: row.becomes for row in report.rows}

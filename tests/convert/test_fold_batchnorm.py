@@ -14,8 +14,6 @@ from fastconv import models
 from fastconv.nn import FoldedBatchNorm2d
 from test_convert_code import X
 
-pytestmark = pytest.mark.quick
-
 
 class BasicBlock(nn.Module):
     def __init__(self):

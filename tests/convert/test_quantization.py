@@ -10,7 +10,7 @@ import fastconv
 
 pytest.importorskip("torchao", reason="needs torchao: pip install fastconv[ecosystem]")
 # torchao and torch.export warn about their own insides.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 class Net(nn.Module):

@@ -13,6 +13,8 @@ import fastconv
 from fastconv import models, training
 from fastconv.testing import errors
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).parents[3] / "shared" / "data"
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 

@@ -11,8 +11,6 @@ import torch
 
 from fastconv import _C
 
-pytestmark = pytest.mark.quick
-
 ROOT = Path(__file__).parents[2]
 CUDA = ROOT / "csrc" / "cuda"
 

@@ -9,8 +9,6 @@ from fastconv import _C
 from gates import code, loops
 from gates.declared import DECLARED, declaration
 
-pytestmark = pytest.mark.quick
-
 ROOT = Path(__file__).parents[2]
 TARGETS = {"sm_80", "sm_90a"}
 

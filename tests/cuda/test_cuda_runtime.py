@@ -6,10 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [
-    pytest.mark.quick,
-    pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++"),
-]
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 ROOT, HERE = Path(__file__).parents[2], Path(__file__).with_name("cuda_runtime")
 

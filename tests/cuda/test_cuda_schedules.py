@@ -8,7 +8,7 @@ import torch
 import emulated
 from fastconv.testing import Problem, inputs, kernels
 
-pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 POOLS = {
     "overlap": "mb2ic5ih9iw11_pool3x3s2x2p1x1d1x1c1_f32_nchw",

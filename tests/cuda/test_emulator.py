@@ -83,12 +83,10 @@ def libraries(emulated_builds):
     emulated.load("asan").close()
 
 
-@pytest.mark.quick
 def test_every_fault_is_listed():
     assert set(ENTRIES) == set(FAULTS) | COUNTED | {"much_shared"}
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_fault_is_caught(fault):
     builds, text = FAULTS[fault]
@@ -110,7 +108,6 @@ def test_planted_fault_is_caught(fault):
                 assert re.search(rf"{there or here}\b", report), where
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("fault", ENTRIES)
 def test_corrected_kernel_is_clean(fault):
     expected, _ = run_fault("plain", fault, False, Run())
@@ -121,7 +118,6 @@ def test_corrected_kernel_is_clean(fault):
             np.testing.assert_array_equal(result, expected, err_msg=f"{fault}, {build}, {run}")
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("fault", ["no_barrier_before_overwrite", "no_barrier_before_read"])
 def test_orders_of_threads_differ(fault):
     # Even the plain build shows such a fault: some order gives a wrong result.
@@ -130,7 +126,6 @@ def test_orders_of_threads_differ(fault):
     assert any((result != expected).any() for result in results)
 
 
-@pytest.mark.quick
 def test_late_copies_come_late():
     expected, _ = run_fault("plain", "copy_waited_one_short", False, Run())
     early, _ = run_fault("plain", "copy_waited_one_short", True, Run())
@@ -149,7 +144,6 @@ def counted(fault, broken):
     return line["accesses"], line["cost"], line["least"]
 
 
-@pytest.mark.quick
 def test_bank_conflicts_are_counted():
     assert counted("bank_conflicts", True) == (32, 32 * 32, 32)
     assert counted("bank_conflicts", False) == (32, 32, 32)
@@ -157,13 +151,11 @@ def test_bank_conflicts_are_counted():
     assert counted("ldmatrix_bank_conflicts", False) == (2, 2 * 4, 2 * 4)
 
 
-@pytest.mark.quick
 def test_uncoalesced_accesses_are_counted():
     assert counted("uncoalesced", True) == (32, 32 * 32, 32 * 4)
     assert counted("uncoalesced", False) == (32, 32 * 4, 32 * 4)
 
 
-@pytest.mark.quick
 def test_bytes_are_counted():
     _, counters = run_fault("race", "uncoalesced", False, Run(), count=True)
     moved = {c["write"]: c["bytes"] for c in counters if c["space"] == "global"}
@@ -173,7 +165,6 @@ def test_bytes_are_counted():
 CASES = wrappers.cases()
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "_"))
 def test_wrapper(case, build):
@@ -181,7 +172,6 @@ def test_wrapper(case, build):
         case.check(lambda *arguments, run=run: emulated.load(build).call(*arguments, run))
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("blocks, threads", [((0, 1, 1), 32), ((1, 1, 1), 48), ((1, 1, 1), 1056)])
 def test_impossible_launch(blocks, threads):
     with pytest.raises(KernelError, match="invalid"):
@@ -201,7 +191,6 @@ def test_wrapper_kernels_compile_with_nvcc_for_newer_gpus_too():
     }
 
 
-@pytest.mark.quick
 def test_wrapper_kernels_are_built_for_the_targets_of_the_others():
     targets = re.search(r'CMAKE_CUDA_ARCHITECTURES "(\w.*?)"', CMAKE.read_text())[1].split(";")
     kinds = {"real": "sm", "virtual": "compute"}

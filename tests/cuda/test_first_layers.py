@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fastconv.testing import Problem, checks, inputs, kernels
 from fastconv.testing.strategies import MAX_WORK, conv_problems
 
-pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).parents[2]
 AFTER = {"nothing": "", "relu": "_relu", "pool": "_pool3x3s2x2p1x1d1x1c0"}

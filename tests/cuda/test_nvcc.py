@@ -80,7 +80,6 @@ def one_line(text):
     return " ".join(text.split())
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("kind", BROKEN)
 def test_auto_builds_for_cpus_and_says_why(kind, configure, tmp_path):
     script, reason = BROKEN[kind]
@@ -90,6 +89,7 @@ def test_auto_builds_for_cpus_and_says_why(kind, configure, tmp_path):
     assert re.search(rf"CPU only \([\w;]+\); CUDA: {re.escape(why)}", one_line(output))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["refuses gcc", "does not execute"])
 def test_on_ends_with_the_compiler_s_words(kind, configure):
     script, reason = BROKEN[kind]
@@ -99,19 +99,20 @@ def test_on_ends_with_the_compiler_s_words(kind, configure):
     assert "Name another nvcc in CUDACXX, or set FASTCONV_CUDA=OFF." in one_line(output)
 
 
+@pytest.mark.slow
 def test_a_compiler_named_by_hand_is_asked_too(configure):
     status, output, why = configure(None, "-DCMAKE_CUDA_COMPILER=/nowhere/nvcc")
     assert status == 0, output
     assert why.startswith("/nowhere/nvcc does not run: ")
 
 
+@pytest.mark.slow
 def test_off_asks_no_nvcc(configure):
     status, output, why = configure("exit 1", "-DFASTCONV_CUDA=OFF")
     assert status == 0, output
     assert why == "FASTCONV_CUDA=OFF"
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("value", ["on", "1", "yes", "banana", ""])
 def test_other_values_are_refused(value, configure):
     status, output, _ = configure("exit 1", f"-DFASTCONV_CUDA={value}")
@@ -119,6 +120,7 @@ def test_other_values_are_refused(value, configure):
     assert f"FASTCONV_CUDA is '{value}': it takes ON, OFF or AUTO" in one_line(output)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 @pytest.mark.parametrize(
     "settings, targets",
@@ -134,6 +136,7 @@ def test_an_nvcc_that_works_is_used(settings, targets, configure):
     assert f"and CUDA ({targets}; {why})" in one_line(output)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 def test_targets_that_nvcc_does_not_have_are_named(configure):
     status, output, why = configure(None, "-DCMAKE_CUDA_ARCHITECTURES=80-real;35-real")

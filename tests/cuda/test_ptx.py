@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.quick
-
 ROOT = Path(__file__).parents[2]
 # The PTX version in which each instruction first appears, by the PTX ISA.
 PTX_OF_INSTRUCTIONS = {

@@ -9,8 +9,6 @@ import torch
 from fastconv import _C, operators
 from fastconv.operators import _cuda
 
-pytestmark = pytest.mark.quick
-
 
 @pytest.fixture
 def answers(monkeypatch):

@@ -8,8 +8,6 @@ import torch
 from fastconv import data
 from fastconv.data import Augmentation, AugmentedImages, Preprocessing
 
-pytestmark = pytest.mark.quick
-
 ALL = Augmentation(rotation=20, crop=0.4, flip=True, colour=0.3)
 
 

@@ -17,8 +17,6 @@ from fastconv.data.search import LISTED, Search
 from fastconv.data.seeds import shuffled
 from fastconv.data.split import split
 
-pytestmark = pytest.mark.quick
-
 COLOURS = {"blue": (20, 40, 200), "red": (200, 30, 10)}
 
 

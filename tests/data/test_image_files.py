@@ -12,8 +12,6 @@ from fastconv.cli import main
 from fastconv.data import DataError, Preprocessing
 from fastconv.training.predict import find_images
 
-pytestmark = pytest.mark.quick
-
 
 def write(path, value=0):
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -224,6 +224,7 @@ PROBLEMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_wrong_arguments(name, run_python):
     fuzz(name, run_python)
@@ -249,7 +250,6 @@ def test_every_entry_is_tested():
         assert name.startswith("_") or tested, name
 
 
-@pytest.mark.quick
 def test_forms_of_many_kinds():
     setting = [1]
     forms = _C.Forms(2, (torch.Tensor, torch.nn.Parameter), (lambda: setting[0],))
@@ -292,7 +292,6 @@ def test_forms_of_many_kinds():
             _C.Forms(*wrong)
 
 
-@pytest.mark.quick
 def test_emulated_entries_are_those_of_the_module(emulated_kernels):
     for name in dir(_C):
         if name.startswith("cuda_"):
@@ -301,7 +300,6 @@ def test_emulated_entries_are_those_of_the_module(emulated_kernels):
             assert ours == theirs, name
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("name", ["relu", "pool"])
 def test_code_in_another_order_is_refused(name):
     # It would be read in the wrong order without leaving its memory.
@@ -314,7 +312,6 @@ def test_code_in_another_order_is_refused(name):
         kernels.wgrad(problem, data.x, data.dy, other)
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("direction", ["fprop", "dgrad", "wgrad"])
 def test_workspace_one_byte_too_small_is_refused(direction, monkeypatch):
     problem = Problem.parse(PROBLEMS["pool"])

@@ -10,7 +10,7 @@ from fastconv import functional
 from fastconv.testing import Problem, checks, inputs, kernels
 from fastconv.testing.strategies import conv_problems
 
-pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 PROBLEMS = {
     "one value": "mb1ic1ih1iw1oc1",

@@ -45,7 +45,6 @@ def assert_same_bits(found, expected, name):
         assert same.all(), f"{name}: result {i} has {int((~same).sum())} other values"
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_any_number_of_threads(name):
     problem = Problem.parse(PROBLEMS[name])
@@ -56,6 +55,7 @@ def test_any_number_of_threads(name):
         assert_same_bits(results(problem), expected, f"{threads} threads, {problem}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PROBLEMS if "pool" not in name])
 def test_any_number_of_threads_in_every_implementation(name):
     problem = Problem.parse(PROBLEMS[name])
@@ -73,7 +73,6 @@ def test_any_number_of_threads_in_every_implementation(name):
                 assert_same_bits(run(implementation, threads), expected, label)
 
 
-@pytest.mark.quick
 def test_relu_over_many_blocks():
     x = torch.randn(300_001)
     torch.set_num_threads(1)
@@ -86,7 +85,6 @@ def test_relu_over_many_blocks():
         assert_same_bits(found, expected, f"{threads} threads")
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("name", ["A", "E", "pool"])
 def test_a_sample_does_not_depend_on_its_batch(name):
     # Only the forward pass and dx: dw is a sum over the batch.
@@ -97,7 +95,6 @@ def test_a_sample_does_not_depend_on_its_batch(name):
     assert_same_bits([alone], [whole[1:2]], problem)
 
 
-@pytest.mark.quick
 def test_python_threads_at_once(one_thread):
     # Each has a workspace of its own.
     problems = [Problem.parse(PROBLEMS[name]) for name in ("A", "E", "relu", "convolution")]
@@ -143,6 +140,7 @@ assert results() == expected, "the parent after its child"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_forked_child_after_threads(run_python):
     # Without fastconv's care it hangs here.

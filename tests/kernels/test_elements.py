@@ -86,7 +86,6 @@ def same(found, expected, dtype):
     return bool(((found == expected) | (nan & quiet)).all())
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("by_vectors", [True, False])
 @pytest.mark.parametrize("name", HALF_DTYPES)
 def test_widening(library, name, by_vectors):
@@ -95,7 +94,6 @@ def test_widening(library, name, by_vectors):
     assert same(convert(library, name, words, by_vectors), expected, torch.float32)
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("by_vectors", [True, False])
 @pytest.mark.parametrize("name", HALF_DTYPES)
 def test_rounding(library, name, by_vectors):
@@ -105,7 +103,6 @@ def test_rounding(library, name, by_vectors):
     assert same(convert(library, name, bits, by_vectors), expected, dtype)
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("name", HALF_DTYPES)
 def test_vectors_and_single_numbers_give_the_same_bits(library, name):
     for source in (all_words(), interesting_floats(HALF_DTYPES[name])):  # NaNs' bits too

@@ -11,7 +11,7 @@ from fastconv.operators import _codes
 from fastconv.testing import Pool, Problem, checks, codes, inputs, kernels, reference
 from fastconv.testing.strategies import conv_problems
 
-pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 PROBLEMS = {
     "one value": "mb1ic1ih1iw1oc1_relu",

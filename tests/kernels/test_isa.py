@@ -73,13 +73,13 @@ for dtype in DTYPES.values():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", BUILD["isas_supported"])
 def test_golden_problems(isa, run_python):
     done = run_python(CHILD, isa, *GOLDEN.split(), FASTCONV_ISA=isa)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("name", ["nonsense", ""])
 def test_unknown_name_is_one_clear_line(name, run_python):
     done = run_python("import fastconv", FASTCONV_ISA=name)
@@ -88,7 +88,6 @@ def test_unknown_name_is_one_clear_line(name, run_python):
     assert f"FASTCONV_ISA must be one of {', '.join(BUILD['isas'])}, got {name}".strip() in last
 
 
-@pytest.mark.quick
 def test_name_of_a_set_that_does_not_run_here(run_python):
     missing = [isa for isa in BUILD["isas"] if isa not in BUILD["isas_supported"]]
     if not missing:
@@ -97,7 +96,6 @@ def test_name_of_a_set_that_does_not_run_here(run_python):
     assert "this CPU does not run" in done.stderr.strip().splitlines()[-1]
 
 
-@pytest.mark.quick
 def test_best_is_used():
     assert os.environ.get("FASTCONV_ISA") or BUILD["isa"] == BUILD["isas_supported"][0]
 
@@ -112,7 +110,6 @@ def object_files():
     return found
 
 
-@pytest.mark.quick
 def test_sets_share_no_inline_code():
     # Of several weak copies the linker keeps one, perhaps the one that this CPU does not run.
     for isa, files in object_files().items():

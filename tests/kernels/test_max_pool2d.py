@@ -12,7 +12,7 @@ from fastconv import functional
 from fastconv.testing import Pool, Problem, checks, inputs, kernels, reference
 from fastconv.testing.strategies import pool_problems
 
-pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 PROBLEMS = {
     "one value": "mb1ic1ih1iw1_pool1x1s1x1p0x0d1x1c0",

@@ -10,7 +10,7 @@ import fastconv
 from fastconv import functional
 from fastconv.testing import DTYPES, LAYOUTS, inputs, kernels
 
-pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 INF, NAN = float("inf"), float("nan")
 SPECIAL = [NAN, INF, -INF, 0.0, -0.0, 1.0, -1.0, 5e-324, -5e-324, 1e-40, -1e-40, 3e38, -3e38]

@@ -6,7 +6,7 @@ import torch
 from fastconv.testing import Problem, checks, errors, inputs, kernels
 from test_determinism import assert_same_bits
 
-pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 POOL = "_pool2x2s2x2p0x0d1x1c0"
 PROBLEMS = {

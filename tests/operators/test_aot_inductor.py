@@ -7,6 +7,8 @@ from torch import nn
 import fastconv
 from fastconv import functional as fc
 
+pytestmark = pytest.mark.slow
+
 
 class Everything(nn.Module):
     """Every layer and function, the blocks with and without a pool and a bias."""

@@ -12,7 +12,6 @@ import fastconv
 from fastconv.operators import _codes
 from fastconv.operators._decompositions import to_nibbles
 
-pytestmark = pytest.mark.quick
 ops = torch.ops.fastconv
 
 # (stride, paddings, dilation, groups) as operators take them, for x [2, 4, 7, 9].

@@ -22,8 +22,6 @@ from fastconv.operators.conv2d_relu import (
 from fastconv.operators.max_pool2d import max_pool2d_backward
 from fastconv.operators.relu import relu_backward
 
-pytestmark = pytest.mark.quick
-
 X, W, B, DY = torch.ones(2, 3, 6, 6), torch.ones(4, 3, 3, 3), torch.ones(4), torch.ones(2, 4, 6, 6)
 BITS = torch.ones(2, 6, 1, 4, dtype=torch.uint8)
 CONV, W_SIZE = (1, 1, 1, 1, 1, 1, 1, 1, 1), (4, 3, 3, 3)
@@ -89,6 +87,7 @@ def expect_refusal(call, *arguments, match):
 ONE_DEVICE = r"^fastconv::\w+: all tensors must be on one device, got \S+ and \S+$"
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("move", [on_cuda, on_meta])
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
 def test_short_way(call, move):
@@ -121,6 +120,7 @@ def test_every_operator_of_several_tensors_is_here():
             assert several == (name in tested), name
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("move", [on_cuda, on_meta])
 @pytest.mark.parametrize(
     "call, more",

@@ -62,7 +62,6 @@ def assert_same(found, expected):
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(
     ("mode", "strict"), [("train", False), ("train", True), ("eval", False), ("inference", True)]
 )
@@ -79,7 +78,6 @@ def test_export(name, mode, strict):
             assert_same(step(exported, X(*size)), step(model, X(*size)))
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("dim", [2, 3])
 # torch's own max_pool2d, which a lone pool is when compiled, asks something with ceil_mode.
 @pytest.mark.parametrize("name", [name for name in LAYERS if name != "max_pool2d ceil_mode"])
@@ -93,7 +91,6 @@ def test_export_of_a_range(name, dim):
         assert_same(exported(x), model(x))
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_export_of_any_width(memory_format):
     model = fastconv.ConvReLU2d(3, 4, 3, padding=1).double()
@@ -104,7 +101,6 @@ def test_export_of_any_width(memory_format):
         assert_same(step(exported, x), step(model, x))
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("name", ["conv2d", "conv2d_relu", "block", "max_pool2d"])
 def test_export_of_single_images(name):
     model = layer(name)
@@ -114,6 +110,7 @@ def test_export_of_single_images(name):
         assert_same(step(exported, X(*size)[0]), step(model, X(*size)[0]))
 
 
+@pytest.mark.slow
 @layers
 def test_compile_once(name):
     torch._dynamo.reset()

@@ -11,7 +11,6 @@ from fastconv import functional as fc
 from fastconv.operators import _geometry as geometry
 from fastconv.testing import DTYPES
 
-pytestmark = pytest.mark.quick
 channels_last = torch.channels_last
 
 sizes = st.integers(1, 4)

@@ -8,8 +8,6 @@ import torch.nn.functional as F
 import fastconv
 from fastconv import functional as fc
 
-pytestmark = pytest.mark.quick
-
 X, W, B = torch.randn(2, 4, 6, 5), torch.randn(4, 2, 3, 3), torch.randn(4)
 
 

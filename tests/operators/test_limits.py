@@ -9,8 +9,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import fastconv
 from fastconv import functional as fc
 
-pytestmark = pytest.mark.quick
-
 
 class Called(TorchDispatchMode):
     """Names of the operators that are called."""

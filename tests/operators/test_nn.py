@@ -11,8 +11,6 @@ import torch.nn.functional as F
 import fastconv
 from fastconv.testing import errors
 
-pytestmark = pytest.mark.quick
-
 ARGUMENTS = {
     "Conv2d": [
         dict(in_channels=4, out_channels=6, kernel_size=3),

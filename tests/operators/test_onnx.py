@@ -12,7 +12,7 @@ pytest.importorskip("onnx", reason=WHY)
 pytest.importorskip("onnxscript", reason=WHY)
 
 # The exporters warn about their own insides and about sizes that our checks read.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 class Layers(nn.Module):

@@ -19,7 +19,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import fastconv
 from fastconv import functional as fc
 
-quick = pytest.mark.quick
 channels_last = torch.channels_last
 
 
@@ -99,7 +98,6 @@ class Names(TorchDispatchMode):
 # First and second derivatives
 
 
-@quick
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_gradients(name):
     function, tensors = operation(name)
@@ -114,7 +112,6 @@ LAYOUTS = {
 }
 
 
-@quick
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", MAIN)
 def test_memory_layout_changes_nothing(name, layout):
@@ -130,7 +127,6 @@ def test_memory_layout_changes_nothing(name, layout):
         assert_same(found, torch.autograd.grad(function(*tensors), tensors, dy.contiguous()))
 
 
-@quick
 def test_gradient_of_a_sum_has_no_memory_of_its_own():
     function, tensors = operation("block")
     y = function(*tensors)
@@ -138,7 +134,6 @@ def test_gradient_of_a_sum_has_no_memory_of_its_own():
     assert_same(found, torch.autograd.grad(y, tensors, torch.ones_like(y)))
 
 
-@quick
 @pytest.mark.parametrize("wanted", ["x", "weight", "bias", "x weight", "weight bias", "nothing"])
 @pytest.mark.parametrize("name", ["conv2d", "conv2d_relu", "block"])
 def test_only_wanted_gradients_are_computed(name, wanted):
@@ -177,7 +172,6 @@ def kept_bytes(function):
     return sum(kept.values()), y
 
 
-@quick
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, channels_last])
 def test_nothing_else_is_kept(memory_format):
     x = torch.randn(2, 3, 16, 16).contiguous(memory_format=memory_format).requires_grad_()
@@ -201,7 +195,6 @@ def test_nothing_else_is_kept(memory_format):
         assert torch.equal(torch.autograd.grad(y.sum(), x)[0], before[0])
 
 
-@quick
 @pytest.mark.parametrize("name", ["conv2d", "conv2d_relu", "block"])
 @pytest.mark.parametrize("changed", [0, 1])
 def test_changing_what_was_kept_is_an_error(name, changed):
@@ -213,7 +206,6 @@ def test_changing_what_was_kept_is_an_error(name, changed):
         y.sum().backward()
 
 
-@quick
 @pytest.mark.parametrize("name", MAIN)
 def test_second_backward_without_retain_graph_is_an_error(name):
     function, tensors = operation(name)
@@ -223,7 +215,6 @@ def test_second_backward_without_retain_graph_is_an_error(name):
         y.backward()
 
 
-@quick
 def test_gradients_add_up():
     _, (x, w, b) = operation("conv2d")
     fc.conv2d(x, w, b, groups=2).sum().backward()
@@ -235,7 +226,6 @@ def test_gradients_add_up():
 # ReLU in place
 
 
-@quick
 def test_relu_in_place_counts_as_a_change():
     x = torch.randn(5)
     version = x._version
@@ -253,7 +243,6 @@ def test_relu_in_place_counts_as_a_change():
         y.sum().backward()
 
 
-@quick
 @pytest.mark.parametrize("part", [(), 0, (slice(None), 1), (..., slice(0, 3, 2))], ids=str)
 def test_relu_in_place_on_a_view(part):
     found = []
@@ -265,7 +254,6 @@ def test_relu_in_place_on_a_view(part):
     assert_same(*found)
 
 
-@quick
 def test_relu_in_place_where_torch_refuses():
     leaf = torch.randn(3, requires_grad=True)
     expanded = torch.randn(1).expand(3)
@@ -296,7 +284,6 @@ def detached(name):
     return function, [t.detach() for t in tensors]
 
 
-@quick
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_func_grad(name):
     function, tensors = detached(name)
@@ -305,7 +292,6 @@ def test_func_grad(name):
     assert_same(found, results(*operation(name))[1:])
 
 
-@quick
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_vmap(name):
     function, (x, *rest) = detached(name)
@@ -322,7 +308,6 @@ def test_vmap(name):
         assert_same([g[i] for g in found], results(function, sample)[1:])
 
 
-@quick
 @pytest.mark.parametrize("name", MAIN)
 def test_jacobian(name):
     function, (x, *rest) = detached(name)
@@ -331,7 +316,6 @@ def test_jacobian(name):
     assert_same([found], [expected])
 
 
-@quick
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_forward_ad(name):
     # By torch's own operators.
@@ -343,7 +327,6 @@ def test_forward_ad(name):
     assert_same([y, found], [function(x, *rest), expected])
 
 
-@quick
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_hessian_vector_product(name):
     function, (x, *rest) = detached(name)
@@ -359,7 +342,6 @@ def test_hessian_vector_product(name):
     assert_same([forward_over_reverse, reverse_over_reverse, late], [expected] * 3)
 
 
-@quick
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_gradient_with_a_tangent(name):
     # The graph is made before the forward-AD level: fastconv's formulas by torch's operators.
@@ -401,6 +383,7 @@ def training_step(model, x):
     return [y.detach(), *torch.autograd.grad(y.square().sum(), list(model.parameters()))]
 
 
+@pytest.mark.slow
 def test_functional_call_and_per_sample_gradients():
     model, x = net_and_input()
     parameters = {name: p.detach() for name, p in model.named_parameters()}
@@ -452,6 +435,7 @@ SAMPLES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, channels_last], ids=str)
 @pytest.mark.parametrize("name", SAMPLES)
 def test_opcheck(name, memory_format):
@@ -468,6 +452,7 @@ def test_opcheck(name, memory_format):
     torch.library.opcheck(getattr(torch.ops.fastconv, name).default, tuple(wanted))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("save", [False, True])
 def test_opcheck_without_gradients(save):
     # What is not asked for is empty, in reality as in the fake kernel.
@@ -482,7 +467,6 @@ def test_opcheck_without_gradients(save):
         check("conv2d_wgrad", (x, dy, size, False, want_weight, want_bias, conv))
 
 
-@quick
 def test_no_pool_is_none_or_empty():
     # Programs that were saved before it could be None have an empty list.
     *arguments, _, save = SAMPLES["conv2d_relu"]()
@@ -497,6 +481,7 @@ def dynamo():
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compile(dynamo, dynamic):
     model, _ = net_and_input()
@@ -510,12 +495,14 @@ def test_compile(dynamo, dynamic):
         assert_same([compiled(x)], [model(x)])
 
 
+@pytest.mark.slow
 def test_compile_with_inductor(dynamo):
     model, x = net_and_input()
     compiled = torch.compile(model, fullgraph=True)
     assert_same(training_step(compiled, x), training_step(model, x))
 
 
+@pytest.mark.slow
 def test_compiled_transforms(dynamo):
     model, x = net_and_input()
     parameters = {name: p.detach() for name, p in model.named_parameters()}
@@ -531,6 +518,7 @@ def test_compiled_transforms(dynamo):
     assert_same(forward(x), jvp(model, (x,), (tangent,)))
 
 
+@pytest.mark.slow
 def test_compile_under_autocast(dynamo):
     model, x = net_and_input()
     model, x = model.float(), x.float()
@@ -541,6 +529,7 @@ def test_compile_under_autocast(dynamo):
     assert torch.equal(found, expected)
 
 
+@pytest.mark.slow
 def test_export(tmp_path):
     model, x = net_and_input()
     batch = torch.export.Dim("batch", min=2, max=64)
@@ -555,7 +544,6 @@ def test_export(tmp_path):
     } <= names
 
 
-@quick
 def test_graph_made_without_gradients_says_so():
     model, x = net_and_input()
     with torch.no_grad():
@@ -565,7 +553,6 @@ def test_graph_made_without_gradients_says_so():
         training_step(exported, x)
 
 
-@quick
 def test_jit_trace(tmp_path):
     model, x = net_and_input()
     traced = torch.jit.trace(model, (x,))
@@ -576,7 +563,6 @@ def test_jit_trace(tmp_path):
         assert_same(training_step(other, x), training_step(model, x))
 
 
-@quick
 @pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
 def test_make_fx(mode):
     from torch.fx.experimental.proxy_tensor import make_fx
@@ -591,7 +577,6 @@ def test_make_fx(mode):
     assert_same(graph(parameters, x).values(), step(parameters, x).values())
 
 
-@quick
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "relu in place"])
 def test_meta_and_fake_tensors(name):
     from torch._subclasses import FakeTensorMode
@@ -625,7 +610,6 @@ class Plain(Tensor):
     """A subclass that changes nothing."""
 
 
-@quick
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_the_long_way_gives_the_same_bits(name):
     function, tensors = operation(name)
@@ -639,7 +623,6 @@ def test_the_long_way_gives_the_same_bits(name):
     assert torch.equal(y.as_subclass(Tensor), expected[0])
 
 
-@quick
 def test_wrapper_subclass():
     from torch.testing._internal.two_tensor import TwoTensor
 
@@ -650,7 +633,6 @@ def test_wrapper_subclass():
         assert torch.equal(y.b, function(*(2 * t for t in tensors)))
 
 
-@quick
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_negated_view(name):
     # The imaginary part of a conjugate is stored with the other sign.
@@ -665,7 +647,6 @@ def test_negated_view(name):
     assert_same(found, torch.autograd.grad(y, tensors, dy))
 
 
-@quick
 def test_negated_view_of_one_value():
     # No copy is made of it, whatever its strides.
     x = torch.full((1, 1, 1, 1), 1 - 2j).conj().imag
@@ -676,7 +657,6 @@ def test_negated_view_of_one_value():
     assert fc.relu(x, inplace=True) is x and x.item() == 2
 
 
-@quick
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_no_grad_and_inference_mode(name):
     function, tensors = operation(name)
@@ -689,7 +669,6 @@ def test_no_grad_and_inference_mode(name):
         assert torch.equal(y, expected) and y.is_inference()
 
 
-@quick
 def test_checkpoint():
     from torch.utils.checkpoint import checkpoint
 
@@ -700,7 +679,6 @@ def test_checkpoint():
     assert_same(found, expected[1:])
 
 
-@quick
 def test_autocast():
     model, x = net_and_input()
     model, x = model.float(), x.float()
@@ -749,7 +727,6 @@ def second_derivatives(functions, dtype):
     return found
 
 
-@quick
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_second_derivatives_of_16_bit_numbers(dtype):
     def block(x, w, b):
@@ -765,7 +742,6 @@ def test_second_derivatives_of_16_bit_numbers(dtype):
         assert torch.equal(a.double(), b)
 
 
-@quick
 def test_other_kinds_of_tensors_are_torchs():
     integers = torch.arange(-8, 8).view(1, 1, 4, 4)
     assert torch.equal(fc.relu(integers), F.relu(integers))
@@ -785,7 +761,6 @@ def test_other_kinds_of_tensors_are_torchs():
     assert torch.equal(fc.relu(dense.to_mkldnn()).to_dense(), F.relu(dense))
 
 
-@quick
 def test_calls_of_the_same_forms():
     # The second call skips the checks of the first: not where anything else has changed.
     x, w, b = (t.float() for t in (X(), W(), B()))
@@ -815,7 +790,6 @@ def test_calls_of_the_same_forms():
         fastconv.set_precision("high")
 
 
-@quick
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_no_tensor_is_kept_alive(name):
     function, tensors = operation(name)
@@ -829,7 +803,6 @@ def test_no_tensor_is_kept_alive(name):
         assert not any(reference() is not None for reference in alive)
 
 
-@quick
 def test_a_tensor_that_outlived_its_transform():
     kept, x = [], X()
     grad(lambda x: (kept.append(x * 1), x.sum())[1])(x)
@@ -840,7 +813,6 @@ def test_a_tensor_that_outlived_its_transform():
         assert_same([function(late)], [expected])
 
 
-@quick
 def test_without_torchs_private_names(run_python):
     # A torch that lacks one of them: no call counts as plain, all take the registered operators.
     done = run_python(
@@ -860,7 +832,6 @@ def test_without_torchs_private_names(run_python):
     assert done.stdout.strip() == "True torch.Size([2, 3, 6, 6])", done.stderr
 
 
-@quick
 def test_calls_from_many_threads():
     model, x = net_and_input()
     expected = training_step(model, x)

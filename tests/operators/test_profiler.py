@@ -11,7 +11,7 @@ import fastconv
 from fastconv import functional
 from fastconv.testing import DTYPES
 
-pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 FOREIGN = re.compile(
     r"aten::.*(conv|relu|threshold|clamp|max_pool|maximum|mkldnn|thnn|slow_conv|unfold|im2col|mm)"

@@ -10,6 +10,8 @@ from torch import nn
 
 import fastconv
 
+pytestmark = pytest.mark.slow
+
 LOADING = """
 import sys, torch
 if "import it" in sys.argv:

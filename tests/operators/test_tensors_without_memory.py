@@ -19,8 +19,6 @@ from torch.utils.checkpoint import checkpoint
 
 from fastconv import functional as fc
 
-pytestmark = pytest.mark.quick
-
 
 def _random(*size, seed=0):
     generator = torch.Generator().manual_seed(seed)

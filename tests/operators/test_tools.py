@@ -17,8 +17,6 @@ import fastconv
 from fastconv import functional
 from fastconv.testing import kernels
 
-quick = pytest.mark.quick
-
 
 class Net(nn.Module):
     """A network of one module's layers: torch.nn's or fastconv's."""
@@ -77,7 +75,6 @@ def assert_same_steps(ours, theirs, x=None):
 # torch.nn.utils and torch.nn.init
 
 
-@quick
 @pytest.mark.parametrize(
     "change",
     [
@@ -101,7 +98,6 @@ def test_parametrised_weights(change):
     assert_same_steps(ours, theirs)  # spectral_norm iterates from call to call
 
 
-@quick
 def test_parametrisations_and_pruning_are_removed_again():
     ours, theirs = pair()
     for model in (ours, theirs):
@@ -113,7 +109,6 @@ def test_parametrisations_and_pruning_are_removed_again():
     assert_same_steps(ours, theirs)
 
 
-@quick
 def test_convolution_and_batch_norm_fused():
     ours, theirs = pair()
     for model in (ours, theirs):
@@ -125,7 +120,6 @@ def test_convolution_and_batch_norm_fused():
     torch.testing.assert_close(fused(x), theirs.norm(theirs.conv2(x)))
 
 
-@quick
 @pytest.mark.parametrize(
     "init", ["kaiming_normal_", "xavier_uniform_", "orthogonal_", "dirac_", "trunc_normal_"]
 )
@@ -141,7 +135,6 @@ def test_init(init):
     assert torch.equal(weights[0], weights[2]) and torch.equal(weights[1], weights[3])
 
 
-@quick
 def test_lazy_layers_become_torchs(fused):
     # torch's own class says what it turns into; `convert` takes it from there.
     model = nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU())
@@ -154,7 +147,6 @@ def test_lazy_layers_become_torchs(fused):
 # Autograd: hooks, retain_graph, checkpoints
 
 
-@quick
 def test_hooks():
     seen = []
     for model in pair():
@@ -177,7 +169,6 @@ def test_hooks():
     torch.testing.assert_close(seen[0][1:], seen[1][1:])
 
 
-@quick
 def test_a_graph_is_kept():
     ours, theirs = pair()
     found = []
@@ -189,7 +180,6 @@ def test_a_graph_is_kept():
     torch.testing.assert_close(*found)
 
 
-@quick
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_checkpoint_sequential(reentrant):
     from torch.utils.checkpoint import checkpoint_sequential
@@ -224,6 +214,7 @@ def dynamo():
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda: pair()[0], lambda: Blocks().double()])
 def test_no_batch_size_is_compiled_again(dynamo, make):
     model, graphs = make(), []
@@ -252,6 +243,7 @@ def operators_of(model, *x):
     return names
 
 
+@pytest.mark.slow
 def test_lone_relu_and_pool_are_left_to_the_compiler(dynamo):
     ours, _ = pair()
     with torch.no_grad():
@@ -265,7 +257,6 @@ def test_lone_relu_and_pool_are_left_to_the_compiler(dynamo):
     assert not any("relu" in name and "aten" in name for name in names)
 
 
-@quick
 def test_symbolic_trace():
     for model in (pair()[0], Blocks().double()):
         graph = torch.fx.symbolic_trace(model)
@@ -274,7 +265,6 @@ def test_symbolic_trace():
         assert functional.conv2d_relu in targets or functional.conv2d in targets
 
 
-@quick
 def test_symbolic_trace_of_functions():
     def f(x, w, b):
         y = functional.conv2d_relu(functional.conv2d(x, w, b, padding=1), w)
@@ -320,7 +310,6 @@ UNSCRIPTABLE = {
 }
 
 
-@quick
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 @pytest.mark.parametrize("name", UNSCRIPTABLE)
 def test_torch_jit_script_says_what_to_do(name):
@@ -345,7 +334,6 @@ class Noting(torch.Tensor):
         return super().__torch_function__(function, types, args, kwargs or {})
 
 
-@quick
 def test_tensor_subclasses_are_asked():
     x = torch.randn(1, 3, 8, 8).as_subclass(Noting)
     w = torch.randn(3, 3, 3, 3)
@@ -366,7 +354,6 @@ def test_tensor_subclasses_are_asked():
 # Counting and profiling
 
 
-@quick
 def test_flop_counter():
     def counted(model, backward):
         with FlopCounterMode(display=False) as counter:
@@ -384,7 +371,6 @@ def test_flop_counter():
             assert counted(ours, backward) == counted(theirs, backward) > 0
 
 
-@quick
 def test_profiler_names():
     def names(function):
         with profile(activities=[ProfilerActivity.CPU]) as profiler:
@@ -413,7 +399,6 @@ def test_profiler_names():
 # Mixed precision
 
 
-@quick
 def test_grad_scaler():
     trained = []
     for model in pair():
@@ -471,6 +456,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
 def test_distributed_data_parallel(tmp_path):
     run_script(tmp_path, DDP, str(tmp_path / "store"))
@@ -503,6 +489,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_data_loader_workers(tmp_path):
     run_script(tmp_path, LOADER)
 
@@ -523,6 +510,7 @@ def run_script(folder, code, *arguments):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(kernels.WHY_NOT_ON_CUDA != "", reason=kernels.WHY_NOT_ON_CUDA)
 def test_cuda_graph():
     model = Blocks().cuda()

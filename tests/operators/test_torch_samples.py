@@ -19,7 +19,7 @@ with mock.patch.object(torch.backends, "disable_global_flags"):
     invocations = pytest.importorskip("torch.testing._internal.common_methods_invocations")
     modules = pytest.importorskip("torch.testing._internal.common_modules")
 
-pytestmark = [pytest.mark.usefixtures("one_thread")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 OPERATIONS = {

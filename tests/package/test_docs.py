@@ -4,10 +4,6 @@ import re
 import runpy
 from pathlib import Path
 
-import pytest
-
-pytestmark = pytest.mark.quick
-
 TESTS = Path(__file__).parents[1]
 DOCS = TESTS.parent / "docs"
 DROP_IN = DOCS / "drop_in.md"

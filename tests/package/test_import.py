@@ -12,8 +12,6 @@ import torch
 
 import fastconv
 
-pytestmark = pytest.mark.quick
-
 
 def test_loads_nothing_that_only_training_needs(run_python):
     done = run_python(

@@ -6,8 +6,6 @@ import torch
 import fastconv
 from fastconv.info import cuda
 
-pytestmark = pytest.mark.quick
-
 BUILD = fastconv._C.build_info()
 
 
@@ -24,6 +22,7 @@ def test_answers():
     assert info["in use"].split()[0] == BUILD["isa"]
 
 
+@pytest.mark.gpu
 def test_cuda():
     info = fastconv.info()
     said = cuda(BUILD["cuda"], BUILD["cuda_why"], BUILD["cuda_targets"])

@@ -1,4 +1,4 @@
-"""Runs of pytest: what quick leaves out, what is said of compiling, what may not be missing."""
+"""Runs of pytest: which tests they choose, what is said of compiling, what may not be missing."""
 
 import os
 import re
@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import emulated
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 # pytest as its command runs it. With `python -m pytest` ./fastconv would hide the installed one.
@@ -31,8 +33,22 @@ def pytest_output(*arguments, **environment):
     return done.stdout
 
 
+def test_quick_tests_and_the_rest_are_all():
+    places = "tests/kernels/test_relu.py", "tests/cuda"
+
+    def chosen(*options):
+        output = pytest_output("-q", "--collect-only", *options, *places)
+        return [line for line in output.splitlines() if "::" in line]
+
+    quick, rest, everything = chosen(), chosen("--rest"), chosen("--all")
+    assert sorted(quick + rest) == sorted(everything) and len(set(everything)) == len(everything)
+    assert "tests/kernels/test_relu.py::test_any_problem[cpu]" in quick
+    assert "tests/kernels/test_relu.py::test_any_problem[emulated]" in rest
+    assert any("test_cuda_schedules.py" in name for name in rest)
+
+
 def test_quick_tests_need_no_emulated_build():
-    plan = pytest_output("-q", "-m", "quick", "--setup-plan")
+    plan = pytest_output("-q", "--setup-plan", "tests/kernels", "tests/cuda")
     assert "tests/kernels/test_relu.py::" in plan and "fixtures used: " in plan
     assert not {"emulated_builds", "emulated_kernels", "counted_kernels"} & set(
         re.findall(r"\w+", plan)
@@ -47,6 +63,7 @@ def test_who_waits_for_the_emulator_reads_so(options, tmp_path):
     cmake.write_text(CMAKE)
     cmake.chmod(0o755)
     output = pytest_output(
+        "--all",
         "tests/cuda/test_emulator.py::test_every_fault_is_listed",
         *options,
         PATH=f"{cmake.parent}:{os.environ['PATH']}",
@@ -69,6 +86,6 @@ def test_what_is_required_is_no_reason_to_skip(required, outcome, tmp_path):
     for name in ("g++", "cmake"):
         (tmp_path / name).symlink_to("/usr/bin/true")
     test = "tests/cuda/test_nvcc.py::test_targets_that_nvcc_does_not_have_are_named"
-    output = pytest_output(test, PATH=str(tmp_path), FASTCONV_REQUIRE=required)
+    output = pytest_output("--all", test, PATH=str(tmp_path), FASTCONV_REQUIRE=required)
     assert outcome in output.splitlines()[-1]
     assert "needs nvcc" in output

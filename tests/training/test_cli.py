@@ -17,8 +17,6 @@ from fastconv.cli import _parser, main
 from fastconv.training.checkpoint import load_checkpoint
 from fastconv.training.settings import setting_types
 
-pytestmark = pytest.mark.quick
-
 TINY = ["--image-size", "8", "--batch-size", "8", "--device", "cpu"]
 
 

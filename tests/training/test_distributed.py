@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 import noise_images
 from fastconv.training.run_folder import new_run_folder
 
-pytestmark = pytest.mark.skipif(
-    not torch.distributed.is_gloo_available(), reason="needs torch with gloo"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs torch with gloo"),
+]
 
 OPTIONS = [
     *("--model", "SimpleCNN", "--image-size", "85", "--batch-size", "10"),

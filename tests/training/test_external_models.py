@@ -8,8 +8,6 @@ import torch
 
 from fastconv import models, training
 
-pytestmark = pytest.mark.quick
-
 RESNET = dict(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
 
 

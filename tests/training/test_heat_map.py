@@ -14,8 +14,6 @@ from fastconv.training import UsageError
 from fastconv.training.explain import Answer, Explanations, explain
 from fastconv.training.heat_map import heat_map, overlay
 
-pytestmark = pytest.mark.quick
-
 
 class Code(nn.Module):
     """Features made by calls, which `convert` fuses by a forward of its own; then their mean."""

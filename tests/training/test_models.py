@@ -10,8 +10,6 @@ import torch
 import fastconv
 from fastconv import models
 
-pytestmark = pytest.mark.quick
-
 # Sizes that are cheap, one of them odd, and the features that the first FC layer then sees.
 SMALL = {"CNN": 13, "CaseStudyCNN": 17, "SimpleCNN": 85, "resnet50": 32, "squeezenet1_1": 33}
 TORCHVISION = json.loads(Path(__file__).with_name("torchvision_names.json").read_text())

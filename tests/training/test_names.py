@@ -16,10 +16,7 @@ from fastconv._shown import shell_word, shown
 from fastconv.data import DataError
 from fastconv.training import UsageError
 
-pytestmark = [
-    pytest.mark.quick,
-    pytest.mark.skipif(sys.platform != "linux", reason="needs names that are any bytes"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs names that are any bytes")
 
 # Latin-1 as in old archives, a line break, a terminal's colours and title, right to left, emoji.
 NAMES = [

@@ -21,8 +21,6 @@ from fastconv.training import (
 from fastconv.training.foreign import load_network
 from fastconv.training.predict import find_images, predict_files
 
-pytestmark = pytest.mark.quick
-
 
 class Own:
     """A path that is neither str nor Path, such as py.path's or os.DirEntry."""

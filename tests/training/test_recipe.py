@@ -13,8 +13,6 @@ from fastconv import training
 from fastconv.training import Settings
 from fastconv.training.recipe import resolved
 
-pytestmark = pytest.mark.quick
-
 DOCUMENT = (10, 64, 0.001, None, 0.0)
 
 

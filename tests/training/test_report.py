@@ -21,8 +21,6 @@ from fastconv.training.filters import draw_filters, first_filters
 from fastconv.training.report import write_report
 from fastconv.training.scores import Scores
 
-pytestmark = pytest.mark.quick
-
 NAMES = ["<img src=x onerror=alert(1)>", "$5 & $6", "猫"]
 VOID = ("meta", "img", "source")
 

@@ -91,7 +91,6 @@ def calls_of(run, *arguments):
     return 10**9 - count.left
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("name", RUNS)
 def test_stopped_in_any_step_a_run_goes_on_to_the_same_bits(images, tmp_path, name):
     whole = settings(images, tmp_path / "whole", **RUNS[name])
@@ -114,7 +113,6 @@ def test_stopped_in_any_step_a_run_goes_on_to_the_same_bits(images, tmp_path, na
     assert json.loads((out / "metrics.json").read_text()) == metrics
 
 
-@pytest.mark.quick
 def test_stopped_in_validation(images, tmp_path, monkeypatch):
     training.train(settings(images, tmp_path / "whole"), silent)
     out = tmp_path / "run"
@@ -161,6 +159,7 @@ KILLED = """if True:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_killed_at_random_moments(images, tmp_path, run_python, seed):
     chance = random.Random(seed)
@@ -200,7 +199,6 @@ FULL = """if True:
 """
 
 
-@pytest.mark.quick
 @pytest.mark.skipif(sys.platform == "win32", reason="needs setrlimit")
 def test_disk_full(images, tmp_path, run_python):
     out = tmp_path / "run"
@@ -214,7 +212,6 @@ def test_disk_full(images, tmp_path, run_python):
     assert results(out) == results(tmp_path / "whole")
 
 
-@pytest.mark.quick
 @pytest.mark.skipif(not os.path.isdir("/sys/kernel"), reason="needs Linux's /sys")
 def test_a_folder_that_may_not_be_written(images):
     """Not even by root, as whom this may run."""
@@ -226,7 +223,6 @@ def test_a_folder_that_may_not_be_written(images):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.quick
 def test_an_image_that_goes_away(images, tmp_path, monkeypatch):
     monkeypatch.setattr(reader, "MEMORY_LIMIT", 0)
     path = images / "dark" / "3.png"
@@ -248,7 +244,6 @@ def test_an_image_that_goes_away(images, tmp_path, monkeypatch):
     assert results(out) == results(tmp_path / "whole")
 
 
-@pytest.mark.quick
 class TestResume:
     @pytest.fixture
     def stopped(self, images, tmp_path):

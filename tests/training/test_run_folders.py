@@ -18,8 +18,6 @@ from fastconv.training import DivergedError, Settings, UsageError
 from fastconv.training.checkpoint import load_checkpoint, read_description
 from fastconv.training.run_folder import new_run_folder
 
-pytestmark = pytest.mark.quick
-
 
 @pytest.fixture
 def images(tmp_path, monkeypatch):

@@ -17,8 +17,6 @@ from fastconv.training.settings import find_device, setting_types
 from fastconv.training.state import load_state, save_state
 from fastconv.training.trainer import Trainer
 
-pytestmark = pytest.mark.quick
-
 
 @pytest.mark.parametrize(
     "changes, message",

@@ -23,8 +23,6 @@ from fastconv.training.scores import Scores
 from fastconv.training.tensor_file import write_tensors
 from fastconv.training.trainer import Trainer
 
-pytestmark = pytest.mark.quick
-
 
 @pytest.fixture
 def images(tmp_path):

@@ -14,8 +14,6 @@ from fastconv.training.checkpoint import read_description
 from fastconv.training.recipe import resolved
 from fastconv.training.verdict import advice, doubt, interval
 
-pytestmark = pytest.mark.quick
-
 
 @pytest.mark.parametrize(
     "confusion, expected",

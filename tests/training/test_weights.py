@@ -18,8 +18,6 @@ from fastconv.training import (
     save_checkpoint,
 )
 
-pytestmark = pytest.mark.quick
-
 HEAD = ["classifier.2.weight", "classifier.2.bias"]
 
 
