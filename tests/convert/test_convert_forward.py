@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import fastconv
-from test_convert_code import Tutorial, X, build
+from code_models import Tutorial, X, build
 
 
 class Flagged(nn.Module):

@@ -11,8 +11,8 @@ from torch.nn import utils
 from torch.nn.utils import prune
 
 import fastconv
+from code_models import MODELS, Fire, Inception, Tutorial, UNet, X, build
 from fastconv import models
-from test_convert_code import MODELS, Fire, Inception, Tutorial, UNet, X, build
 
 
 def becomes(report):

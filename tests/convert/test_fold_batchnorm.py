@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import fastconv
+from code_models import X
 from fastconv import models
 from fastconv.nn import FoldedBatchNorm2d
-from test_convert_code import X
 
 
 class BasicBlock(nn.Module):
