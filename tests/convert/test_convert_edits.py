@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 import fastconv
 from random_models import EDITS, STATEMENTS, UNRELATED, build
 
+pytestmark = pytest.mark.slow
+
 X = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 WHOLE = ("__dict__", "vars(", "_modules", "children()")
 
@@ -75,7 +77,6 @@ def test_every_edit(edit, one_thread):
         assert_alike(converted, original, text_of(source, edit))
 
 
-@pytest.mark.slow
 def test_random_models_and_edits(fused, one_thread):
     tally = Counter()
 

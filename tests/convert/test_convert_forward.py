@@ -256,6 +256,7 @@ def test_patched_functions_of_torch(owner, name, value, monkeypatch):
         torch.testing.assert_close(ours(X()), theirs(X()))
 
 
+@pytest.mark.slow
 def test_calls_in_several_threads():
     converted = fastconv.convert(build(Tutorial)).eval()
     other = copy.copy(converted)
@@ -288,6 +289,7 @@ def test_wrapped_forwards(fused):
     assert fused() == (2, 0)
 
 
+@pytest.mark.slow
 def test_types_for_type_checkers(tmp_path):
     """`convert` gives what it takes; max_pool2d with indices gives two tensors."""
     pytest.importorskip("mypy", reason="needs mypy: pip install mypy")

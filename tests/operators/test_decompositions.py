@@ -238,6 +238,7 @@ def test_the_default_table_keeps_the_kernels():
     torch.testing.assert_close(program.module()(x), model(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["real", "symbolic"])
 def test_graphs_of_forward_and_backward(mode):
     model, x = net_and_input()

@@ -62,6 +62,7 @@ def assert_same(found, expected):
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "strict"), [("train", False), ("train", True), ("eval", False), ("inference", True)]
 )

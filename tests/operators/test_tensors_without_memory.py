@@ -98,6 +98,7 @@ def assert_same(found, expected):
 # Batched gradients
 
 
+@pytest.mark.slow
 @operations
 def test_batched_gradients_by_torchs_own_checks(name):
     function, _, _ = OPERATIONS[name]

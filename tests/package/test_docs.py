@@ -4,6 +4,8 @@ import re
 import runpy
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parents[1]
 DOCS = TESTS.parent / "docs"
 DROP_IN = DOCS / "drop_in.md"
@@ -29,6 +31,7 @@ def test_every_test_in_the_table_exists():
             assert re.search(rf"^def {name}\(", (TESTS / file).read_text(), re.M), f"{file}::{name}"
 
 
+@pytest.mark.slow
 def test_the_script_trains_loads_and_predicts(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = runpy.run_path(str(DOCS / "python.py"))

