@@ -87,7 +87,7 @@ def runs() -> Iterator[Callable[[], object]]:
 
 
 def convolutions(problem: Problem) -> Iterator[Callable[[], object]]:
-    """All variants of all three directions."""
+    """All implementations of all three directions."""
     x, w, bias, dy = inputs.make(problem)
     code = kernels.make_code(problem, 0.5)
     calls = {
@@ -96,7 +96,7 @@ def convolutions(problem: Problem) -> Iterator[Callable[[], object]]:
         "wgrad": partial(kernels.wgrad, problem, x, dy, code),
     }
     for direction, call in calls.items():
-        for name in kernels.variants(direction, problem, "emulated"):
+        for name in kernels.implementations(direction, problem, "emulated"):
             yield partial(call, name, device="emulated")
 
 

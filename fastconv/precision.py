@@ -6,8 +6,6 @@ from typing import Literal
 
 import torch
 
-from . import _C
-
 _precision = "high"
 
 # What `_C` is told: "" takes the fastest implementation, "highest" the fastest exact one.
@@ -31,12 +29,7 @@ def set_precision(precision: Literal["high", "highest"]) -> None:
     if precision not in ("high", "highest"):
         raise ValueError(f"set_precision: expected 'high' or 'highest', got {precision!r}")
     _precision = precision
-    inexact = any(
-        name.startswith("winograd")
-        for direction in ("fprop", "dgrad", "wgrad")
-        for name in _C.implementations(direction)
-    )
-    implementation = "highest" if precision == "highest" and inexact else ""
+    implementation = "highest" if precision == "highest" else ""
 
 
 def tf32() -> bool:

@@ -46,21 +46,21 @@ class Ran(NamedTuple):
     """A kernel that was run."""
 
     operation: str
-    variant: str
+    implementation: str
     problem: str
 
 
-def one_of_each_kind(variants: list[str]) -> list[str]:
-    """The first variant of each kind, which its name begins with: tiles of other sizes follow."""
+def one_of_each_kind(names: list[str]) -> list[str]:
+    """The first implementation of each kind, which its name begins with: tiles of other sizes follow."""
     kinds: dict[str, str] = {}
-    for variant in variants:
-        kinds.setdefault(kind(variant), variant)
+    for name in names:
+        kinds.setdefault(kind(name), name)
     return list(kinds.values())
 
 
-def kind(variant: str) -> str:
-    """A variant's name without its tile's sizes."""
-    return re.sub(r"\d+x\d+$", "", variant)
+def kind(name: str) -> str:
+    """An implementation's name without its tile's sizes."""
+    return re.sub(r"\d+x\d+$", "", name)
 
 
 def run(device: str) -> Iterator[Ran]:
@@ -86,7 +86,7 @@ def run(device: str) -> Iterator[Ran]:
             "wgrad": (kernels.wgrad, x, dy, code),
         }
         for direction, (function, *tensors) in calls.items():
-            for name in one_of_each_kind(kernels.variants(direction, problem, device)):
+            for name in one_of_each_kind(kernels.implementations(direction, problem, device)):
                 function(problem, *tensors, name, device=device)
                 yield Ran(direction, name, text)
 

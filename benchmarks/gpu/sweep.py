@@ -30,7 +30,7 @@ def measure(problem: Problem, repeat: int, device: str = "cuda") -> dict[str, ob
     wrong: list[str] = []
     for direction, function in functions.items():
         named: dict[str, Callable[[], object]] = {}
-        names = [""] if device == "cpu" else kernels.variants(direction, problem, device)
+        names = [""] if device == "cpu" else kernels.implementations(direction, problem, device)
         for name in names:
             call = with_variant(direction, problem, name, function)
             label = f"fastconv {direction} {name}"

@@ -35,26 +35,44 @@ struct Pool2d {
 };
 
 // What follows the convolution within the same kernel, and so what its `code` holds:
-//   none           nothing; no code
-//   relu           one bit per output: byte [n, p, q / 8, k], bit q % 8 is set where y > 0 or NaN
-//   relu_max_pool  one byte per pooled output, NHWC: row-major position of the winner in its window,
-//                  or `dead` where the pooled value is neither above 0 nor NaN. On GPUs 4 bits for
-//                  windows of up to `max_nibble_positions` (cuda/codes.h), with `dead_nibble`
-enum class Epilogue { none, relu, relu_max_pool };
+//   no activation   nothing; no code
+//   relu            one bit per output: byte [n, p, q / 8, k], bit q % 8 is set where y > 0 or NaN
+//   relu, pooled    one byte per pooled output, NHWC: row-major position of the winner in its window,
+//                   or `dead` where the pooled value is neither above 0 nor NaN. On GPUs 4 bits for
+//                   windows of up to `max_nibble_positions` (cuda/codes.h), with `dead_nibble`
+// An output is dead where no gradient passes back through it. The backward kernels read dy where the code is not dead,
+// and take it as it is: the activation's local gradient has to be 0 or 1 everywhere. ReLU6 would fit; LeakyReLU needs a
+// factor in each kernel, and SiLU cannot be told from a code.
+enum class Activation { none, relu };
+struct Epilogue {
+    Activation activation = Activation::none;
+    bool pooled = false;  // by Conv2dProblem::pool, behind the activation
+};
 
 constexpr int dead = 255;                                   // the code of a window through which no gradient passes
 constexpr int max_positions = 254;                          // largest window that a one-byte code can describe
 constexpr int dead_nibble = 15, max_nibble_positions = 15;  // the same for 4 bits
 
-// All that the choice of an implementation may look at.
+// How a tensor's channels lie in memory, of all groups.
+struct Layout {
+    bool channels_inside = false;  // there are several, and neighbours are neighbours in memory (channels_last)
+    int vector_bytes = 1;          // at most 16: packs of that many bytes along a group's channels are aligned
+};
+
+// By the role of a tensor: x is also dx, w dw and y dy.
+struct Layouts {
+    Layout x, w, y, code;
+};
+
+// All that the choice of an implementation, its workspace and its launch may look at.
 struct Conv2dProblem {
     DType dtype;
     Conv2d conv;
     Epilogue epilogue;
-    Pool2d pool;  // for none and relu: 1x1 windows, so that (pool.P, pool.Q) is (conv.P, conv.Q)
+    Pool2d pool;  // where nothing is pooled: 1x1 windows, so that (pool.P, pool.Q) is (conv.P, conv.Q)
     int threads;
-    bool tf32 = false;         // on GPUs: float32 operands may be rounded to TF32, for tensor cores
-    const char* variant = "";  // on GPUs: which of a direction's kernels; "": the one that should be fastest
+    bool tf32 = false;  // on GPUs: float32 operands may be rounded to TF32, for tensor cores
+    Layouts layouts = {};
 };
 
 // What a kernel of a convolution is called with. Null data: not given (bias, code) or not wanted (code, dw, dbias).

@@ -383,9 +383,10 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
 // Not for gradients that may be dead, nor for filters too few to fill a vector, or so few that a group's sums wait for
 // each other, where live_wgrad fills vectors with channels.
 template <class T>
-bool applies_typed(const Conv2dProblem& problem) {
+bool takes_typed(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
-    if (problem.epilogue != Epilogue::none || conv.N == 0 || conv.C == 0 || conv.P == 0 || conv.Q == 0) return false;
+    if (problem.epilogue.activation != Activation::none || conv.N == 0 || conv.C == 0 || conv.P == 0 || conv.Q == 0)
+        return false;
     const int64_t channels = conv.C / conv.groups, filters = conv.K / conv.groups;
     if (filters * 2 < lanes<T> || (filters <= lanes<T> && max_pixels < 8 && channels >= lanes<T>)) return false;
     constexpr double limit = 1 << 28;
@@ -395,8 +396,10 @@ bool applies_typed(const Conv2dProblem& problem) {
            double(conv.K) * double(conv.C) * double(conv.R) * double(conv.S) < limit;
 }
 
-bool applies(const Conv2dProblem& problem) {
-    return (in_double(problem.dtype) ? applies_typed<double> : applies_typed<float>)(problem);
+constexpr const char* condition = "gradients without a code, of filters that fill vectors";
+
+bool takes(const Conv2dProblem& problem) {
+    return (in_double(problem.dtype) ? takes_typed<double> : takes_typed<float>)(problem);
 }
 
 size_t workspace(const Conv2dProblem& problem) {
@@ -404,13 +407,13 @@ size_t workspace(const Conv2dProblem& problem) {
                                     : Workspace<float>(problem, Plan<float>(problem), nullptr).bytes;
 }
 
-void run(const Conv2dProblem& problem, const WgradArgs& args, void* space) {
-    (in_double(problem.dtype) ? run_typed<double> : run_typed<float>)(problem, args, space);
+void run(const Conv2dProblem& problem, const WgradArgs& args, const Launch& launch) {
+    (in_double(problem.dtype) ? run_typed<double> : run_typed<float>)(problem, args, launch.workspace);
 }
 
 }  // namespace
 
 extern const Implementation<WgradArgs> dense_wgrad;
-const Implementation<WgradArgs> dense_wgrad = {"dense", applies, workspace, run};
+const Implementation<WgradArgs> dense_wgrad = {"dense", condition, takes, workspace, nullptr, run};
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

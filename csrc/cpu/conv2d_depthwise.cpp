@@ -64,7 +64,7 @@ struct Direction {
         if (!backward) return;
         rows.inputs = conv.P, rows.outputs = conv.H, columns.inputs = conv.Q, columns.outputs = conv.W;
         output.conv.P = conv.H, output.conv.Q = conv.W;
-        output.epilogue = Epilogue::none;
+        output.epilogue = {};
         output.pool = {};
         output.pool.P = conv.H, output.pool.Q = conv.W;
     }
@@ -72,7 +72,7 @@ struct Direction {
     // Whether x, the input, is NHWC and stays where it is: edges must not be too much of a row.
     template <class T>
     bool reads_in_place(const Conv2dProblem& problem, const Tensor& x) const {
-        if (!is_nhwc<T>(x) || (rows.backward && problem.epilogue != Epilogue::none)) return false;
+        if (!is_nhwc<T>(x) || (rows.backward && problem.epilogue.activation != Activation::none)) return false;
         int64_t inner = 0;
         for (int64_t phase = 0; phase < columns.phases(); ++phase) {
             const Range pixels = inner_pixels(columns.line(phase), {0, columns.inputs});
@@ -248,7 +248,7 @@ void run_direction(const Conv2dProblem& problem, const Direction& direction, con
         for (int64_t i = 0; i < width; ++i)
             bias[i] = args.bias.data && i < count ? value_at<T>(args.bias, (first + i) * args.bias.stride[0]) : T(0);
     });
-    const bool nhwc = direction.output.epilogue == Epilogue::none && is_nhwc<T>(y);
+    const bool nhwc = direction.output.epilogue.activation == Activation::none && is_nhwc<T>(y);
     parallel_for(problem.threads, conv.N * plan.chunks * plan.blocks.count, [&](int64_t item, int thread) {
         const int64_t block = item % plan.blocks.count, n = item / plan.blocks.count / plan.chunks;
         const int64_t first_row = item / plan.blocks.count % plan.chunks * plan.rows;
@@ -319,19 +319,21 @@ size_t workspace(const Conv2dProblem& problem) {
                                     : workspace_bytes<float>(problem, direction);
 }
 
-void fprop(const Conv2dProblem& problem, const FpropArgs& args, void* space) {
-    (in_double(problem.dtype) ? run_fprop<double> : run_fprop<float>)(problem, args, space);
+void fprop(const Conv2dProblem& problem, const FpropArgs& args, const Launch& launch) {
+    (in_double(problem.dtype) ? run_fprop<double> : run_fprop<float>)(problem, args, launch.workspace);
 }
 
-void dgrad(const Conv2dProblem& problem, const DgradArgs& args, void* space) {
-    (in_double(problem.dtype) ? run_dgrad<double> : run_dgrad<float>)(problem, args, space);
+void dgrad(const Conv2dProblem& problem, const DgradArgs& args, const Launch& launch) {
+    (in_double(problem.dtype) ? run_dgrad<double> : run_dgrad<float>)(problem, args, launch.workspace);
 }
 
 }  // namespace
 
 extern const Implementation<FpropArgs> depthwise_fprop;
 extern const Implementation<DgradArgs> depthwise_dgrad;
-const Implementation<FpropArgs> depthwise_fprop = {"depthwise", is_depthwise, workspace<false>, fprop};
-const Implementation<DgradArgs> depthwise_dgrad = {"depthwise", is_depthwise, workspace<true>, dgrad};
+const Implementation<FpropArgs> depthwise_fprop = {
+    "depthwise", depthwise_condition, is_depthwise, workspace<false>, nullptr, fprop};
+const Implementation<DgradArgs> depthwise_dgrad = {
+    "depthwise", depthwise_condition, is_depthwise, workspace<true>, nullptr, dgrad};
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

@@ -188,7 +188,7 @@ void add_piece(const Conv2dProblem& problem, const WgradPlan<T>& plan, const Wgr
     const int64_t last_p = min(conv.P, first_p + plan.rows);
     // g, x: where (0, 0) of the image is, or would be.
     Grid grid = {last_p - first_p, conv.Q, conv.Q * width, width, 0, 0};
-    const bool g_in_place = problem.epilogue == Epilogue::none && count == width && is_nhwc<T>(args.dy);
+    const bool g_in_place = problem.epilogue.activation == Activation::none && count == width && is_nhwc<T>(args.dy);
     const T* g = mine(space.g) - first_p * grid.g_row;
     if (g_in_place) {
         g = static_cast<const T*>(args.dy.data) + n * args.dy.stride[0] + first_k;
@@ -293,13 +293,14 @@ size_t workspace(const Conv2dProblem& problem) {
     return in_double(problem.dtype) ? workspace_bytes<double>(problem) : workspace_bytes<float>(problem);
 }
 
-void run(const Conv2dProblem& problem, const WgradArgs& args, void* space) {
-    (in_double(problem.dtype) ? run_typed<double> : run_typed<float>)(problem, args, space);
+void run(const Conv2dProblem& problem, const WgradArgs& args, const Launch& launch) {
+    (in_double(problem.dtype) ? run_typed<double> : run_typed<float>)(problem, args, launch.workspace);
 }
 
 }  // namespace
 
 extern const Implementation<WgradArgs> depthwise_wgrad;
-const Implementation<WgradArgs> depthwise_wgrad = {"depthwise", is_depthwise, workspace, run};
+const Implementation<WgradArgs> depthwise_wgrad = {"depthwise", depthwise_condition, is_depthwise, workspace, nullptr,
+                                                   run};
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

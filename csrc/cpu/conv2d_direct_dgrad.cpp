@@ -37,14 +37,17 @@ void clear(const Tensor& dx, int threads) {
     });
 }
 
-bool applies(const Conv2dProblem& problem) {
+constexpr const char* condition =
+    "gradients without a code, one group, and a stride whose phases the forward kernel takes";
+
+bool takes(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
-    if (problem.epilogue != Epilogue::none || conv.groups != 1) return false;
+    if (problem.epilogue.activation != Activation::none || conv.groups != 1) return false;
     const double phases = double(conv.stride_h) * double(conv.stride_w);
     if (phases > most_phases || (phases > 1 && conv.C < least_channels)) return false;
     bool all = true;
     each_phase(conv, [&](Phase phase, bool reached) {
-        all &= !reached || direct_fprop.applies(dgrad_as_fprop(problem, phase));
+        all &= !reached || direct_fprop.takes(dgrad_as_fprop(problem, phase));
     });
     return all;
 }
@@ -57,18 +60,18 @@ size_t workspace(const Conv2dProblem& problem) {
     return most;
 }
 
-void run(const Conv2dProblem& problem, const DgradArgs& args, void* space) {
+void run(const Conv2dProblem& problem, const DgradArgs& args, const Launch& launch) {
     bool all = true;
     each_phase(problem.conv, [&](Phase, bool reached) { all &= reached; });
     if (!all) clear(args.dx, problem.threads);
     each_phase(problem.conv, [&](Phase phase, bool reached) {
-        if (reached) direct_fprop.run(dgrad_as_fprop(problem, phase), dgrad_as_fprop(problem, args, phase), space);
+        if (reached) direct_fprop.run(dgrad_as_fprop(problem, phase), dgrad_as_fprop(problem, args, phase), launch);
     });
 }
 
 }  // namespace
 
 extern const Implementation<DgradArgs> direct_dgrad;
-const Implementation<DgradArgs> direct_dgrad = {"direct", applies, workspace, run};
+const Implementation<DgradArgs> direct_dgrad = {"direct", condition, takes, workspace, nullptr, run};
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

@@ -85,12 +85,12 @@ struct Plan {
     }
     int vectors(int64_t block) const { return filters - first_filter(block) > lanes<T> ? 2 : 1; }
     // Whether a block's sums can be made in their places in y: in one pass, by whole blocks of the same size.
-    bool straight_to(const Tensor& y, Epilogue epilogue) const {
+    bool straight_to(const Tensor& y, const Epilogue& epilogue) const {
         const int of_all = vectors(0);
         const double extent = double(y.size[2]) * double(y.stride[2]) + double(y.size[3]) * double(y.stride[3]);
-        return epilogue == Epilogue::none && reduction <= pass_elements(of_all) && filters % (of_all * lanes<T>) == 0 &&
-               element_bytes(y.dtype) == sizeof(T) && y.stride[1] == 1 && y.stride[2] % of_all == 0 &&
-               y.stride[3] % of_all == 0 && extent < double(INT32_MAX);
+        return epilogue.activation == Activation::none && reduction <= pass_elements(of_all) &&
+               filters % (of_all * lanes<T>) == 0 && element_bytes(y.dtype) == sizeof(T) && y.stride[1] == 1 &&
+               y.stride[2] % of_all == 0 && y.stride[3] % of_all == 0 && extent < double(INT32_MAX);
     }
 };
 
@@ -314,7 +314,7 @@ void run_typed(const Conv2dProblem& problem, const FpropArgs& args, void* worksp
 // Not for the few channels a group of a depthwise convolution has, and not where padding or dilation
 // would make the packed rows absurdly large.
 template <class T>
-bool applies_typed(const Conv2dProblem& problem) {
+bool takes_typed(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
     if (conv.N == 0 || conv.C == 0 || conv.K == 0 || problem.pool.P == 0 || problem.pool.Q == 0) return false;
     if (conv.groups > 1 && (conv.K / conv.groups) * 4 < lanes<T>) return false;
@@ -327,8 +327,10 @@ bool applies_typed(const Conv2dProblem& problem) {
     return rows * width * double(conv.C) < limit && double(conv.K) * double(conv.C) * double(conv.R * conv.S) < limit;
 }
 
-bool applies(const Conv2dProblem& problem) {
-    return (in_double(problem.dtype) ? applies_typed<double> : applies_typed<float>)(problem);
+constexpr const char* condition = "groups whose filters fill a quarter of a vector, and rows of a sane size";
+
+bool takes(const Conv2dProblem& problem) {
+    return (in_double(problem.dtype) ? takes_typed<double> : takes_typed<float>)(problem);
 }
 
 size_t workspace(const Conv2dProblem& problem) {
@@ -336,13 +338,13 @@ size_t workspace(const Conv2dProblem& problem) {
                                     : Workspace<float>(problem, Plan<float>(problem), nullptr).bytes;
 }
 
-void run(const Conv2dProblem& problem, const FpropArgs& args, void* space) {
-    (in_double(problem.dtype) ? run_typed<double> : run_typed<float>)(problem, args, space);
+void run(const Conv2dProblem& problem, const FpropArgs& args, const Launch& launch) {
+    (in_double(problem.dtype) ? run_typed<double> : run_typed<float>)(problem, args, launch.workspace);
 }
 
 }  // namespace
 
 extern const Implementation<FpropArgs> direct_fprop;
-const Implementation<FpropArgs> direct_fprop = {"direct", applies, workspace, run};
+const Implementation<FpropArgs> direct_fprop = {"direct", condition, takes, workspace, nullptr, run};
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

@@ -79,7 +79,7 @@ inline void run_epilogue(const Conv2dProblem& problem, const FpropArgs& args, in
     const Pool2d& pool = problem.pool;
     const int64_t width = vectors * lanes<T>;
     // Rows of y that follow one another are written as one.
-    const bool pooled = problem.epilogue == Epilogue::relu_max_pool;
+    const bool pooled = problem.epilogue.pooled;
     const int64_t together = !pooled && args.y.stride[2] == pool.Q * args.y.stride[3] ? last - first : 1;
     for (int64_t p = first; p < last; ++p) {
         T* result = conv + (p - first_p) * shape.Q * width;
@@ -88,7 +88,7 @@ inline void run_epilogue(const Conv2dProblem& problem, const FpropArgs& args, in
             result = row;
             if (code) code += (n * pool.P + p) * pool.Q * shape.K + first_k;
             pool_row(shape, pool, conv, first_p, p, vectors, row, code, count);
-        } else if (problem.epilogue == Epilogue::relu) {
+        } else if (problem.epilogue.activation == Activation::relu) {
             if (code) code += (n * shape.P + p) * ceil_div(shape.Q, 8) * shape.K + first_k;
             relu_row(result, shape.Q, vectors, code, shape.K, count);
         }

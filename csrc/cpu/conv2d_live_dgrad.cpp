@@ -191,10 +191,10 @@ void list_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const D
         for (int64_t set = 0; set < plan.sets; ++set) {
             const int64_t k = plan.first_filter(set), filters = plan.count_filters(set);
             *start++ = count;
-            if (problem.epilogue == Epilogue::none) {
+            if (problem.epilogue.activation == Activation::none) {
                 list_filters(filters, dy.data + p * dy.row + q * dy.column + k, space.k_offset, space.offset, space.g,
                              count);
-            } else if (problem.epilogue == Epilogue::relu) {
+            } else if (!problem.epilogue.pooled) {
                 sources[0] = {dy.data + p * dy.row + q * dy.column + k,
                               code + (p * ceil_div(conv.Q, 8) + q / 8) * conv.K + k, 1 << (q % 8)};
                 list_filters(
@@ -285,8 +285,8 @@ void compute_block(const Conv2dProblem& problem, const DgradPlan<T>& plan, const
     const int64_t first_p = ceil_div(max(0, first - reach), conv.stride_h);
     const int64_t last_p = min(conv.P, (last - 1) / conv.stride_h + 1);
     const Pixels<T> dy = stage_dy(problem, args.dy, space, n, first_p, last_p);
-    const int64_t code_size = problem.epilogue == Epilogue::relu ? conv.P * ceil_div(conv.Q, 8) * conv.K
-                                                                 : problem.pool.P * problem.pool.Q * conv.K;
+    const int64_t code_size =
+        !problem.epilogue.pooled ? conv.P * ceil_div(conv.Q, 8) * conv.K : problem.pool.P * problem.pool.Q * conv.K;
     const uint8_t* code = static_cast<const uint8_t*>(args.code.data);
     for (int64_t p = first_p; p < last_p; p += plan.rows_listed) {
         const Range pixel_rows = {p, min(last_p, p + plan.rows_listed)};
@@ -341,8 +341,10 @@ void run_typed(const Conv2dProblem& problem, const DgradArgs& args, void* worksp
     });
 }
 
+constexpr const char* condition = "four channels or more in each of several groups, and rows that 32-bit offsets reach";
+
 // Offsets are 32-bit, and one row of pixels and its lists have to be of a sane size.
-bool applies(const Conv2dProblem& problem) {
+bool takes(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
     const Pool2d& pool = problem.pool;
     if (conv.N == 0 || conv.C == 0 || conv.H == 0 || conv.W == 0) return false;
@@ -361,13 +363,13 @@ size_t workspace(const Conv2dProblem& problem) {
                                     : DgradWorkspace<float>(problem, DgradPlan<float>(problem), nullptr).bytes;
 }
 
-void run(const Conv2dProblem& problem, const DgradArgs& args, void* space) {
-    (in_double(problem.dtype) ? run_typed<double> : run_typed<float>)(problem, args, space);
+void run(const Conv2dProblem& problem, const DgradArgs& args, const Launch& launch) {
+    (in_double(problem.dtype) ? run_typed<double> : run_typed<float>)(problem, args, launch.workspace);
 }
 
 }  // namespace
 
 extern const Implementation<DgradArgs> live_dgrad;
-const Implementation<DgradArgs> live_dgrad = {"live", applies, workspace, run};
+const Implementation<DgradArgs> live_dgrad = {"live", condition, takes, workspace, nullptr, run};
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

@@ -191,9 +191,9 @@ struct WgradItem {
 inline void stage_codes(const Conv2dProblem& problem, const uint8_t* code, int64_t n, int64_t p, int64_t first_q,
                         int64_t columns, int64_t first_k, int64_t count, uint8_t* out, int64_t step) {
     const int64_t K = problem.conv.K, Q = problem.pool.Q, P = problem.pool.P;
-    if (problem.epilogue == Epilogue::relu_max_pool) {
+    if (problem.epilogue.pooled) {
         copy2d(columns, count, code + ((n * P + p) * Q + first_q) * K + first_k, K, 1, out, 1, step);
-    } else if (problem.epilogue == Epilogue::relu) {
+    } else if (problem.epilogue.activation == Activation::relu) {
         const uint8_t* row = code + (n * P + p) * ceil_div(Q, 8) * K + first_k;
         for (int64_t k = 0; k < count; ++k)
             for (int64_t i = 0, q = first_q; i < columns; ++i, ++q)
@@ -371,8 +371,11 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
         for (int64_t k = 0; k < conv.K; ++k) set_value<T>(args.dbias, k * args.dbias.stride[0], T(space.bias[k]));
 }
 
+constexpr const char* condition =
+    "four channels or more in each of several groups, and images that 32-bit offsets reach";
+
 // Offsets are 32-bit, and one packed image has to be of a sane size.
-bool applies(const Conv2dProblem& problem) {
+bool takes(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
     const Pool2d& pool = problem.pool;
     if (conv.N == 0 || conv.C == 0 || conv.K == 0 || pool.P == 0 || pool.Q == 0) return false;
@@ -392,13 +395,13 @@ size_t workspace(const Conv2dProblem& problem) {
                                     : WgradWorkspace<float>(problem, WgradPlan<float>(problem), nullptr).bytes;
 }
 
-void run(const Conv2dProblem& problem, const WgradArgs& args, void* space) {
-    (in_double(problem.dtype) ? run_typed<double> : run_typed<float>)(problem, args, space);
+void run(const Conv2dProblem& problem, const WgradArgs& args, const Launch& launch) {
+    (in_double(problem.dtype) ? run_typed<double> : run_typed<float>)(problem, args, launch.workspace);
 }
 
 }  // namespace
 
 extern const Implementation<WgradArgs> live_wgrad;
-const Implementation<WgradArgs> live_wgrad = {"live", applies, workspace, run};
+const Implementation<WgradArgs> live_wgrad = {"live", condition, takes, workspace, nullptr, run};
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

@@ -45,11 +45,11 @@ void fprop(const Conv2dProblem& problem, const FpropArgs& args) {
     const Pool2d& pool = problem.pool;
     parallel_for(problem.threads, conv.N * conv.K, [&](int64_t item, int) {
         const int64_t n = item / conv.K, k = item % conv.K;
-        if (problem.epilogue != Epilogue::relu_max_pool) {
+        if (!problem.epilogue.pooled) {
             for (int64_t p = 0; p < conv.P; ++p) {
                 for (int64_t q = 0; q < conv.Q; ++q) {
                     T value = conv_value<T>(conv, args, n, k, p, q);
-                    if (problem.epilogue == Epilogue::relu) {
+                    if (problem.epilogue.activation == Activation::relu) {
                         if (args.code.data) {
                             uint8_t& byte = mask_byte(args.code, conv, n, k, p, q);
                             if (q % 8 == 0) byte = 0;
@@ -98,11 +98,11 @@ void for_each_live(const Conv2dProblem& problem, const Tensor& dy, const Tensor&
         for (int64_t qq = 0; qq < pool.Q; ++qq) {
             const T g = at<T>(dy, n, k, pp, qq);
             int winner = 0;
-            if (problem.epilogue == Epilogue::relu) {
-                if (!(mask_byte(code, problem.conv, n, k, pp, qq) >> (qq % 8) & 1)) continue;
-            } else if (problem.epilogue == Epilogue::relu_max_pool) {
+            if (problem.epilogue.pooled) {
                 winner = at<uint8_t>(code, n, k, pp, qq);
                 if (winner == dead) continue;
+            } else if (problem.epilogue.activation == Activation::relu) {
+                if (!(mask_byte(code, problem.conv, n, k, pp, qq) >> (qq % 8) & 1)) continue;
             }
             if (g == 0) continue;
             const int64_t p = pp * pool.stride_h - pool.pad_h + winner / pool.window_w * pool.dilation_h;
@@ -215,14 +215,14 @@ void copy(const Tensor& from, const Tensor& to, int threads) {
 
 template <class Args, void (*for_float)(const Conv2dProblem&, const Args&),
           void (*for_double)(const Conv2dProblem&, const Args&)>
-void run(const Conv2dProblem& problem, const Args& args, void* space) {
+void run(const Conv2dProblem& problem, const Args& args, const Launch& launch) {
     if (problem.dtype == DType::float32) return for_float(problem, args);
     if (problem.dtype == DType::float64) return for_double(problem, args);
     Args copies = args;
     Tensor* tensors[3];
     tensors_of(copies, tensors);
     const Tensor output = *tensors[2];
-    float* data = static_cast<float*>(space);
+    float* data = static_cast<float*>(launch.workspace);
     for (Tensor* tensor : tensors) {
         if (!tensor->data) continue;
         const Tensor original = *tensor;
@@ -236,11 +236,11 @@ void run(const Conv2dProblem& problem, const Args& args, void* space) {
 
 }  // namespace
 
-const Implementation<FpropArgs> plain_fprop = {"plain", any_problem, workspace,
-                                               run<FpropArgs, fprop<float>, fprop<double>>};
-const Implementation<DgradArgs> plain_dgrad = {"plain", any_problem, workspace,
-                                               run<DgradArgs, dgrad<float>, dgrad<double>>};
-const Implementation<WgradArgs> plain_wgrad = {"plain", any_problem, workspace,
-                                               run<WgradArgs, wgrad<float>, wgrad<double>>};
+const Implementation<FpropArgs> plain_fprop = {"plain",   "any problem", any_problem,
+                                               workspace, nullptr,       run<FpropArgs, fprop<float>, fprop<double>>};
+const Implementation<DgradArgs> plain_dgrad = {"plain",   "any problem", any_problem,
+                                               workspace, nullptr,       run<DgradArgs, dgrad<float>, dgrad<double>>};
+const Implementation<WgradArgs> plain_wgrad = {"plain",   "any problem", any_problem,
+                                               workspace, nullptr,       run<WgradArgs, wgrad<float>, wgrad<double>>};
 
 }  // namespace fastconv::cpu

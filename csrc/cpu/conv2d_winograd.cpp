@@ -329,10 +329,10 @@ void run_algorithm(const Conv2dProblem& problem, const Image& image, const Fprop
 
 // Where tiles fill the registers, and it needs far fewer multiplications: not where most of each tile lies beyond the
 // edges.
-bool applies(const Conv2dProblem& problem) {
+bool takes(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
     const Pool2d& pool = problem.pool;
-    return winograd_applies(problem.dtype, conv) && pool.P > 0 && pool.Q > 0 && pool.window_h * pool.dilation_h < 16 &&
+    return winograd_takes(problem.dtype, conv) && pool.P > 0 && pool.Q > 0 && pool.window_h * pool.dilation_h < 16 &&
            with_algorithm(
                conv,
                [&](auto algorithm) {
@@ -345,26 +345,29 @@ bool applies(const Conv2dProblem& problem) {
 
 size_t fprop_workspace(const Conv2dProblem& problem) { return workspace_bytes(problem, nullptr); }
 
-void run_fprop(const Conv2dProblem& problem, const FpropArgs& args, void* space) {
-    run_algorithm(problem, {args.x, {}, nullptr}, args, space);
+void run_fprop(const Conv2dProblem& problem, const FpropArgs& args, const Launch& launch) {
+    run_algorithm(problem, {args.x, {}, nullptr}, args, launch.workspace);
 }
 
-bool dgrad_applies(const Conv2dProblem& problem) {
+bool dgrad_takes(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
-    return conv.stride_h == 1 && conv.stride_w == 1 && conv.groups == 1 && applies(dgrad_as_fprop(problem));
+    return conv.stride_h == 1 && conv.stride_w == 1 && conv.groups == 1 && takes(dgrad_as_fprop(problem));
 }
 
 size_t dgrad_workspace(const Conv2dProblem& problem) { return workspace_bytes(dgrad_as_fprop(problem), &problem); }
 
-void run_dgrad(const Conv2dProblem& problem, const DgradArgs& args, void* space) {
-    run_algorithm(dgrad_as_fprop(problem), {args.dy, args.code, &problem}, dgrad_as_fprop(problem, args), space);
+void run_dgrad(const Conv2dProblem& problem, const DgradArgs& args, const Launch& launch) {
+    run_algorithm(dgrad_as_fprop(problem), {args.dy, args.code, &problem}, dgrad_as_fprop(problem, args),
+                  launch.workspace);
 }
 
 }  // namespace
 
 extern const Implementation<FpropArgs> winograd_fprop;
 extern const Implementation<DgradArgs> winograd_dgrad;
-const Implementation<FpropArgs> winograd_fprop = {"winograd", applies, fprop_workspace, run_fprop, false};
-const Implementation<DgradArgs> winograd_dgrad = {"winograd", dgrad_applies, dgrad_workspace, run_dgrad, false};
+const Implementation<FpropArgs> winograd_fprop = {"winograd", winograd_condition, takes, fprop_workspace,
+                                                  nullptr,    run_fprop,          false};
+const Implementation<DgradArgs> winograd_dgrad = {"winograd", winograd_condition, dgrad_takes, dgrad_workspace,
+                                                  nullptr,    run_dgrad,          false};
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

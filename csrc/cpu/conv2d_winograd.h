@@ -171,8 +171,11 @@ auto with_algorithm(const Conv2d& conv, const Use& use) {
     return conv.R == 5 ? use(Winograd<8, 5>()) : use(Winograd<6, 3>());
 }
 
+constexpr const char* winograd_condition =
+    "3x3 or 5x5 kernels of stride and dilation 1 in one group, 16 channels and filters or more, outputs of many whole tiles";
+
 // What there is an algorithm for, with channels enough to fill vectors and to pay for the transformations.
-inline bool winograd_applies(DType dtype, const Conv2d& conv) {
+inline bool winograd_takes(DType dtype, const Conv2d& conv) {
     return !in_double(dtype) && (conv.R == 5 || conv.R == 3) && conv.S == conv.R && conv.groups == 1 &&
            conv.stride_h == 1 && conv.stride_w == 1 && conv.dilation_h == 1 && conv.dilation_w == 1 && conv.N > 0 &&
            conv.C >= 16 && conv.K >= 16 && conv.P >= 6 && conv.Q >= 6 &&

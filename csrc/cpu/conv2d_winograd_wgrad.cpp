@@ -211,8 +211,8 @@ void run_algorithm(const Conv2dProblem& problem, const WgradArgs& args, void* st
         for (int64_t k = 0; k < conv.K; ++k) set_value<T>(args.dbias, k * args.dbias.stride[0], T(space.bias[k]));
 }
 
-bool applies(const Conv2dProblem& problem) {
-    return winograd_applies(problem.dtype, problem.conv) && problem.pool.P > 0 && problem.pool.Q > 0;
+bool takes(const Conv2dProblem& problem) {
+    return winograd_takes(problem.dtype, problem.conv) && problem.pool.P > 0 && problem.pool.Q > 0;
 }
 
 size_t workspace(const Conv2dProblem& problem) {
@@ -222,13 +222,15 @@ size_t workspace(const Conv2dProblem& problem) {
     });
 }
 
-void run(const Conv2dProblem& problem, const WgradArgs& args, void* space) {
-    with_algorithm(problem.conv, [&](auto algorithm) { run_algorithm<decltype(algorithm)>(problem, args, space); });
+void run(const Conv2dProblem& problem, const WgradArgs& args, const Launch& launch) {
+    with_algorithm(problem.conv,
+                   [&](auto algorithm) { run_algorithm<decltype(algorithm)>(problem, args, launch.workspace); });
 }
 
 }  // namespace
 
 extern const Implementation<WgradArgs> winograd_wgrad;
-const Implementation<WgradArgs> winograd_wgrad = {"winograd", applies, workspace, run, false};
+const Implementation<WgradArgs> winograd_wgrad = {"winograd", winograd_condition, takes, workspace, nullptr, run,
+                                                  false};
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

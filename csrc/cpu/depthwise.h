@@ -81,6 +81,8 @@ FASTCONV_PREFETCHES void prefetch_pixel(const T* pixel, int64_t channels) {
     for (int64_t c = 0; c < channels; c += line_of<T>) __builtin_prefetch(pixel + c, 0, 2);
 }
 
+constexpr const char* depthwise_condition = "one channel in and one out of each group, of two groups or more";
+
 // Whether one channel goes in and one comes out of each group, and a row of all channels has a sane size.
 inline bool is_depthwise(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;

@@ -49,7 +49,7 @@ inline Conv2dProblem dgrad_as_fprop(const Conv2dProblem& problem, Phase phase = 
     turned.conv.stride_h = turned.conv.stride_w = 1;
     turned.conv.pad_h = rows.pad, turned.conv.pad_w = columns.pad;
     turned.conv.dilation_h = rows.dilation, turned.conv.dilation_w = columns.dilation;
-    turned.epilogue = Epilogue::none;
+    turned.epilogue = {};
     turned.pool = {};
     turned.pool.P = turned.conv.P, turned.pool.Q = turned.conv.Q;
     return turned;

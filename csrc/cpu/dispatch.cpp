@@ -1,3 +1,4 @@
+// The instruction set in use, and the one list a direction of the CPU's implementations.
 #include "dispatch.h"
 
 #include <isas.h>  // FASTCONV_FOR_EACH_ISA, made by CMakeLists.txt
@@ -39,39 +40,23 @@ const KernelSet& kernels() {
     return *set;
 }
 
-std::vector<Implementation<FpropArgs>> fprop_implementations() {
-    return {kernels().depthwise_fprop, kernels().winograd_fprop, kernels().direct_fprop, plain_fprop};
+template <>
+const Implementations<FpropArgs>& implementations() {
+    static const Implementations<FpropArgs> list = {kernels().depthwise_fprop, kernels().winograd_fprop,
+                                                    kernels().direct_fprop, plain_fprop};
+    return list;
 }
-std::vector<Implementation<DgradArgs>> dgrad_implementations() {
-    return {kernels().depthwise_dgrad, kernels().winograd_dgrad, kernels().direct_dgrad, kernels().live_dgrad,
-            plain_dgrad};
+template <>
+const Implementations<DgradArgs>& implementations() {
+    static const Implementations<DgradArgs> list = {kernels().depthwise_dgrad, kernels().winograd_dgrad,
+                                                    kernels().direct_dgrad, kernels().live_dgrad, plain_dgrad};
+    return list;
 }
-std::vector<Implementation<WgradArgs>> wgrad_implementations() {
-    return {kernels().depthwise_wgrad, kernels().winograd_wgrad, kernels().dense_wgrad, kernels().live_wgrad,
-            plain_wgrad};
+template <>
+const Implementations<WgradArgs>& implementations() {
+    static const Implementations<WgradArgs> list = {kernels().depthwise_wgrad, kernels().winograd_wgrad,
+                                                    kernels().dense_wgrad, kernels().live_wgrad, plain_wgrad};
+    return list;
 }
-
-template <class Args>
-Implementation<Args> choose(const std::vector<Implementation<Args>>& list, const Conv2dProblem& problem,
-                            const std::string& name) {
-    std::string names;
-    for (const auto& implementation : list) {
-        const bool any = name.empty() || (name == "highest" && implementation.exact);
-        if (any ? implementation.applies(problem) : implementation.name == name) {
-            if (!implementation.applies(problem))
-                throw std::invalid_argument("implementation " + name + " does not take this problem");
-            return implementation;
-        }
-        names += (names.empty() ? "" : ", ") + std::string(implementation.name);
-    }
-    throw std::invalid_argument("implementation must be one of " + names + ", got " + name);
-}
-
-template Implementation<FpropArgs> choose(const std::vector<Implementation<FpropArgs>>&, const Conv2dProblem&,
-                                          const std::string&);
-template Implementation<DgradArgs> choose(const std::vector<Implementation<DgradArgs>>&, const Conv2dProblem&,
-                                          const std::string&);
-template Implementation<WgradArgs> choose(const std::vector<Implementation<WgradArgs>>&, const Conv2dProblem&,
-                                          const std::string&);
 
 }  // namespace fastconv::cpu

@@ -1,9 +1,9 @@
-// Which instruction set and which implementation run.
+// The instruction set in use, and the lists of implementations on CPUs.
 #pragma once
 
-#include <string>
 #include <vector>
 
+#include "../common/choose.h"
 #include "kernels.h"
 
 namespace fastconv::cpu {
@@ -12,22 +12,15 @@ namespace fastconv::cpu {
 std::vector<const KernelSet*> kernel_sets();
 const KernelSet& kernels();
 
-// Implementations in the order in which they are tried; the last one takes every problem.
-std::vector<Implementation<FpropArgs>> fprop_implementations();
-std::vector<Implementation<DgradArgs>> dgrad_implementations();
-std::vector<Implementation<WgradArgs>> wgrad_implementations();
-
-// The first that applies, with "highest" the first exact one, or the one called `name`. Throws
-// std::invalid_argument.
+// The list of a direction: FpropArgs, DgradArgs or WgradArgs. Its last implementation takes every problem.
 template <class Args>
-Implementation<Args> choose(const std::vector<Implementation<Args>>& list, const Conv2dProblem& problem,
-                            const std::string& name);
+const Implementations<Args>& implementations();
 
-extern template Implementation<FpropArgs> choose(const std::vector<Implementation<FpropArgs>>&, const Conv2dProblem&,
-                                                 const std::string&);
-extern template Implementation<DgradArgs> choose(const std::vector<Implementation<DgradArgs>>&, const Conv2dProblem&,
-                                                 const std::string&);
-extern template Implementation<WgradArgs> choose(const std::vector<Implementation<WgradArgs>>&, const Conv2dProblem&,
-                                                 const std::string&);
+template <>
+const Implementations<FpropArgs>& implementations();
+template <>
+const Implementations<DgradArgs>& implementations();
+template <>
+const Implementations<WgradArgs>& implementations();
 
 }  // namespace fastconv::cpu

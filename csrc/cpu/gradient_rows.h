@@ -63,9 +63,9 @@ void gradient_rows(const Conv2dProblem& problem, const Tensor& dy, const Tensor&
     const Tensor channels = channels_of(dy, block.first_k, block.count);
     const auto* codes = static_cast<const uint8_t*>(code.data);
     const int64_t first_p = max(rows.first, 0), last_p = min(rows.last, conv.P);
-    if (problem.epilogue != Epilogue::relu_max_pool) {
+    if (!problem.epilogue.pooled) {
         pack_rows(channels, n, rows.first, rows.last - rows.first, block.q0, block.width, block.pixel, out);
-        if (problem.epilogue == Epilogue::relu)
+        if (problem.epilogue.activation == Activation::relu)
             for (int64_t p = first_p; p < last_p; ++p)
                 mask_row(conv, codes, n, p, block, out + (p - rows.first) * block.width * block.pixel);
         return;

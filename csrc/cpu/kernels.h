@@ -1,20 +1,9 @@
-// What a CPU kernel is called with, and the set of kernels that each instruction set provides.
+// The set of kernels that each instruction set provides.
 #pragma once
 
-#include "../common/geometry.h"
+#include "../common/implementation.h"
 
 namespace fastconv::cpu {
-
-// One way of computing one direction of a convolution. `workspace` is in bytes; `run` gets that much,
-// aligned to 64 bytes, with undefined content.
-template <class Args>
-struct Implementation {
-    const char* name;
-    bool (*applies)(const Conv2dProblem&);
-    size_t (*workspace)(const Conv2dProblem&);
-    void (*run)(const Conv2dProblem&, const Args&, void* workspace);
-    bool exact = true;  // up to the order of sums; false: Winograd, only where precision is "high"
-};
 
 // The kernels that are compiled once per instruction set.
 struct KernelSet {

@@ -6,6 +6,14 @@
 
 namespace fastconv::cuda {
 
+// What a code says of each filter: nothing, as there is none; whether the output is alive, a bit; which position of a
+// window won, where `dead` and `dead_nibble` are no position. No gradient passes through what is dead (geometry.h).
+enum class CodeKind { none, bits, winners };
+inline CodeKind code_kind(const Epilogue& epilogue) {
+    if (epilogue.activation == Activation::none) return CodeKind::none;
+    return epilogue.pooled ? CodeKind::winners : CodeKind::bits;
+}
+
 // Whether the code has 4 bits, two neighbouring filters a byte, the even one in the low bits.
 inline bool has_nibbles(const Pool2d& pool) { return pool.window_h * pool.window_w <= max_nibble_positions; }
 

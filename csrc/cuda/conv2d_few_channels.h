@@ -3,6 +3,7 @@
 
 #include "conv2d_few_channels.cuh"
 #include "conv2d_launch.h"
+#include "cycles.h"
 
 namespace fastconv::cuda {
 
@@ -52,20 +53,24 @@ inline bool cut(FewChannelsLayout& layout, const Conv2d& c, const Pool2d& window
     return fastest > 0;
 }
 
-// Calls run(a value of the tile's type) for a first layer, with the one that its filters fill: few channels, and not so
-// few filters that most of a tile would be empty.
-template <template <class> class Tiles, class Run>
-std::string with_few_channels_tile(const Conv2dProblem& problem, const Run& run) {
+constexpr const char* few_channels_condition =
+    "float16, bfloat16 or TF32, one group of 1 to 7 channels, 9 filters or more, and kernels that fit shared memory";
+
+// Calls run(a value of the tile's type) with the tile that the filters fill: for few channels, and not so few filters
+// that most of a tile would be empty. What that returns, or a Result() for other problems.
+template <template <class> class Tiles, class Result, class Run>
+Result with_few_channels_tile(const Conv2dProblem& problem, const Run& run) {
     const Conv2d& conv = problem.conv;
-    if (conv.groups != 1 || conv.C < 1 || conv.C >= 8 || conv.K <= 8) return "";
+    if (conv.groups != 1 || conv.C < 1 || conv.C >= 8 || conv.K <= 8) return Result();
     return with_type(problem.dtype, [&](auto type) {
         using T = decltype(type);
         if constexpr (sizeof(T) <= 4) {
-            if (sizeof(T) == 4 && !problem.tf32) return std::string();
+            if (sizeof(T) == 4 && !problem.tf32) return Result();
             if (conv.K > 32) return run(typename Tiles<T>::wide());
             return run(typename Tiles<T>::narrow());
+        } else {
+            return Result();
         }
-        return std::string();
     });
 }
 

@@ -1,9 +1,11 @@
+// The launcher of the forward kernels for few channels, as first layers have them.
 #include "conv2d_few_channels_fprop.cuh"
 
 #include <optional>
 
 #include "conv2d_few_channels.h"
 #include "conv2d_fprop.h"
+#include "conv2d_implementations.h"
 
 namespace fastconv::cuda {
 
@@ -25,8 +27,8 @@ std::optional<FewChannelsLayout> layout_of(const Conv2dProblem& problem) {
     FewChannelsLayout layout;
     layout.steps = int(steps);
     layout.taps_of_s = Divider(int(taps_of_s)), layout.taps_of_c = Divider(int(c.R));
-    const int bytes = problem.epilogue == Epilogue::relu_max_pool ? bytes_of<FewChannelsFpropPoolMemory<Tile>>(layout)
-                                                                  : bytes_of<FewChannelsFpropMemory<Tile>>(layout);
+    const int bytes = problem.epilogue.pooled ? bytes_of<FewChannelsFpropPoolMemory<Tile>>(layout)
+                                              : bytes_of<FewChannelsFpropMemory<Tile>>(layout);
     if (bytes > few_channels_most_bytes || !cut(layout, c, problem.pool, Tile::rows, Tile::buffer * 4, sizeof(T), 8))
         return {};
     // Multiprocessors stay busy; beyond that, filters are brought less often.
@@ -36,36 +38,37 @@ std::optional<FewChannelsLayout> layout_of(const Conv2dProblem& problem) {
 }
 
 template <class T, class Tile>
-std::string run(const Conv2dProblem& problem, const FpropArgs& args, simt::Stream stream) {
+void launch_few_channels(const Conv2dProblem& problem, const FpropArgs& args, const Launch& launch) {
     const FewChannelsLayout layout = *layout_of<T, Tile>(problem);
     const FpropInput<T> in = fprop_input<T, Tile>(problem, args);
     const int64_t blocks = int64_t(in.column_tiles) * ceil_div(layout.rectangles, layout.rectangles_per_block);
-    const std::string refused = refuse({{"the number of blocks", blocks}}, most_counted);
-    if (!refused.empty()) return refused;
-    if (problem.epilogue != Epilogue::relu_max_pool)
-        return simt::launch(conv2d_few_channels_fprop_kernel<T, Tile>, {int(blocks)}, Tile::threads,
-                            bytes_of<FewChannelsFpropMemory<Tile>>(layout), stream, in,
-                            fprop_output<T, Tile>(problem, args), layout);
+    check(refuse({{"the number of blocks", blocks}}, most_counted));
+    if (!problem.epilogue.pooled)
+        return check(simt::launch(conv2d_few_channels_fprop_kernel<T, Tile>, {int(blocks)}, Tile::threads,
+                                  bytes_of<FewChannelsFpropMemory<Tile>>(layout), launch.stream, in,
+                                  fprop_output<T, Tile>(problem, args), layout));
     const FpropPoolOutput<T> out{pool_output<T>(problem, args, 2), layout.tiling, layout.width,
                                  Divider(layout.tiling.pooled_w)};
-    return simt::launch(conv2d_few_channels_fprop_pool_kernel<T, Tile>, {int(blocks)}, Tile::threads,
-                        bytes_of<FewChannelsFpropPoolMemory<Tile>>(layout), stream, in, out, layout);
+    check(simt::launch(conv2d_few_channels_fprop_pool_kernel<T, Tile>, {int(blocks)}, Tile::threads,
+                       bytes_of<FewChannelsFpropPoolMemory<Tile>>(layout), launch.stream, in, out, layout));
+}
+
+bool takes(const Conv2dProblem& problem) {
+    return has_output(problem) && with_few_channels_tile<FewChannelsTiles, bool>(problem, [&](auto tile) {
+               return layout_of<typename decltype(tile)::T, decltype(tile)>(problem).has_value();
+           });
+}
+
+size_t workspace(const Conv2dProblem&) { return 0; }
+
+void run(const Conv2dProblem& problem, const FpropArgs& args, const Launch& launch) {
+    with_few_channels_tile<FewChannelsTiles, void>(problem, [&](auto tile) {
+        launch_few_channels<typename decltype(tile)::T, decltype(tile)>(problem, args, launch);
+    });
 }
 
 }  // namespace
 
-bool few_channels_fprop_takes(const Conv2dProblem& problem) {
-    bool takes = false;
-    with_few_channels_tile<FewChannelsTiles>(problem, [&](auto tile) {
-        takes = layout_of<typename decltype(tile)::T, decltype(tile)>(problem).has_value();
-        return std::string();
-    });
-    return takes;
-}
-
-std::string conv2d_few_channels_fprop(const Conv2dProblem& problem, const FpropArgs& args, simt::Stream stream) {
-    return with_few_channels_tile<FewChannelsTiles>(
-        problem, [&](auto tile) { return run<typename decltype(tile)::T, decltype(tile)>(problem, args, stream); });
-}
+const Implementation<FpropArgs> few_channels_fprop = {"first", few_channels_condition, takes, workspace, nullptr, run};
 
 }  // namespace fastconv::cuda

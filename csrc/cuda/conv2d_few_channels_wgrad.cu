@@ -1,8 +1,10 @@
+// The launcher of wgrad for few channels, as first layers have them.
 #include "conv2d_few_channels_wgrad.cuh"
 
 #include <optional>
 
 #include "conv2d_few_channels.h"
+#include "conv2d_implementations.h"
 #include "conv2d_wgrad.h"
 
 namespace fastconv::cuda {
@@ -41,46 +43,49 @@ std::optional<Cut> cut_of(const Conv2dProblem& problem) {
 }
 
 template <class T, class Tile>
-std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* workspace, simt::Stream stream) {
+void launch_few_channels(const Conv2dProblem& problem, const WgradArgs& args, const Launch& launch) {
     const Cut cut = *cut_of<T, Tile>(problem);
     FewChannelsWgradParameters<T> d;
     d.conv = Geometry(problem.conv);
-    const WgradRows rows(d.conv, args);
+    const WgradRows rows(d.conv, problem.layouts, args);
     const int64_t tiles = int64_t(cut.row_tiles) * cut.column_tiles;
-    const std::string refused = refuse_wgrad(d.conv, rows, tiles, cut.splits);
-    if (!refused.empty()) return refused;
+    check(refuse_wgrad(d.conv, rows, tiles, cut.splits));
     d.x = {static_cast<const T*>(args.x.data), d.conv.H, d.conv.W};
     d.gradient = GradientView<T>(problem, args.dy, args.code);
-    d.partial = static_cast<float*>(workspace);
+    d.partial = static_cast<float*>(launch.workspace);
     d.x_strides = Strides(args.x), d.dy_strides = Strides(args.dy);
     d.layout = cut.layout;
     d.taps = rows.taps, d.rows = Divider(rows.all), d.weight_rows = rows.weights;
     d.filled = cut.filled, d.bias_row = cut.bias_row;
     d.row_tiles = cut.row_tiles, d.column_tiles = cut.column_tiles;
-    d.along_filters = channels_last(args.dy);
-    d.vectors = gradient_vectors(problem, args.dy, args.code, d.conv.K, Tile::vector, sizeof(T));
-    const std::string error = simt::launch(conv2d_few_channels_wgrad_kernel<T, Tile>, {int(tiles * cut.splits)},
-                                           Tile::threads, shared_bytes<FewChannelsWgradMemory<T, Tile>>(), stream, d);
-    if (!error.empty()) return error;
-    return conv2d_wgrad_sum(problem, args, workspace, cut.splits, stream);
+    d.along_filters = problem.layouts.y.channels_inside;
+    d.vectors = gradient_vectors<T>(problem, Tile::vector);
+    check(simt::launch(conv2d_few_channels_wgrad_kernel<T, Tile>, {int(tiles * cut.splits)}, Tile::threads,
+                       shared_bytes<FewChannelsWgradMemory<T, Tile>>(), launch.stream, d));
+    conv2d_wgrad_sum(problem, args, launch, cut.splits);
+}
+
+// 0 where there is no such cut.
+int splits_of(const Conv2dProblem& problem) {
+    return with_few_channels_tile<FewChannelsWgradTiles, int>(problem, [&](auto tile) {
+        const auto cut = cut_of<typename decltype(tile)::T, decltype(tile)>(problem);
+        return cut ? cut->splits : 0;
+    });
+}
+
+bool takes(const Conv2dProblem& problem) { return splits_of(problem) > 0; }
+
+size_t workspace(const Conv2dProblem& problem) { return wgrad_workspace(problem, splits_of(problem)); }
+
+void run(const Conv2dProblem& problem, const WgradArgs& args, const Launch& launch) {
+    if (!args.dw.data && !args.dbias.data) return;
+    with_few_channels_tile<FewChannelsWgradTiles, void>(problem, [&](auto tile) {
+        launch_few_channels<typename decltype(tile)::T, decltype(tile)>(problem, args, launch);
+    });
 }
 
 }  // namespace
 
-int few_channels_wgrad_splits(const Conv2dProblem& problem) {
-    int splits = 0;
-    with_few_channels_tile<FewChannelsWgradTiles>(problem, [&](auto tile) {
-        if (const auto cut = cut_of<typename decltype(tile)::T, decltype(tile)>(problem)) splits = cut->splits;
-        return std::string();
-    });
-    return splits;
-}
-
-std::string conv2d_few_channels_wgrad(const Conv2dProblem& problem, const WgradArgs& args, void* workspace,
-                                      simt::Stream stream) {
-    return with_few_channels_tile<FewChannelsWgradTiles>(problem, [&](auto tile) {
-        return run<typename decltype(tile)::T, decltype(tile)>(problem, args, workspace, stream);
-    });
-}
+const Implementation<WgradArgs> few_channels_wgrad = {"first", few_channels_condition, takes, workspace, nullptr, run};
 
 }  // namespace fastconv::cuda

@@ -5,6 +5,7 @@
 #include "conv2d_fprop.cuh"
 #include "conv2d_launch.h"
 #include "conv2d_pool_output.cuh"
+#include "cycles.h"
 
 namespace fastconv::cuda {
 
@@ -18,11 +19,11 @@ FpropInput<T> fprop_input(const Conv2dProblem& problem, const FpropArgs& args) {
     in.bias = static_cast<const T*>(args.bias.data);
     in.bias_stride = args.bias.stride[0];
     in.x_strides = Strides(args.x), in.w_strides = Strides(args.w);
-    const bool channels_inside = channels_last(args.x) || channels_last(args.w);
+    const bool channels_inside = problem.layouts.x.channels_inside || problem.layouts.w.channels_inside;
     in.taps = Taps(in.conv.channels, in.conv.R, in.conv.S, channels_inside);
     in.steps = in.conv.channels * in.conv.R * in.conv.S;
     in.column_tiles = ceil_div(in.conv.filters, Tile::columns);
-    in.x.access = channel_vectors(args.x, in.conv.channels, vector, sizeof(T)) ? Access::step_vectors : Access::lines;
+    in.x.access = has_vectors<T>(problem.layouts.x, vector) ? Access::step_vectors : Access::lines;
     const bool vectors = in_order_of_taps(args.w, channels_inside) && in.steps % vector == 0 &&
                          reinterpret_cast<uintptr_t>(args.w.data) % (vector * sizeof(T)) == 0;
     in.w.access = vectors ? Access::step_vectors : Access::steps;
@@ -44,23 +45,23 @@ template <class T, class Tile>
 FpropOutput<T> fprop_output(const Conv2dProblem& problem, const FpropArgs& args) {
     FpropOutput<T> out;
     out.y = static_cast<T*>(args.y.data);
-    out.code = problem.epilogue == Epilogue::relu ? static_cast<uint8_t*>(args.code.data) : nullptr;
+    out.code = static_cast<uint8_t*>(args.code.data);
     out.strides = Strides(args.y);
-    out.relu = problem.epilogue == Epilogue::relu;
-    out.along_columns = channels_last(args.y);
-    out.vectors = channel_vectors(args.y, int(problem.conv.K / problem.conv.groups), Tile::column_chunk, sizeof(T));
+    out.relu = problem.epilogue.activation == Activation::relu;
+    out.along_columns = problem.layouts.y.channels_inside;
+    out.vectors = has_vectors<T>(problem.layouts.y, Tile::column_chunk);
     return out;
 }
 
 // The work with a tile, whose rows are pixels; about: what blocks of pooled pixels compute twice is left out.
 template <class Tile>
-Work fprop_work(const Conv2dProblem& problem, bool channels_inside) {
+Work fprop_work(const Conv2dProblem& problem) {
     const Conv2d& c = problem.conv;
     const Pool2d& pool = problem.pool;  // 1x1 where there is none
     const int64_t channels = c.C / c.groups, filters = c.K / c.groups;
     const int64_t rows = c.N * pool.P * pool.stride_h * pool.Q * pool.stride_w;
     return {ceil_div(rows, Tile::rows) * ceil_div(filters, Tile::columns) * c.groups, double(channels * c.R * c.S),
-            channels_inside && channels % Tile::vector == 0};
+            problem.layouts.x.channels_inside && channels % Tile::vector == 0};
 }
 
 // each: neighbouring filters that a thread writes.
@@ -75,16 +76,13 @@ PoolOutput<T> pool_output(const Conv2dProblem& problem, const FpropArgs& args, i
     out.filters = int(problem.conv.K) / out.groups;
     out.bytes = group_code_bytes(problem);
     out.nibbles = has_nibbles(problem.pool);
-    out.vectors = channel_vectors(args.y, out.filters, each, sizeof(T));
-    out.code_vectors =
-        out.filters % each == 0 && reinterpret_cast<uintptr_t>(args.code.data) % uintptr_t(each / 2) == 0;
+    out.vectors = has_vectors<T>(problem.layouts.y, each);
+    out.code_vectors = out.filters % each == 0 && problem.layouts.code.vector_bytes >= each / 2;
     return out;
 }
 
-std::string conv2d_fprop_pool(const Conv2dProblem&, const FpropArgs&, simt::Stream stream);
-
-// conv2d_few_channels_fprop.cuh; it is the default where it takes the problem.
-bool few_channels_fprop_takes(const Conv2dProblem&);
-std::string conv2d_few_channels_fprop(const Conv2dProblem&, const FpropArgs&, simt::Stream stream);
+inline bool has_output(const Conv2dProblem& problem) {
+    return problem.conv.N * problem.conv.K * problem.pool.P * problem.pool.Q > 0;
+}
 
 }  // namespace fastconv::cuda

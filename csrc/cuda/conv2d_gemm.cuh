@@ -56,21 +56,6 @@ struct Tile {
     FASTCONV_DEVICE static int sum_place(int row, int column) { return row * sum_stride + column; }
 };
 
-template <class Acc>
-struct Tiles;
-template <>
-struct Tiles<float> {
-    using wide = Tile<float, 128, 64, 8, 8, 4>;
-    using middle = Tile<float, 128, 32, 8, 8, 4>;
-    using narrow = Tile<float, 128, 8, 8, 4, 2>;
-};
-template <>
-struct Tiles<double> {
-    using wide = Tile<double, 64, 64, 8, 4, 4>;
-    using middle = Tile<double, 64, 32, 8, 4, 4>;
-    using narrow = Tile<double, 64, 8, 8, 2, 2>;
-};
-
 // A Coord is one operand's part of an element's address: the element is at the sum of a row's (or column's) and a
 // step's. The View that reads the Coord gives its fields their meaning. A negative h marks an element that counts as
 // zero.

@@ -92,16 +92,6 @@ struct MmaTile {
     }
 };
 
-template <class T>
-struct MmaTiles {
-    static constexpr int steps = 64 / int(sizeof(T));
-    // 64 x 64 accumulators and TF32 operands would exceed 255 registers.
-    using wide = MmaTile<T, 128, 128, steps, 4, 64, sizeof(T) == 4 ? 32 : 64>;
-    using middle = MmaTile<T, 128, 64, steps, 4, 64, 32>;
-    using small = MmaTile<T, 64, 64, steps, 4, 32, 32>;  // for products too small to fill a GPU otherwise
-    using narrow = MmaTile<T, 128, 32, steps, 4, 32, 32>;
-};
-
 // a + times * b. May wrap around beyond the last step, where the result is not used.
 FASTCONV_HOST_DEVICE Coord wrapped(const Coord& a, const Coord& b, int times) {
     const auto add = [times](int c, int d) { return int(unsigned(c) + unsigned(d) * unsigned(times)); };

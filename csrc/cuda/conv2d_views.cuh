@@ -63,15 +63,15 @@ struct WeightView {
 
 // The gradient of the convolution's output, computed on the fly from dy, the gradient of the block's output, and the
 // code:
-//     none            dy[n, k, p, q]
-//     relu            dy[n, k, p, q] where the mask's bit is set, else 0
-//     relu_max_pool   the sum of dy over the windows whose winner is (p, q)
-// Coord: offset of dy[n, k, p, q] (none and relu); (h, w) is (p, q); n and k.
+//     none      dy[n, k, p, q]
+//     bits      dy[n, k, p, q] where the bit is set, else 0
+//     winners   the sum of dy over the windows whose winner is (p, q)
+// Coord: offset of dy[n, k, p, q] (none and bits); (h, w) is (p, q); n and k.
 template <class T>
 struct GradientView {
     const T* dy;
     const uint8_t* code;
-    Epilogue epilogue;
+    CodeKind kind;
     int P, Q;
     int64_t code_n, code_p, code_q;  // bytes from n to n, p to p, q to q in the code; for relu, code_q is 8 pixels
     Strides strides;                 // from here on: for a pool
@@ -84,7 +84,7 @@ struct GradientView {
     GradientView(const Conv2dProblem& problem, const Tensor& dy_tensor, const Tensor& code_tensor)
         : dy(static_cast<const T*>(dy_tensor.data)),
           code(static_cast<const uint8_t*>(code_tensor.data)),
-          epilogue(problem.epilogue),
+          kind(code_kind(problem.epilogue)),
           P(int(problem.conv.P)),
           Q(int(problem.conv.Q)),
           strides(dy_tensor),
@@ -95,13 +95,13 @@ struct GradientView {
           dilation_w(pool.dilation_w),
           nibbles(has_nibbles(problem.pool)) {
         const Conv2d& conv = problem.conv;
-        code_q = epilogue == Epilogue::relu ? conv.K : conv.groups * group_code_bytes(problem);
+        code_q = kind == CodeKind::bits ? conv.K : conv.groups * group_code_bytes(problem);
         code_p = (conv.Q + 7) / 8 * code_q;
         code_n = conv.P * code_p;
         filled = Divider(int(conv.K / conv.groups % 2 ? conv.K / conv.groups : conv.K));
     }
 
-    FASTCONV_DEVICE bool copied(const Coord&) const { return epilogue == Epilogue::none; }
+    FASTCONV_DEVICE bool copied(const Coord&) const { return kind == CodeKind::none; }
     FASTCONV_DEVICE const T* at(const Coord& coord) const { return dy + coord.offset; }
     FASTCONV_DEVICE bool inside(const Coord& coord) const {
         return unsigned(coord.h) < unsigned(P) && unsigned(coord.w) < unsigned(Q);
@@ -110,9 +110,9 @@ struct GradientView {
     FASTCONV_DEVICE simt::Pack<Accumulator<T>, N> get(const Coord& coord) const {
         auto result = zeros<N, Accumulator<T>>();
         if (!inside(coord)) return result;
-        if (epilogue == Epilogue::none) {
+        if (kind == CodeKind::none) {
             result = load_as_accumulators<N>(dy + coord.offset);
-        } else if (epilogue == Epilogue::relu) {
+        } else if (kind == CodeKind::bits) {
             const auto gradient = load_as_accumulators<N>(dy + coord.offset);
             const auto bits =
                 simt::load<N>(code + coord.n * code_n + coord.h * code_p + (coord.w >> 3) * code_q + coord.k);

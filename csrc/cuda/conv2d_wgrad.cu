@@ -1,7 +1,8 @@
+// The launcher of the kernel for the gradients of weight and bias.
 #include "conv2d_wgrad.cuh"
 
-#include <algorithm>
-
+#include "conv2d_implementations.h"
+#include "conv2d_tiles.h"
 #include "conv2d_wgrad.h"
 
 namespace fastconv::cuda {
@@ -13,23 +14,8 @@ WgradSize size_of(const Geometry& conv) {
     return {conv, Tile::rows, Tile::columns, int64_t(conv.N) * conv.P * conv.Q};
 }
 
-// Whether both operands can be read by vectors.
-bool by_vectors(const Conv2dProblem& problem, const WgradArgs& args, int vector, int element_bytes) {
-    const Conv2d& c = problem.conv;
-    return channel_vectors(args.x, int(c.C / c.groups), vector, element_bytes) &&
-           gradient_vectors(problem, args.dy, args.code, int(c.K / c.groups), vector, element_bytes);
-}
-
-template <class Tile>
-Work work(const Conv2dProblem& problem, bool channels_inside) {
-    const Geometry conv(problem.conv);
-    const bool vectors = channels_inside && conv.channels % Tile::vector == 0 && conv.filters % Tile::vector == 0;
-    const WgradSize size = size_of<Tile>(conv);
-    return work_of<Tile>(size, split_of<Tile>(size), vectors);
-}
-
 template <class T, class Tile, int access>
-std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* workspace, simt::Stream stream) {
+void launch_wgrad(const Conv2dProblem& problem, const WgradArgs& args, const Launch& launch) {
     using Acc = Accumulator<T>;
     constexpr int vector = Tile::vector;
     WgradParameters<T, access> d;
@@ -37,10 +23,10 @@ std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* works
     const Geometry& conv = d.conv;
     d.x.view = {static_cast<const T*>(args.x.data), conv.H, conv.W};
     d.gradient.view = GradientView<T>(problem, args.dy, args.code);
-    d.partial = static_cast<Acc*>(workspace);
+    d.partial = static_cast<Acc*>(launch.workspace);
     d.x_strides = Strides(args.x), d.dy_strides = Strides(args.dy);
     d.pixels = Pixels(conv.P, conv.Q);
-    const WgradRows rows(conv, args);
+    const WgradRows rows(conv, problem.layouts, args);
     d.taps = rows.taps;
     d.weight_rows = rows.weights, d.rows = rows.all;
     d.steps = conv.N * conv.P * conv.Q;
@@ -48,13 +34,12 @@ std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* works
     d.steps_per_split = split.steps_per_split;
     d.row_tiles = ceil_div(d.rows, Tile::rows);
     d.column_tiles = ceil_div(conv.filters, Tile::columns);
-    const auto access_of = [](const Tensor& t, bool vectors) {
+    const auto access_of = [](const Layout& layout, bool vectors) {
         if (vectors && (access & int(Access::line_vectors))) return Access::line_vectors;
-        return channels_last(t) ? Access::lines : Access::steps;
+        return layout.channels_inside ? Access::lines : Access::steps;
     };
-    d.x.access = access_of(args.x, channel_vectors(args.x, conv.channels, vector, sizeof(T)));
-    d.gradient.access =
-        access_of(args.dy, gradient_vectors(problem, args.dy, args.code, conv.filters, vector, sizeof(T)));
+    d.x.access = access_of(problem.layouts.x, has_vectors<T>(problem.layouts.x, vector));
+    d.gradient.access = access_of(problem.layouts.y, gradient_vectors<T>(problem, vector));
 
     if constexpr (Tile::tensor_cores) {
         const auto counter = [&](const Coord& one_n, const Coord& one_p, const Coord& one_q, int lines) {
@@ -69,78 +54,47 @@ std::string run(const Conv2dProblem& problem, const WgradArgs& args, void* works
     }
 
     const int64_t tiles = int64_t(d.row_tiles) * d.column_tiles * conv.groups;
-    const std::string refused = refuse_wgrad(conv, rows, tiles, split.splits);
-    if (!refused.empty()) return refused;
-    const std::string error = simt::launch(conv2d_wgrad_kernel<T, Tile, access>, {int(tiles * split.splits)},
-                                           Tile::threads, shared_bytes<WgradMemory<Tile>>(), stream, d);
-    if (!error.empty()) return error;
-    return conv2d_wgrad_sum(problem, args, workspace, split.splits, stream);
+    check(refuse_wgrad(conv, rows, tiles, split.splits));
+    check(simt::launch(conv2d_wgrad_kernel<T, Tile, access>, {int(tiles * split.splits)}, Tile::threads,
+                       shared_bytes<WgradMemory<Tile>>(), launch.stream, d));
+    conv2d_wgrad_sum(problem, args, launch, split.splits);
 }
 
-// The problem for which a tile is chosen: windows that are named do not take tensors of all memory formats.
-Conv2dProblem by_tile(Conv2dProblem problem) {
-    if (wgrad_pool2x2_splits(problem) && names_pool2x2(problem)) problem.variant = "";
-    return problem;
-}
+struct Wgrad {
+    using Args = WgradArgs;
+    static constexpr const char* condition = "";
+    static bool takes(const Conv2dProblem& problem) { return problem.conv.K > 0; }
+
+    template <class Tile>
+    static Work work(const Conv2dProblem& problem) {
+        const Geometry conv(problem.conv);
+        const bool channels_inside = problem.layouts.x.channels_inside && problem.layouts.y.channels_inside;
+        const bool vectors = channels_inside && conv.channels % Tile::vector == 0 && conv.filters % Tile::vector == 0;
+        const WgradSize size = size_of<Tile>(conv);
+        return work_of<Tile>(size, split_of<Tile>(size), vectors);
+    }
+    template <class Tile>
+    static size_t workspace(const Conv2dProblem& problem) {
+        return wgrad_workspace(problem, split_of<Tile>(size_of<Tile>(Geometry(problem.conv))).splits);
+    }
+
+    template <class T, class Tile>
+    static void run(const Conv2dProblem& problem, const WgradArgs& args, const Launch& launch) {
+        constexpr int by_elements = Access::lines | Access::steps, any = by_elements | Access::line_vectors;
+        if (!args.dw.data && !args.dbias.data) return;
+        if constexpr (Tile::tensor_cores) {
+            constexpr int vector = 16 / int(sizeof(T));
+            if (has_vectors<T>(problem.layouts.x, vector) && gradient_vectors<T>(problem, vector))
+                return launch_wgrad<T, Tile, int(Access::line_vectors)>(problem, args, launch);
+            launch_wgrad<T, Tile, by_elements>(problem, args, launch);
+        } else {
+            launch_wgrad<T, Tile, any>(problem, args, launch);
+        }
+    }
+};
 
 }  // namespace
 
-std::vector<std::string> conv2d_wgrad_variants(const Conv2dProblem& problem) {
-    auto names = tile_names(problem, [&](auto tile) { return work<decltype(tile)>(problem, true); });
-    if (wgrad_pool2x2_splits(problem)) {
-        names.insert(names.begin(), std::string(pool2x2_variant));
-        names.emplace_back(sparse_pool2x2_variant);
-    }
-    if (few_channels_wgrad_splits(problem)) names.insert(names.begin(), std::string(few_channels_variant));
-    return names;
-}
-
-size_t conv2d_wgrad_workspace(const Conv2dProblem& problem) {
-    const Conv2d& c = problem.conv;
-    if (c.K == 0 || !refuse(problem).empty()) return 0;
-    const Geometry conv(c);
-    int splits = std::max(few_channels_wgrad_splits(problem), wgrad_pool2x2_splits(problem));
-    with_type(problem.dtype, [&](auto type) {
-        for (const bool channels_inside : {false, true}) {  // the memory formats are not known here
-            with_tile<decltype(type)>(
-                by_tile(problem), [&](auto tile) { return work<decltype(tile)>(problem, channels_inside); },
-                [&](auto tile) {
-                    splits = std::max(splits, split_of<decltype(tile)>(size_of<decltype(tile)>(conv)).splits);
-                    return std::string();
-                });
-        }
-        return std::string();
-    });
-    const size_t bytes = problem.dtype == DType::float64 ? sizeof(double) : sizeof(float);
-    return size_t(splits) * size_t(conv.K) * (size_t(conv.channels) * size_t(conv.R) * size_t(conv.S) + 1) * bytes;
-}
-
-std::string conv2d_wgrad(const Conv2dProblem& problem, const WgradArgs& args, void* workspace, simt::Stream stream) {
-    const std::string refused = refuse(problem);
-    if (!refused.empty()) return refused;
-    const Conv2d& conv = problem.conv;
-    const bool weights = args.dw.data && conv.C * conv.R * conv.S > 0;
-    if (conv.K == 0 || (!weights && !args.dbias.data)) return "";
-    if ((!*problem.variant || problem.variant == few_channels_variant) && few_channels_wgrad_splits(problem))
-        return conv2d_few_channels_wgrad(problem, args, workspace, stream);
-    if (wgrad_pool2x2_takes(problem, args)) return conv2d_wgrad_pool2x2(problem, args, workspace, stream);
-    return with_type(problem.dtype, [&](auto type) {
-        using T = decltype(type);
-        const bool vectors = by_vectors(problem, args, 16 / int(sizeof(T)), sizeof(T));
-        const bool channels_inside = channels_last(args.x) && channels_last(args.dy);
-        return with_tile<T>(
-            by_tile(problem), [&](auto tile) { return work<decltype(tile)>(problem, channels_inside); },
-            [&](auto tile) {
-                using Tile = decltype(tile);
-                constexpr int by_elements = Access::lines | Access::steps, any = by_elements | Access::line_vectors;
-                if constexpr (Tile::tensor_cores) {
-                    if (vectors) return run<T, Tile, int(Access::line_vectors)>(problem, args, workspace, stream);
-                    return run<T, Tile, by_elements>(problem, args, workspace, stream);
-                } else {
-                    return run<T, Tile, any>(problem, args, workspace, stream);
-                }
-            });
-    });
-}
+Implementations<WgradArgs> wgrad_tiles() { return tiles_of<Wgrad>(); }
 
 }  // namespace fastconv::cuda

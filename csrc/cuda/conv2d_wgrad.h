@@ -1,11 +1,10 @@
 // What the kernels of wgrad share on the host: how sums are cut into splits, and the second kernel, which adds the
-// splits up. conv2d_wgrad.cu chooses; conv2d_few_channels_wgrad.cu, conv2d_wgrad_pool2x2.cu and conv2d_wgrad_sum.cu
-// compile one kernel each.
+// splits up. conv2d_wgrad.cu, conv2d_few_channels_wgrad.cu, conv2d_wgrad_pool2x2.cu and conv2d_wgrad_sum.cu compile one
+// kernel each.
 #pragma once
 
-#include <string_view>
-
 #include "conv2d_launch.h"
+#include "cycles.h"
 
 namespace fastconv::cuda {
 
@@ -60,8 +59,8 @@ struct WgradRows {
     Taps taps;
     int weights, all;
 
-    WgradRows(const Geometry& conv, const WgradArgs& args)
-        : taps(conv.channels, conv.R, conv.S, channels_last(args.x) || channels_last(args.dw)),
+    WgradRows(const Geometry& conv, const Layouts& layouts, const WgradArgs& args)
+        : taps(conv.channels, conv.R, conv.S, layouts.x.channels_inside || layouts.w.channels_inside),
           weights(args.dw.data ? conv.channels * conv.R * conv.S : 0),
           all(weights + (args.dbias.data ? 1 : 0)) {}
 };
@@ -73,23 +72,14 @@ inline std::string refuse_wgrad(const Geometry& conv, const WgradRows& rows, int
     return refused.empty() ? refuse({{"the number of blocks", tiles * splits}}, most_counted) : refused;
 }
 
-// Adds the splits' sums up, [split][k][row], and writes dw and dbias.
-std::string conv2d_wgrad_sum(const Conv2dProblem&, const WgradArgs&, const void* partial, int splits,
-                             simt::Stream stream);
-
-// conv2d_few_channels_wgrad.cuh; it is the default where it takes the problem. The splits that it makes, 0 where it
-// does not.
-int few_channels_wgrad_splits(const Conv2dProblem&);
-std::string conv2d_few_channels_wgrad(const Conv2dProblem&, const WgradArgs&, void* workspace, simt::Stream stream);
-
-// conv2d_wgrad_pool2x2.cuh, on tensor cores or on sparse ones, where tensors are channels_last; it is the default. The
-// splits that it makes, 0 where it does not take such problems; and whether it takes this call.
-constexpr std::string_view pool2x2_variant = "windows", sparse_pool2x2_variant = "sparse_windows";
-inline bool names_pool2x2(const Conv2dProblem& problem) {
-    return problem.variant == pool2x2_variant || problem.variant == sparse_pool2x2_variant;
+// Bytes of the splits' sums, those of the bias too, wanted or not.
+inline size_t wgrad_workspace(const Conv2dProblem& problem, int splits) {
+    const Conv2d& c = problem.conv;
+    const size_t bytes = problem.dtype == DType::float64 ? sizeof(double) : sizeof(float);
+    return size_t(splits) * size_t(c.K) * (size_t(c.C / c.groups) * size_t(c.R) * size_t(c.S) + 1) * bytes;
 }
-int wgrad_pool2x2_splits(const Conv2dProblem&);
-bool wgrad_pool2x2_takes(const Conv2dProblem&, const WgradArgs&);
-std::string conv2d_wgrad_pool2x2(const Conv2dProblem&, const WgradArgs&, void* workspace, simt::Stream stream);
+
+// Adds the splits' sums up, [split][k][row], and writes dw and dbias.
+void conv2d_wgrad_sum(const Conv2dProblem&, const WgradArgs&, const Launch&, int splits);
 
 }  // namespace fastconv::cuda

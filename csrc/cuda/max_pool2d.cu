@@ -1,7 +1,9 @@
+// The launchers of max_pool2d.
 #include "max_pool2d.cuh"
 
 #include <climits>
 
+#include "check.h"
 #include "kernels.h"
 
 namespace fastconv::cuda {
@@ -61,37 +63,36 @@ Planes2x2 planes(const Tensor& x, const Pool2d& pool, int64_t rows, int V) {
 }
 
 template <class T, class Code, int V>
-std::string fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& pool, simt::Stream stream) {
+void fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& pool, simt::Stream stream) {
     const auto t = make<T, Code>(x, code, y, x, pool);
     const int64_t items = count(y) / V;
-    return simt::launch(max_pool2d_fprop_kernel<T, Code, V>, item_blocks(items), item_threads, 0, stream, t,
-                        static_cast<Code*>(code.data), items);
+    return check(simt::launch(max_pool2d_fprop_kernel<T, Code, V>, item_blocks(items), item_threads, 0, stream, t,
+                              static_cast<Code*>(code.data), items));
 }
 
 template <class T, class Code, int V>
-std::string bprop(const Tensor& dy, const Tensor& code, const Tensor& dx, const Pool2d& pool, simt::Stream stream) {
+void bprop(const Tensor& dy, const Tensor& code, const Tensor& dx, const Pool2d& pool, simt::Stream stream) {
     const auto t = make<T, Code>(dy, code, dx, dx, pool);
     const int64_t items = count(dx) / V;
-    return simt::launch(max_pool2d_bprop_kernel<T, Code, V>, item_blocks(items), item_threads, 0, stream, t, pool.P,
-                        pool.Q, items);
+    return check(simt::launch(max_pool2d_bprop_kernel<T, Code, V>, item_blocks(items), item_threads, 0, stream, t,
+                              pool.P, pool.Q, items));
 }
 
 bool byte_codes(const Pool2d& pool) { return pool.window_h * pool.window_w <= max_positions; }
 
 }  // namespace
 
-std::string max_pool2d_fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& pool,
-                             simt::Stream stream) {
-    if (count(y) == 0) return "";
-    return with_type(x.dtype, [&](auto type) {
+void max_pool2d_fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& pool, simt::Stream stream) {
+    if (count(y) == 0) return;
+    with_type(x.dtype, [&](auto type) {
         using T = decltype(type);
         constexpr int V = 16 / int(sizeof(T));
         if (!byte_codes(pool)) return fprop<T, int32_t, 1>(x, y, code, pool, stream);
         if (is_planes_2x2<T>(x, y, code, pool)) {
             const Planes2x2 t = planes(x, pool, pool.P, V);
-            return simt::launch(max_pool2d_fprop_2x2_kernel<T>, item_blocks(t.items), item_threads, 0, stream,
-                                static_cast<const T*>(x.data), static_cast<T*>(y.data),
-                                static_cast<uint8_t*>(code.data), t);
+            return check(simt::launch(max_pool2d_fprop_2x2_kernel<T>, item_blocks(t.items), item_threads, 0, stream,
+                                      static_cast<const T*>(x.data), static_cast<T*>(y.data),
+                                      static_cast<uint8_t*>(code.data), t));
         }
         const bool packs =
             has_packs(x, V, sizeof(T)) && has_packs(y, V, sizeof(T)) && (!code.data || has_packs(code, V, 1));
@@ -99,18 +100,17 @@ std::string max_pool2d_fprop(const Tensor& x, const Tensor& y, const Tensor& cod
     });
 }
 
-std::string max_pool2d_bprop(const Tensor& dy, const Tensor& code, const Tensor& dx, const Pool2d& pool,
-                             simt::Stream stream) {
-    if (count(dx) == 0) return "";
-    return with_type(dy.dtype, [&](auto type) {
+void max_pool2d_bprop(const Tensor& dy, const Tensor& code, const Tensor& dx, const Pool2d& pool, simt::Stream stream) {
+    if (count(dx) == 0) return;
+    with_type(dy.dtype, [&](auto type) {
         using T = decltype(type);
         constexpr int V = 16 / int(sizeof(T));
         if (!byte_codes(pool)) return bprop<T, int32_t, 1>(dy, code, dx, pool, stream);
         if (is_planes_2x2<T>(dx, dy, code, pool)) {
             const Planes2x2 t = planes(dx, pool, row_pairs(dx), V);
-            return simt::launch(max_pool2d_bprop_2x2_kernel<T>, item_blocks(t.items), item_threads, 0, stream,
-                                static_cast<const T*>(dy.data), static_cast<const uint8_t*>(code.data),
-                                static_cast<T*>(dx.data), t);
+            return check(simt::launch(max_pool2d_bprop_2x2_kernel<T>, item_blocks(t.items), item_threads, 0, stream,
+                                      static_cast<const T*>(dy.data), static_cast<const uint8_t*>(code.data),
+                                      static_cast<T*>(dx.data), t));
         }
         const bool packs = has_packs(dx, V, sizeof(T)) && has_packs(dy, V, sizeof(T)) && has_packs(code, V, 1);
         return packs ? bprop<T, uint8_t, V>(dy, code, dx, pool, stream)

@@ -4,9 +4,10 @@
 #include <pybind11/stl.h>
 
 #include "../cpu/dispatch.h"
-#include "again.h"
 #include "entries.h"
-#include "forms.h"
+#include "memo_table.h"
+#include "prepared_call.h"
+#include "verbose.h"
 
 namespace py = pybind11;
 using namespace fastconv;
@@ -35,8 +36,9 @@ py::dict build_info() {
 
 PYBIND11_MODULE(_C, m) {
     m.doc() = "The kernels of fastconv. Tensors are (data_ptr, nbytes, dtype, sizes, strides); see CONTRIBUTING.md.";
-    python::add_again(m);
-    python::add_forms(m);
+    python::read_verbose_level();
+    python::add_prepared_call(m);
+    python::add_memo_table(m);
     python::add_cpu_entries(m);
     python::add_cuda_entries(m);
     m.def("build_info", build_info);

@@ -1,3 +1,4 @@
+// The checks of a geometry: ranges first, so that no later sum or product overflows.
 #include "problem.h"
 
 #include <stdexcept>
@@ -17,8 +18,7 @@ static void check_range(const std::vector<int64_t>& values, size_t first, size_t
                                         std::to_string(limit - 1) + ", got " + std::to_string(values[i]));
 }
 
-// How often a window that covers `extent` fits into `padded` with this stride.
-static int64_t output_size(int64_t padded, int64_t extent, int64_t stride) {
+int64_t output_size(int64_t padded, int64_t extent, int64_t stride) {
     return padded < extent ? 0 : (padded - extent) / stride + 1;
 }
 
@@ -54,7 +54,7 @@ Pool2d make_pool(const py::tuple& spec, const std::vector<int64_t>& x_size, cons
 
 Conv2dProblem make_problem(DType dtype, const std::vector<int64_t>& x_size, const std::vector<int64_t>& w_size,
                            const std::vector<int64_t>& y_size, const py::tuple& conv_spec,
-                           const std::optional<py::tuple>& pool, bool relu, int threads) {
+                           const std::optional<py::tuple>& pool, bool relu) {
     if (x_size.size() != 4 || w_size.size() != 4 || y_size.size() != 4)
         throw std::invalid_argument("x, w and y must have 4 dimensions, got " + text(x_size) + ", " + text(w_size) +
                                     " and " + text(y_size));
@@ -77,13 +77,13 @@ Conv2dProblem make_problem(DType dtype, const std::vector<int64_t>& x_size, cons
     if (conv.C % conv.groups || conv.K % conv.groups || w_size[1] != conv.C / conv.groups)
         throw std::invalid_argument("w " + text(w_size) + " does not fit x " + text(x_size) + " with " +
                                     std::to_string(conv.groups) + " groups");
-    Conv2dProblem problem{dtype, conv, Epilogue::none, {}, threads};
+    Conv2dProblem problem{dtype, conv, {}, {}, 1};
     problem.pool.P = conv.P, problem.pool.Q = conv.Q;
     if (pool && !relu) throw std::invalid_argument("a pool comes with relu");
-    if (relu) problem.epilogue = Epilogue::relu;
+    if (relu) problem.epilogue.activation = Activation::relu;
     if (pool) {
         check_range({conv.P, conv.Q}, 0, 2, 0, "sizes of the convolution's output");
-        problem.epilogue = Epilogue::relu_max_pool;
+        problem.epilogue.pooled = true;
         problem.pool = make_pool(*pool, {conv.N, conv.K, conv.P, conv.Q}, y_size);
         if (problem.pool.window_h * problem.pool.window_w > max_positions)
             throw std::invalid_argument("pool windows of a fused block have up to " + std::to_string(max_positions) +

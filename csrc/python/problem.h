@@ -1,4 +1,4 @@
-// The geometry of a call, made from Python's numbers and checked.
+// The geometry of a call, made of Python's numbers and checked.
 #pragma once
 
 #include "buffer.h"
@@ -11,7 +11,10 @@ namespace fastconv::python {
 // Throws std::invalid_argument where they do not fit together.
 Conv2dProblem make_problem(DType dtype, const std::vector<int64_t>& x_size, const std::vector<int64_t>& w_size,
                            const std::vector<int64_t>& y_size, const pybind11::tuple& conv,
-                           const std::optional<pybind11::tuple>& pool, bool relu, int threads);
+                           const std::optional<pybind11::tuple>& pool, bool relu);
+
+// How often a window that covers `extent` fits into `padded` with this stride.
+int64_t output_size(int64_t padded, int64_t extent, int64_t stride);
 
 Pool2d make_pool(const pybind11::tuple& pool, const std::vector<int64_t>& x_size, const std::vector<int64_t>& y_size);
 

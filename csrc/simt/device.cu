@@ -1,3 +1,4 @@
+// What host code asks CUDA's runtime about devices, streams and limits of kernels.
 #include "device.h"
 
 #include <cuda_runtime.h>
@@ -61,6 +62,38 @@ Answer runs_on(int device) {
     if (status != cudaSuccess) return answer(status);
     cudaFuncAttributes attributes;
     return answer(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(probe)));
+}
+
+struct Timer {
+    cudaStream_t stream;
+    cudaEvent_t start = nullptr, stop = nullptr;
+};
+
+static double end_timer(Timer* timer, double microseconds) {
+    if (timer->start) cudaEventDestroy(timer->start);
+    if (timer->stop) cudaEventDestroy(timer->stop);
+    delete timer;
+    return microseconds;
+}
+
+Timer* start_timer(Stream stream) {
+    auto* timer = new Timer{static_cast<cudaStream_t>(stream)};
+    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    const bool ready = text(cudaStreamIsCapturing(timer->stream, &capture)).empty() &&
+                       capture == cudaStreamCaptureStatusNone && text(cudaEventCreate(&timer->start)).empty() &&
+                       text(cudaEventCreate(&timer->stop)).empty() &&
+                       text(cudaEventRecord(timer->start, timer->stream)).empty();
+    if (ready) return timer;
+    end_timer(timer, 0);
+    return nullptr;
+}
+
+double stop_timer(Timer* timer) {
+    float milliseconds = 0;
+    const bool measured = text(cudaEventRecord(timer->stop, timer->stream)).empty() &&
+                          text(cudaEventSynchronize(timer->stop)).empty() &&
+                          text(cudaEventElapsedTime(&milliseconds, timer->start, timer->stop)).empty();
+    return end_timer(timer, measured ? 1e3 * double(milliseconds) : -1);
 }
 
 std::string allow_shared(const void* kernel) {

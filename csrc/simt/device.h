@@ -4,6 +4,8 @@
 
 #include <string>
 
+#include "stream.h"
+
 namespace fastconv::simt {
 
 // CUDA's answer to a question; no text: yes.
@@ -24,5 +26,11 @@ std::string make_current(int device);
 
 // Whether this build's kernels run on `device`, which is the current one from then on.
 Answer runs_on(int device);
+
+// Measures by events how long what is launched on a stream takes: from the start to the stop, which waits for it and
+// frees the timer. Null where events cannot be had, as while a graph is captured; the stop may then not be called.
+struct Timer;
+Timer* start_timer(Stream stream);
+double stop_timer(Timer*);  // microseconds; negative where CUDA could not say
 
 }  // namespace fastconv::simt

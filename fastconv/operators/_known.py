@@ -27,7 +27,7 @@ class Known:
     def __init__(self, tensors: int) -> None:
         implementation = partial(getattr, precision, "implementation")
         settings = (*_eager.MODES, torch.get_num_threads, implementation)
-        forms = _C.Forms(tensors, tuple(_eager.PLAIN_TYPES), settings)
+        forms = _C.MemoTable(tensors, tuple(_eager.PLAIN_TYPES), settings)
         self.find, self._add, self._tensors = forms.find, forms.add, tensors
 
     def add(self, operation: Callable[..., Any], rest: tuple, *arguments: Any) -> None:

@@ -180,7 +180,7 @@ def check_fprop(
     data = inputs.make(problem, kind=kind)
     expected = expected_conv(problem, data)
     options = {"threads": threads, "device": device}
-    for name in kernels.applicable("fprop", problem, device) if names is None else names:
+    for name in kernels.implementations_to_check("fprop", problem, device) if names is None else names:
         for layout in ("nchw", "nhwc"):
             y, code = kernels.fprop(problem, *data[:3], name, layout=layout, **options)
             label = f"fprop {device} {name} into {layout}"
@@ -204,7 +204,7 @@ def check_backward(
     x, w, _, dy = data
     assert w is not None
     expected = expected_gradients(problem, data, code)
-    for name in kernels.applicable(direction, problem, device) if names is None else names:
+    for name in kernels.implementations_to_check(direction, problem, device) if names is None else names:
         for layout in ("nchw", "nhwc"):
             found: dict[str, Tensor | None]
             options = {"threads": threads, "layout": layout, "device": device}
@@ -244,7 +244,7 @@ def check_functional(problem: Problem, kind: str = "normal") -> None:
     leaves = [None if t is None else t.detach().requires_grad_() for t in data[:3]]
     y = apply(problem, *leaves)
     code = chosen_code(problem, *data[:3])
-    used = {d: kernels.applicable(d, problem)[0] for d in ("fprop", "dgrad", "wgrad")}
+    used = {d: kernels.implementations(d, problem)[0] for d in ("fprop", "dgrad", "wgrad")}
     check_output(problem, data, y.detach(), code, f"functional {used['fprop']}", kind)
     wanted = [t for t in leaves if t is not None]
     grads = torch.autograd.grad(y, wanted, data.dy)

@@ -106,7 +106,7 @@ def pack(tensor: Tensor | None) -> tuple | None:
 
 
 def _how(problem: Problem, device: str, threads: int, implementation: str) -> tuple:
-    """Threads and the implementation's name on CPUs; whether TF32 is allowed, and the variant's."""
+    """Threads on CPUs, on GPUs whether TF32 is allowed; and the implementation's name."""
     return (threads if device == "cpu" else problem.tf32, implementation)
 
 
@@ -131,25 +131,17 @@ def _geometry(problem: Problem) -> tuple:
     )
 
 
-def variants(direction: str, problem: Problem, device: str) -> list[str]:
-    """Names of a GPU's kernels that take this problem: the functions' `implementation` there."""
-    entry = _entry("conv2d_variants", device)
-    return entry(direction, *_geometry(problem), problem.tf32)
+def implementations(direction: str, problem: Problem, device: str = "cpu") -> list[str]:
+    """Names of the implementations that take this problem in its layout, the default first."""
+    setting = 1 if device == "cpu" else problem.tf32
+    channels_last = problem.layout == "nhwc"
+    entry = _entry("conv2d_implementations", device)
+    return entry(direction, *_geometry(problem), setting, channels_last)
 
 
-def applicable(direction: str, problem: Problem, device: str = "cpu") -> list[str]:
-    """Names of the implementations that take this problem; of a GPU's `variants`, the default."""
-    if device != "cpu":
-        return [""]
-    found = []
-    for name in _C.implementations(direction):
-        try:
-            workspace_bytes(direction, problem, name)
-        except ValueError as error:
-            assert "does not take this problem" in str(error), error
-        else:
-            found.append(name)
-    return found
+def implementations_to_check(direction: str, problem: Problem, device: str) -> list[str]:
+    """All of them on CPUs; on GPUs and emulated, where all would take long, the default."""
+    return implementations(direction, problem) if device == "cpu" else [""]
 
 
 def _call(

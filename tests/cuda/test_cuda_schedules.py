@@ -68,7 +68,7 @@ def pool_results(problem):
 
 def convolution_results(name, problem):
     def how(direction):
-        known = name in kernels.variants(direction, problem, "emulated")
+        known = name in kernels.implementations(direction, problem, "emulated")
         return {"implementation": name if known else "", "device": "emulated"}
 
     x, w, bias, dy = inputs.make(problem)

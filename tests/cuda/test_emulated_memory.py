@@ -31,7 +31,7 @@ def count(tile, direction, after, columns, others, dtype, layout, w_layout=None)
     problem = Problem.parse(f"{shape}{AFTER[after]}_nobias_{dtype}_{layout}")
     x, w, _, dy = inputs.make(problem)
     w, code = inputs.place(w, w_layout or layout), kernels.make_code(problem, 0.4)
-    names = kernels.variants(direction, problem, "emulated")
+    names = kernels.implementations(direction, problem, "emulated")
     [name] = [name for name in names if re.fullmatch(tile, name)]
     options = {"implementation": name, "layout": layout, "device": "emulated"}
     kernels.modules["emulated"].take_counters()

@@ -10,7 +10,7 @@ from fastconv.testing.strategies import MAX_WORK
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-VARIANTS = ["windows", "sparse_windows"]
+IMPLEMENTATIONS = ["windows", "sparse_windows"]
 POOL = "_pool2x2s2x2p0x0d1x1c0"
 PROBLEMS = {
     "narrow": f"mb2ic16ih9iw11oc24kh3kw3ph1pw1{POOL}_f32_nhwc",
@@ -27,11 +27,11 @@ on_every_type = pytest.mark.parametrize(
 DEVICES, TYPES = (
     list(dict.fromkeys(names)) for names in zip(*kernels.TENSOR_CORE_TYPES, strict=True)
 )
-with_each = pytest.mark.parametrize("variant", VARIANTS)
+with_each = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 
 
-def wgrad(problem, data, code, variant, device, **options):
-    return kernels.wgrad(problem, data.x, data.dy, code, variant, device=device, **options)
+def wgrad(problem, data, code, implementation, device, **options):
+    return kernels.wgrad(problem, data.x, data.dy, code, implementation, device=device, **options)
 
 
 @pytest.mark.parametrize("kind", ["normal", "integers"])
@@ -39,9 +39,9 @@ def wgrad(problem, data, code, variant, device, **options):
 @with_each
 @on_every_type
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_named_problem(name, device, dtype, variant, dead, kind):
+def test_named_problem(name, device, dtype, implementation, dead, kind):
     problem = Problem.parse(PROBLEMS[name]).with_type(dtype)
-    checks.check_backward(problem, "wgrad", [variant], kind, dead, device=device)
+    checks.check_backward(problem, "wgrad", [implementation], kind, dead, device=device)
 
 
 @st.composite
@@ -79,10 +79,10 @@ def problems(draw):
 @with_each
 @pytest.mark.parametrize("device", DEVICES, indirect=True)
 @given(problem=problems(), dtype=st.sampled_from(TYPES), dead=st.sampled_from(DEAD))
-def test_any_problem(problem, device, dtype, variant, dead):
+def test_any_problem(problem, device, dtype, implementation, dead):
     problem = problem.with_type(dtype)
     for kind in ("normal", "integers"):
-        checks.check_backward(problem, "wgrad", [variant], kind, dead, device=device)
+        checks.check_backward(problem, "wgrad", [implementation], kind, dead, device=device)
 
 
 TAKEN = {
@@ -103,11 +103,11 @@ NOT_TAKEN = {
 }
 
 
-def has_windows_kernel(problem, module):
-    """Whether the default is one."""
+def has_windows_kernel(problem, module, implementation=""):
+    """Whether the implementation, or the default, is one."""
     data, code = inputs.make(problem), kernels.make_code(problem, 0.4)
     module.take_launches()  # of calls before
-    wgrad(problem, data, code, "", "emulated")
+    wgrad(problem, data, code, implementation, "emulated")
     launched = module.take_launches()
     assert "wgrad" in launched
     return "wgrad_pool2x2_kernel" in launched
@@ -116,9 +116,9 @@ def has_windows_kernel(problem, module):
 @pytest.mark.parametrize("name", [*TAKEN, *NOT_TAKEN])
 def test_default_where_it_applies(name, counted_kernels):
     problem = Problem.parse({**TAKEN, **NOT_TAKEN}[name])
-    names = kernels.variants("wgrad", problem, "emulated")
-    assert (names[0] == VARIANTS[0]) == (name in TAKEN)
-    assert (VARIANTS[1] in names) == (name in TAKEN)
+    names = kernels.implementations("wgrad", problem, "emulated")
+    assert (names[0] == IMPLEMENTATIONS[0]) == (name in TAKEN)
+    assert (IMPLEMENTATIONS[1] in names) == (name in TAKEN)
     assert has_windows_kernel(problem, counted_kernels) == (name in TAKEN)
 
 
@@ -129,52 +129,62 @@ def test_default_by_memory_format(layout, counted_kernels):
 
 
 @with_each
-def test_emulated_named_where_it_does_not_apply_is_refused(variant, emulated_kernels):
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_named_for_another_memory_format(implementation, layout, counted_kernels):
+    # A table names it for a geometry: what the tensors' layout alone keeps from it goes elsewhere.
+    problem = Problem.parse(TAKEN["f16"]).replace(layout=layout)
+    taken = has_windows_kernel(problem, counted_kernels, implementation)
+    names = kernels.implementations("wgrad", problem, "emulated")
+    assert taken == (implementation in names) == (layout == "nhwc")
+
+
+@with_each
+def test_emulated_named_where_it_does_not_apply_is_refused(implementation, emulated_kernels):
     problem = Problem.parse(NOT_TAKEN["padding"])
     data, code = inputs.make(problem), kernels.make_code(problem, 0.4)
-    with pytest.raises(RuntimeError, match=f"variant must be one of mma.*, got {variant}"):
-        wgrad(problem, data, code, variant, "emulated")
+    with pytest.raises(ValueError, match=f"{implementation} does not take this problem"):
+        wgrad(problem, data, code, implementation, "emulated")
 
 
 @with_each
 @on_every_type
-def test_what_no_window_covers_is_not_looked_at(device, dtype, variant):
+def test_what_no_window_covers_is_not_looked_at(device, dtype, implementation):
     # The last row and column of an odd output, and with them all of x that only they see.
     problem = Problem.parse(f"mb2ic8ih9iw7oc24kh2kw2{POOL}_f32_nhwc").replace(h=10, w=8)
     problem = problem.with_type(dtype)
     data, code = inputs.make(problem), kernels.make_code(problem, 0.4)
-    expected = wgrad(problem, data, code, variant, device)
+    expected = wgrad(problem, data, code, implementation, device)
     data.x[:, :, 9] = torch.nan
     data.x[:, :, :, 7] = torch.inf
-    found = wgrad(problem, data, code, variant, device)
+    found = wgrad(problem, data, code, implementation, device)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @with_each
 @on_every_type
-def test_gradients_of_dead_windows_are_not_looked_at(device, dtype, variant):
+def test_gradients_of_dead_windows_are_not_looked_at(device, dtype, implementation):
     problem = Problem.parse(PROBLEMS["narrow"]).with_type(dtype)
     data, code = inputs.make(problem), kernels.make_code(problem, 0.4)
-    expected = wgrad(problem, data, code, variant, device)
+    expected = wgrad(problem, data, code, implementation, device)
     data.dy[code == 255] = torch.nan
-    found = wgrad(problem, data, code, variant, device)
+    found = wgrad(problem, data, code, implementation, device)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @with_each
 @on_every_type
-def test_all_dead_is_zero(device, dtype, variant):
+def test_all_dead_is_zero(device, dtype, implementation):
     problem = Problem.parse(PROBLEMS["splits"]).with_type(dtype)
     data, code = inputs.make(problem), kernels.make_code(problem, 1.0)
-    assert not any(t.any() for t in wgrad(problem, data, code, variant, device))
+    assert not any(t.any() for t in wgrad(problem, data, code, implementation, device))
 
 
 @with_each
 @on_every_type
-def test_one_of_both_gradients(device, dtype, variant):
+def test_one_of_both_gradients(device, dtype, implementation):
     problem = Problem.parse(PROBLEMS["groups"]).with_type(dtype)
     data, code = inputs.make(problem), kernels.make_code(problem, 0.4)
-    both = wgrad(problem, data, code, variant, device)
+    both = wgrad(problem, data, code, implementation, device)
     for i, name in enumerate(("want_weight", "want_bias")):
-        found = wgrad(problem, data, code, variant, device, **{name: False})
+        found = wgrad(problem, data, code, implementation, device, **{name: False})
         assert found[i] is None and torch.equal(found[1 - i], both[1 - i])

@@ -121,10 +121,11 @@ if problem.k:
         layout = "nhwc" if pool else "nchw"
         code = new(codes.size(problem, device), torch.uint8, layout)
     common = (problem.conv_spec, pool)
-    dtype = kernels.CODES[problem.dtype]
+    sizes = ("wgrad", kernels.CODES[problem.dtype], problem.x_size, problem.w_size,
+             problem.y_size, *common, problem.relu)
     calls = {
-        "conv2d_workspace": ("fprop", dtype, problem.x_size, problem.w_size, problem.y_size,
-                             *common, problem.relu, 2, ""),
+        "conv2d_workspace": (*sizes, 2, ""),
+        "conv2d_implementations": (*sizes, 2, True),
         "conv2d_fprop": (x, w, bias, y, code, *common, problem.relu, workspace("fprop"), 2, ""),
         "conv2d_dgrad": (y, code, w, dx, *common, workspace("dgrad"), 2, ""),
         "conv2d_wgrad": (x, y, code, dw, dbias, problem.w_size, *common, workspace("wgrad"), 2, ""),
@@ -137,22 +138,19 @@ else:
         "max_pool2d_bprop": (y, code, x, pool, 2),
         "relu_fprop": (flat, flat_y, mask, 2),
         "relu_bprop": (flat, mask, flat_y, 2),
-        "implementations": ("fprop",),
         "build_info": (),
         "cuda_device_count": (),
         "cuda_why_not_on": (0,),
     }
-if device == "emulated":  # instead of threads and implementation: device, stream, TF32, variant
-    on_cpu = {"conv2d_workspace": (2, ""), "conv2d_fprop": (2, ""), "conv2d_dgrad": (2, ""),
-              "conv2d_wgrad": (2, "")}
+if device == "emulated":  # instead of threads: device and stream, of convolutions TF32
+    of_sizes = ("conv2d_workspace", "conv2d_implementations")
     there = {name: value for name, value in calls.items() if name.startswith("cuda_")}
     for name, arguments in calls.items():
         if "cuda_" + name in dir(module):
-            arguments = arguments[:-len(on_cpu.get(name, (2,)))]
-            where = () if "workspace" in name else (0, 0)
-            there["cuda_" + name] = arguments + where + ((False, "") if "conv2d" in name else ())
-    if problem.k:
-        there |= {"cuda_conv2d_variants": (*there["cuda_conv2d_workspace"][:-1],)}
+            last = 2 if "conv2d" in name else 1
+            where = () if name in of_sizes else (0, 0)
+            tf32 = (False, arguments[-1]) if "conv2d" in name else ()
+            there["cuda_" + name] = arguments[:-last] + where + tf32
     calls = there
 counts = {"refused": 0, "done": 0}
 
@@ -175,7 +173,7 @@ def call(name, args, entry=None):
 
 
 for name, arguments in calls.items():
-    again = getattr(module, name)(*arguments)  # right as it is
+    prepared = getattr(module, name)(*arguments)  # right as it is
     call(name, (*arguments, 1, 2, 3))
     call(name, arguments[:-1])
     wrong = [list(variants(value, rng)) for value in arguments]
@@ -187,18 +185,18 @@ for name, arguments in calls.items():
         for place in rng.sample(range(len(changed)), min(len(changed), rng.randint(2, 3))):
             changed[place] = rng.choice(wrong[place] or [None])
         call(name, tuple(changed))
-    if type(again).__name__ == "Again":  # the same call for other addresses
+    if type(prepared).__name__ == "PreparedCall":  # the same call for other addresses
         addresses = [0 if a is None else a[0] for a in arguments if a is None or is_buffer(a)]
         if pool is None:
             addresses.pop(-2)  # that None was the pool
         addresses += [0] * ("conv2d" not in name)  # no workspace
         addresses += [0] * name.startswith("cuda_")  # the stream
-        again(*addresses)
+        prepared(*addresses)
         for place, bad in ((i, b) for i in range(len(addresses)) for b in (0, -1, *WRONG_TYPES)):
             if place < len(addresses) - name.startswith("cuda_"):
-                call("again " + name, (*addresses[:place], bad, *addresses[place + 1:]), again)
+                call("prepared " + name, (*addresses[:place], bad, *addresses[place + 1:]), prepared)
         for wrong_count in (addresses[:-1], [*addresses, 0], []):
-            call("again " + name, wrong_count, again)
+            call("prepared " + name, wrong_count, prepared)
     for tensor in alive:
         assert inputs.intact(tensor), f"{name} wrote outside of a buffer"
 print("end", counts["refused"], counts["done"])
@@ -246,13 +244,13 @@ def fuzz(name, run_python, *module):
 def test_every_entry_is_tested():
     for name in dir(_C):
         names = (name, name.removeprefix("cuda_"))
-        tested = name in ("Again", "Forms") or any(f'"{n}": (' in CHILD for n in names)
+        tested = name in ("PreparedCall", "MemoTable") or any(f'"{n}": (' in CHILD for n in names)
         assert name.startswith("_") or tested, name
 
 
-def test_forms_of_many_kinds():
+def test_memo_table_of_many_forms():
     setting = [1]
-    forms = _C.Forms(2, (torch.Tensor, torch.nn.Parameter), (lambda: setting[0],))
+    table = _C.MemoTable(2, (torch.Tensor, torch.nn.Parameter), (lambda: setting[0],))
     x, y = torch.randn(2, 3), torch.randn(3, requires_grad=True)
     alike = [
         (x, None, 1, (2, 3), "same", True),
@@ -269,27 +267,27 @@ def test_forms_of_many_kinds():
         (torch.nn.Parameter(x), None, 1, (2, 3), "same", True),
     ]
     for i, given in enumerate(alike):
-        assert forms.find(*given) is None
-        forms.add(lambda i=i: i, *given)
-    assert [forms.find(*given) for given in alike] == list(range(len(alike)))
-    assert forms.find(x + 1, None, 1, [2, 3], "same", True) == 0
+        assert table.find(*given) is None
+        table.add(lambda i=i: i, *given)
+    assert [table.find(*given) for given in alike] == list(range(len(alike)))
+    assert table.find(x + 1, None, 1, [2, 3], "same", True) == 0
     setting[0] = 2
-    assert forms.find(*alike[0]) is None
+    assert table.find(*alike[0]) is None
     # What no key can hold is never found, and nothing is made of it.
     subclass, negated = x.as_subclass(type("Sub", (torch.Tensor,), {})), torch.complex(x, x).conj()
     for wrong in (1, "x", subclass, x.to("meta"), negated.imag, object(), []):
-        forms.add(pytest.fail, wrong, None)
-        assert forms.find(wrong, None) is None
+        table.add(pytest.fail, wrong, None)
+        assert table.find(wrong, None) is None
     for wrong in (1.5, {}, (1, "x"), [None], 2**70, "\udc80", b"x", x, ((1,),)):
-        forms.add(pytest.fail, x, None, wrong)
-        assert forms.find(x, None, wrong) is None
+        table.add(pytest.fail, x, None, wrong)
+        assert table.find(x, None, wrong) is None
     for too_few in ((), (x,)):
-        assert forms.find(*too_few) is None
+        assert table.find(*too_few) is None
     with pytest.raises(ZeroDivisionError):
-        _C.Forms(0, (), (lambda: 1 // 0,)).find()
+        _C.MemoTable(0, (), (lambda: 1 // 0,)).find()
     for wrong in ((-1, (), ()), (1, (3,), ()), (1, 2, 3)):
         with pytest.raises((TypeError, ValueError)):
-            _C.Forms(*wrong)
+            _C.MemoTable(*wrong)
 
 
 def test_emulated_entries_are_those_of_the_module(emulated_kernels):

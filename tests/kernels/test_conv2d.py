@@ -137,7 +137,7 @@ def test_memory_format_follows_torch(x_layout, w_layout):
 def test_one_of_weight_and_bias_gradient(name, want):
     problem = Problem.parse(PROBLEMS[name])
     x, _, _, dy = inputs.make(problem)
-    for implementation in kernels.applicable("wgrad", problem):
+    for implementation in kernels.implementations("wgrad", problem):
         both = kernels.wgrad(problem, x, dy, None, implementation)
         found = kernels.wgrad(
             problem, x, dy, None, implementation, want_weight=want[0], want_bias=want[1]
@@ -176,7 +176,7 @@ def test_not_finite_weight(name, value, device):
     expected = checks.expected_conv(problem.replace(pads=(0, 0, 0, 0)), padded)
     multiplied = expected.exact.isnan()
     left_out, _ = kernels.fprop(problem, *data[:3], "plain")
-    for implementation in kernels.applicable("fprop", problem, device):
+    for implementation in kernels.implementations_to_check("fprop", problem, device):
         if implementation == "winograd":
             continue  # spreads it over its tiles
         y, _ = kernels.fprop(problem, *data[:3], implementation, device=device)
@@ -208,21 +208,21 @@ def test_gradcheck(text):
 @pytest.mark.parametrize("direction", ["fprop", "dgrad", "wgrad"])
 @pytest.mark.parametrize("name", "ABCDEF")
 def test_common_layers_have_a_fast_kernel(name, direction):
-    assert kernels.applicable(direction, Problem.parse(PROBLEMS[name]))[0] != "plain"
+    assert kernels.implementations(direction, Problem.parse(PROBLEMS[name]))[0] != "plain"
 
 
 @pytest.mark.parametrize("direction", ["fprop", "dgrad", "wgrad"])
 @pytest.mark.parametrize("name", [name for name in PROBLEMS if name.startswith("depthwise")])
 def test_depthwise_has_a_kernel_of_its_own(name, direction):
     problem = Problem.parse(PROBLEMS[name])
-    found = kernels.applicable(direction, problem)
+    found = kernels.implementations(direction, problem)
     assert (found[0] == "depthwise") == (problem.k == problem.c), found
 
 
 def test_plain_takes_everything():
     for text in PROBLEMS.values():
         for direction in ("fprop", "dgrad", "wgrad"):
-            assert kernels.applicable(direction, Problem.parse(text))[-1] == "plain"
+            assert kernels.implementations(direction, Problem.parse(text))[-1] == "plain"
 
 
 def test_unknown_implementation():

@@ -66,7 +66,7 @@ def test_any_number_of_threads_in_every_implementation(name):
         "wgrad": lambda *args: kernels.wgrad(problem, data.x, data.dy, code, *args),
     }
     for direction, run in runs.items():
-        for implementation in kernels.applicable(direction, problem):
+        for implementation in kernels.implementations(direction, problem):
             expected = run(implementation, 1)
             for threads in THREADS:
                 label = f"{direction} {implementation} {threads} threads, {problem}"

@@ -131,7 +131,7 @@ def test_one_of_weight_and_bias_gradient(name, want):
     problem = Problem.parse(PROBLEMS[name])
     x, _, _, dy = inputs.make(problem)
     code = kernels.make_code(problem, 0.4)
-    for implementation in kernels.applicable("wgrad", problem):
+    for implementation in kernels.implementations("wgrad", problem):
         both = kernels.wgrad(problem, x, dy, code, implementation)
         found = kernels.wgrad(
             problem, x, dy, code, implementation, want_weight=want[0], want_bias=want[1]
@@ -149,9 +149,9 @@ def test_codes_that_no_forward_pass_gives_write_nowhere_else(name):
     stride = inputs.strides(codes.size(problem), "nhwc" if problem.pool else "nchw")
     code = inputs.guarded(codes.size(problem), stride, torch.uint8)
     code.copy_(torch.arange(code.numel()).reshape(code.shape) * 37 % 256)
-    for implementation in kernels.applicable("dgrad", problem):
+    for implementation in kernels.implementations("dgrad", problem):
         kernels.dgrad(problem, data.dy, code, data.w, implementation)
-    for implementation in kernels.applicable("wgrad", problem):
+    for implementation in kernels.implementations("wgrad", problem):
         kernels.wgrad(problem, data.x, data.dy, code, implementation)
 
 
@@ -196,7 +196,7 @@ def test_nan_goes_through_as_in_torch(name):
     data = inputs.make(problem)
     data.x[0, 0, problem.h // 2, problem.w // 3] = torch.nan
     expected = reference.forward(problem, *data[:3])
-    for implementation in kernels.applicable("fprop", problem):
+    for implementation in kernels.implementations("fprop", problem):
         if "winograd" in implementation:
             continue  # spreads it over a tile
         y, code = kernels.fprop(problem, *data[:3], implementation)
@@ -212,7 +212,7 @@ def test_zero_is_dead(pool):
     data = inputs.make(problem)
     data.w.zero_()
     data.bias.copy_(torch.linspace(-1, 0, 16))
-    for implementation in kernels.applicable("fprop", problem):
+    for implementation in kernels.implementations("fprop", problem):
         y, code = kernels.fprop(problem, *data[:3], implementation)
         assert not y.any()
         alive = code != 255 if pool else kernels.unpack_bits(code, y.shape[3])
@@ -256,7 +256,7 @@ def test_gradcheck(text):
 @pytest.mark.parametrize("direction", ["fprop", "dgrad", "wgrad"])
 @pytest.mark.parametrize("name", "ABCDEF")
 def test_common_blocks_have_a_fast_kernel(name, direction):
-    assert kernels.applicable(direction, Problem.parse(PROBLEMS[name]))[0] != "plain"
+    assert kernels.implementations(direction, Problem.parse(PROBLEMS[name]))[0] != "plain"
 
 
 @pytest.mark.parametrize(

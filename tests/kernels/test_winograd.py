@@ -40,7 +40,7 @@ DIRECTIONS = ["fprop", "dgrad", "wgrad"]
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_named_problem(name, direction, kind):
     problem = Problem.parse(PROBLEMS[name])
-    if "winograd" not in kernels.applicable(direction, problem):
+    if "winograd" not in kernels.implementations(direction, problem):
         assert direction == "dgrad" and name == "more padding than 'same'", "it should apply"
         return
     if direction == "fprop":

@@ -3,14 +3,16 @@
 
 #include "../../csrc/emulator/counters.h"
 #include "../../csrc/emulator/state.h"
-#include "../../csrc/python/again.h"
 #include "../../csrc/python/entries.h"
+#include "../../csrc/python/prepared_call.h"
+#include "../../csrc/python/verbose.h"
 
 namespace py = pybind11;
 using namespace fastconv;
 
 PYBIND11_MODULE(MODULE, m) {
-    python::add_again(m);
+    python::read_verbose_level();
+    python::add_prepared_call(m);
     python::add_cuda_entries(m);
     m.def(
         "configure",

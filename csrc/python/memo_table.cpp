@@ -1,4 +1,5 @@
-#include "forms.h"
+// The memo table: how its keys are made of tensors, and how values are found and forgotten.
+#include "memo_table.h"
 
 #include <cstdint>
 #include <cstring>
@@ -120,9 +121,9 @@ private:
 // By tensors of exactly the given types (or None), on CPUs or GPUs and not negated: sizes, strides, layouts, dtypes,
 // devices and whether they require grad; by what else is given (None, bool, int, str, sequences of int); and by what
 // functions give that are asked each time, such as torch's settings.
-class Forms {
+class MemoTable {
 public:
-    Forms(int tensors, const py::sequence& types, const py::sequence& settings)
+    MemoTable(int tensors, const py::sequence& types, const py::sequence& settings)
         : tensors_(size_t(tensors)), maker_(types_of(types)) {
         if (tensors < 0) throw std::invalid_argument("tensors must not be negative, got " + std::to_string(tensors));
         for (const auto& setting : settings) settings_.push_back(py::reinterpret_borrow<py::object>(setting));
@@ -185,11 +186,11 @@ private:
 
 }  // namespace
 
-void add_forms(py::module_& m) {
-    py::class_<Forms>(m, "Forms", "Objects remembered by the sizes, strides, dtypes and devices of tensors.")
+void add_memo_table(py::module_& m) {
+    py::class_<MemoTable>(m, "MemoTable", "Objects remembered by the sizes, strides, dtypes and devices of tensors.")
         .def(py::init<int, py::sequence, py::sequence>(), py::arg("tensors"), py::arg("types"), py::arg("settings"))
-        .def("find", &Forms::find)
-        .def("add", &Forms::add);
+        .def("find", &MemoTable::find)
+        .def("add", &MemoTable::add);
 }
 
 }  // namespace fastconv::python

@@ -1,4 +1,5 @@
-#include "again.h"
+// How a prepared call is made: it takes addresses or tensors, and checks only these.
+#include "prepared_call.h"
 
 #include <stdexcept>
 
@@ -22,11 +23,11 @@ static uintptr_t address_of_tensor(const py::handle& value, const char* name) {
     return address_of(address, name);
 }
 
-void Again::add(const char* name, const Tensor& tensor) {
+void PreparedCall::add(const char* name, const Tensor& tensor) {
     slots_.push_back({name, tensor.data ? size_of(tensor.dtype) : 0});
 }
 
-void Again::operator()(const py::args& given) const {
+void PreparedCall::operator()(const py::args& given) const {
     const size_t count = slots_.size() + size_t(has_stream_);
     if (given.size() != count)
         throw std::invalid_argument("expected " + std::to_string(count) + " addresses, got " +
@@ -37,14 +38,14 @@ void Again::operator()(const py::args& given) const {
         if (slot.alignment)
             addresses[i] = checked_address(address_of_tensor(given[i], slot.name), slot.alignment, slot.name);
     }
-    run_(addresses, has_stream_ ? address_of(given[slots_.size()], "stream") : 0);
+    run_(addresses, has_stream_ ? reinterpret_cast<void*>(address_of(given[slots_.size()], "stream")) : nullptr);
 }
 
-void add_again(py::module_& m) {
+void add_prepared_call(py::module_& m) {
     // module_local: the tests load more than one module with these entries.
-    py::class_<Again>(m, "Again", "The call of an entry, checked, to be made again for other addresses.",
-                      py::module_local())
-        .def("__call__", &Again::operator());
+    py::class_<PreparedCall>(m, "PreparedCall", "The call of an entry, checked, to be made for other addresses.",
+                             py::module_local())
+        .def("__call__", &PreparedCall::operator());
 }
 
 }  // namespace fastconv::python

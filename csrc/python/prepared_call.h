@@ -1,5 +1,5 @@
-// What the operations' entries give back: the call with all of its checks done, to be made again for other addresses.
-// Checking takes longer than a small operation does.
+// A prepared call is what an operation's entry gives back: its call with all checks done, to be made for other
+// addresses. Checking takes longer than a small operation does.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -20,16 +20,16 @@ struct Member {
 template <class Args>
 using Members = std::vector<Member<Args>>;
 
-class Again {
+class PreparedCall {
 public:
-    // `members` in the order of the entry's arguments. launch(args, workspace, stream) makes the call; operations
-    // without a workspace ignore it, there is a stream on GPUs only.
+    // `members` in the order of the entry's arguments. launch(args, workspace, stream) makes the call;
+    // operations without a workspace ignore it, CPUs the stream.
     template <class Args, class Launch>
-    Again(const Args& args, const Members<Args>& members, bool has_workspace, bool has_stream, Launch launch)
+    PreparedCall(const Args& args, const Members<Args>& members, bool has_workspace, bool has_stream, Launch launch)
         : has_stream_(has_stream) {
         for (const auto& member : members) add(member.name, args.*member.tensor);
         slots_.push_back({"workspace", size_t(has_workspace)});
-        run_ = [args, members, launch](const std::vector<void*>& addresses, uintptr_t stream) {
+        run_ = [args, members, launch](const std::vector<void*>& addresses, void* stream) {
             Args changed = args;
             for (size_t i = 0; i < members.size(); ++i) (changed.*members[i].tensor).data = addresses[i];
             launch(changed, addresses.back(), stream);
@@ -47,11 +47,11 @@ private:
     };
     std::vector<Slot> slots_;
     bool has_stream_;
-    std::function<void(const std::vector<void*>&, uintptr_t)> run_;
+    std::function<void(const std::vector<void*>&, void*)> run_;
 
     void add(const char* name, const Tensor& tensor);
 };
 
-void add_again(pybind11::module_&);
+void add_prepared_call(pybind11::module_&);
 
 }  // namespace fastconv::python

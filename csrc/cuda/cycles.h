@@ -1,0 +1,40 @@
+// A model of the cycles that a tile takes for a problem: the cost by which tiles are chosen. It is of one GPU, an H100,
+// and looks at the geometry and at whether channels are inside; a measured table (load_variants) names implementations.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+namespace fastconv::cuda {
+
+// What a direction would have to do with a tile. Elements that are read one by one cost instructions.
+struct Work {
+    int64_t blocks;
+    double steps;      // of a block
+    bool vectors;      // whether operands are read 16 bytes at a time
+    double bytes = 0;  // to and from device memory after the last block
+};
+
+constexpr int multiprocessors = 132;
+
+// Cycles until the last block has ended. A step's are the most of: products, at what such loops reach of the peak;
+// bytes from the L2 cache; instructions of loads. `ends` are a block's beginning and end, which only other blocks can
+// hide. All numbers are those of an H100 as published, or estimates: none is measured yet.
+template <class Tile>
+double cycles_of(const Work& work) {
+    constexpr double bytes_per_cycle = 40, device_bytes_per_cycle = 1750, ends = 2500;
+    constexpr int element = Tile::tensor_cores ? 16 / Tile::vector : int(sizeof(typename Tile::Acc));
+    constexpr double products_per_cycle = !Tile::tensor_cores ? 384.0 / element : element == 2 ? 2560 : 1280;
+    constexpr double instructions = Tile::tensor_cores ? 20 : 15;  // to read what is read at once
+    constexpr int operands = Tile::rows + Tile::columns;
+
+    double step = double(Tile::rows) * Tile::columns / products_per_cycle;
+    step = std::fmax(step, operands * element / bytes_per_cycle);
+    step = std::fmax(step, operands * instructions / 128 / (work.vectors ? Tile::vector : 1));
+    const auto wave = [&](int64_t blocks) { return double(blocks) * work.steps * step + ends; };
+    const int64_t at_once = int64_t(multiprocessors) * Tile::fewer_blocks, rest = work.blocks % at_once;
+    return double(work.blocks / at_once) * wave(Tile::fewer_blocks) +
+           (rest ? wave((rest + multiprocessors - 1) / multiprocessors) : 0) + work.bytes / device_bytes_per_cycle;
+}
+
+}  // namespace fastconv::cuda

@@ -1,0 +1,10 @@
+// A memo table keeps objects by the sizes, strides and dtypes of tensors: its lookup costs less than one in Python.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace fastconv::python {
+
+void add_memo_table(pybind11::module_&);
+
+}  // namespace fastconv::python

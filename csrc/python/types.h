@@ -1,0 +1,9 @@
+// A list of types: the last arguments of an entry, which depend on the device.
+#pragma once
+
+namespace fastconv::python {
+
+template <class...>
+struct Types {};
+
+}  // namespace fastconv::python
