@@ -41,13 +41,17 @@ struct ExactTile {
 
 template <class...>
 struct TileList {};
-using Tiles = TileList<TensorCoreTile<128, 128, 64, 64, 32>,  //
-                       TensorCoreTile<128, 64, 64, 32>,
-                       TensorCoreTile<64, 64, 32, 32>,  // for products that are too small to fill a GPU otherwise
-                       TensorCoreTile<128, 32, 32, 32>, ExactTile<float, 128, 64, 8, 4>,       //
-                       ExactTile<float, 128, 32, 8, 4>, ExactTile<float, 128, 8, 4, 2, true>,  //
-                       ExactTile<double, 64, 64, 4, 4>, ExactTile<double, 64, 32, 4, 4>,       //
-                       ExactTile<double, 64, 8, 2, 2>>;
+using Tiles = TileList<                    // the earlier of equal cost is chosen
+    TensorCoreTile<128, 128, 64, 64, 32>,  // 64 x 64 accumulators and TF32 operands would exceed 255 registers
+    TensorCoreTile<128, 64, 64, 32>,       //
+    TensorCoreTile<64, 64, 32, 32>,        // for products too small to fill a GPU otherwise
+    TensorCoreTile<128, 32, 32, 32>,       //
+    ExactTile<float, 128, 64, 8, 4>,       //
+    ExactTile<float, 128, 32, 8, 4>,       //
+    ExactTile<float, 128, 8, 4, 2, true>,  // for depthwise convolutions
+    ExactTile<double, 64, 64, 4, 4>,       //
+    ExactTile<double, 64, 32, 4, 4>,       //
+    ExactTile<double, 64, 8, 2, 2>>;
 
 // What a kernel that is compiled for every tile says of itself, as a struct:
 //     Args, condition               of its direction, and what `takes` asks for in words

@@ -67,3 +67,9 @@ def test_only_errors_that_last_are_said_to(said):
     assert found == {**dict.fromkeys(LASTING, "lasts"), **dict.fromkeys(PASSING, "passing")}
     assert said["none"] == " , lasts" and said["count"] == " 2"
     assert said["no such device"] == " lasts"
+
+
+def test_timers_measure_by_events_and_leave_none(said):
+    assert said["measured"] == " 250" and said["no stop"] == " -1"
+    assert said["no event"] == " none" and said["capturing"] == " none"
+    assert said["events left"] == " 0"

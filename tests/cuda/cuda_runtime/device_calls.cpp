@@ -1,12 +1,12 @@
 // csrc/simt/device.cu on the runtime of this folder: prints what each call does, for test_cuda_runtime.py.
-#include "../../csrc/simt/device.h"
+#include "../../../csrc/simt/device.h"
 
 #include <cuda_runtime.h>
 
 #include <cstdio>
 #include <thread>
 
-#include "../../csrc/simt/shared_limit.h"
+#include "../../../csrc/simt/shared_limit.h"
 
 using namespace fastconv::simt;
 
@@ -65,10 +65,24 @@ void errors() {
     std::printf("no such device: %s\n", runs_on(7).passing ? "passing" : "lasts");
 }
 
+void timers() {
+    std::printf("measured: %g\n", stop_timer(start_timer(nullptr)));
+    runtime.next = cudaErrorMemoryAllocation;
+    std::printf("no event: %s\n", start_timer(nullptr) ? "a timer" : "none");
+    Timer* timer = start_timer(nullptr);
+    runtime.next = cudaErrorMemoryAllocation;
+    std::printf("no stop: %g\n", stop_timer(timer));
+    runtime.capturing = true;
+    std::printf("capturing: %s\n", start_timer(nullptr) ? "a timer" : "none");
+    runtime.capturing = false;
+    std::printf("events left: %d\n", runtime.events);
+}
+
 }  // namespace
 
 int main() {
     contexts();
     limits();
     errors();
+    timers();
 }

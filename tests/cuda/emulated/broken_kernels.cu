@@ -1,8 +1,8 @@
 // Kernels with one fault each, and beside each the same kernel without it: what the emulator is tested
 // with. `broken` chooses; "here: NAME" marks the line that a report has to name, "there: NAME" the
 // other one. Each writes a result that the corrected kernel gets right in every order of threads.
-#include "../../csrc/emulator/interface.h"
-#include "../../csrc/simt/simt.h"
+#include "../../../csrc/emulator/interface.h"
+#include "../../../csrc/simt/simt.h"
 
 #include <type_traits>
 

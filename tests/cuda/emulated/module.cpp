@@ -1,11 +1,11 @@
 // The entries of fastconv._C for CUDA, run by the emulator, and its settings.
 #include <pybind11/pybind11.h>
 
-#include "../../csrc/emulator/counters.h"
-#include "../../csrc/emulator/state.h"
-#include "../../csrc/python/entries.h"
-#include "../../csrc/python/prepared_call.h"
-#include "../../csrc/python/verbose.h"
+#include "../../../csrc/emulator/counters.h"
+#include "../../../csrc/emulator/state.h"
+#include "../../../csrc/python/entries.h"
+#include "../../../csrc/python/prepared_call.h"
+#include "../../../csrc/python/verbose.h"
 
 namespace py = pybind11;
 using namespace fastconv;

@@ -1,7 +1,7 @@
 // One kernel for each wrapper of simt.h: 32 lanes hand their inputs in and their outputs out. Run by the
 // emulator and, compiled by nvcc, on a GPU; wrappers.py knows the right answers.
-#include "../../csrc/emulator/interface.h"
-#include "../../csrc/simt/simt.h"
+#include "../../../csrc/emulator/interface.h"
+#include "../../../csrc/simt/simt.h"
 
 #include <type_traits>
 
