@@ -51,7 +51,7 @@ class Ran(NamedTuple):
 
 
 def one_of_each_kind(names: list[str]) -> list[str]:
-    """The first implementation of each kind, which its name begins with: tiles of other sizes follow."""
+    """The first name of each kind, which it begins with: tiles of other sizes follow."""
     kinds: dict[str, str] = {}
     for name in names:
         kinds.setdefault(kind(name), name)

@@ -55,7 +55,9 @@ class ConvTruth:
         exact, own, scale = (f(dy).sum((0, 2, 3)) for f in (Tensor.double, _same, Tensor.abs))
         self._gradients["dbias"] = checks.Expected(exact, own, scale.max().item())
         # Winograd's algorithm has an error rule of its own.
-        self._used = {d: kernels.implementations(d, problem)[0] for d in ("fprop", "dgrad", "wgrad")}
+        self._used = {
+            d: kernels.implementations(d, problem)[0] for d in ("fprop", "dgrad", "wgrad")
+        }
 
     def _sum(self, images: Tensor) -> Tensor:
         """The images' weighted sum, as one image."""

@@ -286,7 +286,7 @@ void compute_block(const Conv2dProblem& problem, const DgradPlan<T>& plan, const
     const int64_t last_p = min(conv.P, (last - 1) / conv.stride_h + 1);
     const Pixels<T> dy = stage_dy(problem, args.dy, space, n, first_p, last_p);
     const int64_t code_size =
-        !problem.epilogue.pooled ? conv.P * ceil_div(conv.Q, 8) * conv.K : problem.pool.P * problem.pool.Q * conv.K;
+        problem.epilogue.pooled ? problem.pool.P * problem.pool.Q * conv.K : conv.P * ceil_div(conv.Q, 8) * conv.K;
     const uint8_t* code = static_cast<const uint8_t*>(args.code.data);
     for (int64_t p = first_p; p < last_p; p += plan.rows_listed) {
         const Range pixel_rows = {p, min(last_p, p + plan.rows_listed)};
@@ -341,7 +341,7 @@ void run_typed(const Conv2dProblem& problem, const DgradArgs& args, void* worksp
     });
 }
 
-constexpr const char* condition = "four channels or more in each of several groups, and rows that 32-bit offsets reach";
+constexpr const char* condition = "one group, or groups of four channels or more, and rows that 32-bit offsets reach";
 
 // Offsets are 32-bit, and one row of pixels and its lists have to be of a sane size.
 bool takes(const Conv2dProblem& problem) {

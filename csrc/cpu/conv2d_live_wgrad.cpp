@@ -371,8 +371,7 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
         for (int64_t k = 0; k < conv.K; ++k) set_value<T>(args.dbias, k * args.dbias.stride[0], T(space.bias[k]));
 }
 
-constexpr const char* condition =
-    "four channels or more in each of several groups, and images that 32-bit offsets reach";
+constexpr const char* condition = "one group, or groups of four channels or more, and images that 32-bit offsets reach";
 
 // Offsets are 32-bit, and one packed image has to be of a sane size.
 bool takes(const Conv2dProblem& problem) {

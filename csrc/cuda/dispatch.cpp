@@ -30,8 +30,7 @@ bool no_dw(const Conv2d& c, const Pool2d&) { return c.K == 0; }
 
 }  // namespace
 
-// Kernels for some problems alone cost nothing in the model, so they stand in front of the tiles, by which they would
-// be measured.
+// A kernel for special problems has no cost in the model, so it wins over the tiles wherever it takes a problem.
 template <>
 const Implementations<FpropArgs>& implementations() {
     static const auto list =

@@ -59,3 +59,8 @@ FASTCONV_HOOK __tsan_vptr_update(void**, void*) {}
 FASTCONV_HOOK __tsan_func_entry(void*) {}
 FASTCONV_HOOK __tsan_func_exit() {}
 FASTCONV_HOOK __tsan_init() {}
+// The guard of a static in host code; kernels have none.
+extern "C" __attribute__((visibility("hidden"))) unsigned char __tsan_atomic8_load(const volatile unsigned char* p,
+                                                                                   int) {
+    return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+}

@@ -180,7 +180,9 @@ def check_fprop(
     data = inputs.make(problem, kind=kind)
     expected = expected_conv(problem, data)
     options = {"threads": threads, "device": device}
-    for name in kernels.implementations_to_check("fprop", problem, device) if names is None else names:
+    for name in (
+        kernels.implementations_to_check("fprop", problem, device) if names is None else names
+    ):
         for layout in ("nchw", "nhwc"):
             y, code = kernels.fprop(problem, *data[:3], name, layout=layout, **options)
             label = f"fprop {device} {name} into {layout}"
@@ -204,7 +206,9 @@ def check_backward(
     x, w, _, dy = data
     assert w is not None
     expected = expected_gradients(problem, data, code)
-    for name in kernels.implementations_to_check(direction, problem, device) if names is None else names:
+    for name in (
+        kernels.implementations_to_check(direction, problem, device) if names is None else names
+    ):
         for layout in ("nchw", "nhwc"):
             found: dict[str, Tensor | None]
             options = {"threads": threads, "layout": layout, "device": device}

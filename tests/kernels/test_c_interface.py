@@ -194,7 +194,8 @@ for name, arguments in calls.items():
         prepared(*addresses)
         for place, bad in ((i, b) for i in range(len(addresses)) for b in (0, -1, *WRONG_TYPES)):
             if place < len(addresses) - name.startswith("cuda_"):
-                call("prepared " + name, (*addresses[:place], bad, *addresses[place + 1:]), prepared)
+                changed = (*addresses[:place], bad, *addresses[place + 1:])
+                call("prepared " + name, changed, prepared)
         for wrong_count in (addresses[:-1], [*addresses, 0], []):
             call("prepared " + name, wrong_count, prepared)
     for tensor in alive:
