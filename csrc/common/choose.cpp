@@ -46,6 +46,13 @@ Conv2dProblem with_layouts(Conv2dProblem problem, bool channels_inside, int alig
     return problem;
 }
 
+// As if every tensor had its channels in aligned packs.
+Conv2dProblem with_any_packs(Conv2dProblem problem) {
+    const Layout packed = {true, best_alignment};
+    problem.layouts = {packed, packed, packed, packed};
+    return problem;
+}
+
 template <class Args>
 std::string names_of(const Implementations<Args>& list) {
     std::vector<std::string> names;
@@ -63,8 +70,8 @@ template <class Args>
 const Implementation<Args>& choose(const Implementations<Args>& list, const Conv2dProblem& problem,
                                    const std::string& name) {
     const bool exact = name == "highest";
-    const bool free = exact || name.empty() ||
-                      (!named(list, problem, name) && named(list, with_layouts(problem, true, best_alignment), name));
+    const bool free =
+        exact || name.empty() || (!named(list, problem, name) && named(list, with_any_packs(problem), name));
     if (const auto* found = free ? cheapest(list, problem, exact) : named(list, problem, name)) return *found;
     for (const auto& implementation : list)
         if (implementation.name == name)
