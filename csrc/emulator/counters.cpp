@@ -1,3 +1,4 @@
+// Counts accesses, their costs and the traffic of launches (counters.h).
 #include "counters.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Fibers by hand-written stack switches (fiber.h).
 #include "fiber.h"
 
 #include <sys/mman.h>

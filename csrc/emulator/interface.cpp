@@ -1,3 +1,4 @@
+// Entries of every emulated library: settings, counters and memory.
 #include "interface.h"
 
 #include <cstdlib>

@@ -1,3 +1,4 @@
+// Finds data races and uses of unwritten memory by shadow cells (shadow.h).
 #include "shadow.h"
 
 #include <memory>

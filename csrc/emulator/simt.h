@@ -1,5 +1,4 @@
-// simt.h's wrappers for g++: what a kernel asks for goes to the runtime together with the line that
-// asked, so that a report can name it.
+// The wrappers of simt.h for g++: each calls the runtime with the line of the call, so that reports can name it.
 #pragma once
 
 #include <array>
@@ -24,8 +23,8 @@ inline Dim grid() { return emulator::grid(); }
 
 // --- shared memory ----------------------------------------------------------------------------------
 
-// As in cuda.h, but with a red zone around every part. A zone is as long as all banks together, so
-// that a part lies in the same banks as on a GPU.
+// Shared as in cuda.h, with a red zone around every part. A zone is as long as all banks together, so a part lies in
+// the same banks as on a GPU.
 class Shared {
 public:
     Shared() = default;
@@ -46,12 +45,12 @@ private:
 
 inline Shared block_shared() { return Shared(true); }
 
-// --- threads with each other ------------------------------------------------------------------------
+// --- communication between threads ------------------------------------------------------------------
 
 inline void sync(Where where = here()) { emulator::block_barrier(where); }
 inline void sync_warp(Where where = here()) { emulator::warp_barrier(where); }
 
-// Takes `value` from lane `source`, or keeps its own where that is no lane.
+// Returns lane `source`'s value, or the lane's own if `source` is no lane.
 template <class T>
 T shuffle_from(const char* name, T value, int source, Where where) {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8);
@@ -126,7 +125,7 @@ inline void ldmatrix_x2_trans(uint32_t (&d)[2], const void* row, Where where = h
     emulator::ldmatrix("ldmatrix_x2_trans", d, row, 2, true, where);
 }
 
-// Rounds to 10 bits of mantissa, ties away from zero.
+// Rounds to a mantissa of 10 bits, ties away from zero.
 inline uint32_t to_tf32(float value) {
     const uint32_t bits = float_bits(value);
     if ((bits & 0x7f800000u) == 0x7f800000u) return (bits & 0x7fffffu) ? 0x7fffffffu : bits;
@@ -163,7 +162,7 @@ void mma_sp_fp16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[4], 
 
 using Stream = void*;
 
-// Runs the whole grid; "" or the report of what is wrong with the kernel.
+// Runs the whole grid. Returns "" or a report of the kernel's error.
 template <class... Parameters, class... Arguments>
 std::string launch(void (*kernel)(Parameters...), Dim grid, int threads, int shared_bytes, Stream,
                    Arguments... arguments) {

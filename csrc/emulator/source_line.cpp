@@ -1,3 +1,4 @@
+// Names source lines by addr2line (source_line.h).
 #include "source_line.h"
 
 #include <dlfcn.h>
@@ -27,7 +28,7 @@ std::string run(const std::string& command) {
     return output;
 }
 
-// addr2line prints, for each address, the address, then the line and those it was inlined into.
+// addr2line prints, for each address, the address, then its line and the lines it was inlined into.
 void name_addresses(const std::map<SourceLine, std::vector<size_t>>& wanted, std::vector<std::string>& names) {
     Dl_info info;
     if (!dladdr(reinterpret_cast<void*>(uintptr_t(wanted.begin()->first)), &info) || !info.dli_fname) return;
@@ -90,7 +91,7 @@ std::vector<std::string> name_functions(const std::vector<const void*>& function
     command << "addr2line -f -C -e '" << info.dli_fname << "'" << std::hex;
     for (const void* const function : functions)
         command << " 0x" << reinterpret_cast<uintptr_t>(function) - reinterpret_cast<uintptr_t>(info.dli_fbase);
-    std::istringstream output(run(command.str()));  // of each, its name and its line
+    std::istringstream output(run(command.str()));  // for each function, its name and its line
     std::string name, line;
     while (std::getline(output, name) && std::getline(output, line)) names.push_back(name);
     return names;

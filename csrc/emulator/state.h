@@ -1,4 +1,4 @@
-// What the parts of the runtime share: the launch that is running, its block, warps and threads.
+// State shared by the parts of the runtime: the running launch, its block, warps and threads.
 #pragma once
 
 #include <memory>
@@ -13,15 +13,15 @@ namespace fastconv::emulator {
 constexpr int warp_size = 32, most_threads = 1024;
 
 enum class Schedule {
-    forward,  // every thread in turn up to where it waits
+    forward,  // threads in order, each until it waits
     reverse,
-    random,  // in a new order each time round
-    ahead    // one warp always as far as it can, the others as in forward
+    random,  // a new order every round
+    ahead    // one warp always as far as it can go, the others as in forward
 };
 
 struct Settings {
     Schedule schedule = Schedule::forward;
-    unsigned seed = 0;         // of random; for ahead, the warp
+    unsigned seed = 0;         // random: of the order; ahead: number of the warp
     bool late_copies = false;  // cp.async moves its bytes at the wait that needs them, not at once
     bool count = false;        // race build: counters (counters.h)
 };
@@ -42,15 +42,15 @@ struct Thread {
     Fiber fiber;
     const int index;
     State state = State::finished;
-    const char* waits_in = "";  // the function, and its line
+    const char* waits_in = "";  // the function that waits, and its line
     Where where{};
-    const void* in = nullptr;  // of a collective
+    const void* in = nullptr;  // arguments of a collective
     void* out = nullptr;
-    std::vector<Copy> copies;  // under way
+    std::vector<Copy> copies;  // not yet arrived
     int groups = 0;            // committed
 };
 
-// Time counts barriers: see shadow.h.
+// Time counts barriers (shadow.h).
 struct Warp {
     int waiting = 0;  // lanes in a collective
     uint32_t time = 0;
@@ -59,7 +59,7 @@ struct Warp {
 struct Running {
     Dim grid, block;
     int threads = 0;
-    std::vector<std::unique_ptr<Thread>> all;  // as many as the largest block had so far
+    std::vector<std::unique_ptr<Thread>> all;  // as many as the largest block so far
     Thread* current = nullptr;                 // null: no kernel code is running
     void (*kernel)(void*) = nullptr;
     void* arguments = nullptr;
@@ -72,15 +72,15 @@ struct Running {
 };
 extern Running running;
 
-// Called from within a kernel: ends the launch. The thread that calls it is left where it is, for good.
+// Ends the launch; called from within a kernel. The calling thread never resumes.
 [[noreturn]] void fail(const std::string& report);
 // "file:line: "
 std::string prefix(Where where);
 // "thread 3 of block (0, 1, 0)"
 std::string name_of(const Thread& thread);
 
-// Waits for the other lanes; the last one computes from all their inputs all their outputs. Without
-// `compute` it is sync_warp.
+// Waits for the other lanes. The last one computes all lanes' outputs from all their inputs. Without `compute` it is
+// sync_warp.
 using Collective = void (*)(const void* const (&in)[warp_size], void* const (&out)[warp_size]);
 void warp_collective(const char* name, Collective compute, const void* in, void* out, Where where);
 
@@ -89,7 +89,7 @@ bool prepare_shared(int bytes);  // for a launch; false: too many
 void clear_shared();             // for a block
 int taken_shared();              // bytes that the block took
 bool in_shared(const void* p);
-bool in_part(const void* p, int bytes);  // of what was taken
+bool in_part(const void* p, int bytes);  // of those taken
 void check_access(const void* p, int bytes, bool write, Where where);
 
 }  // namespace fastconv::emulator
