@@ -1,15 +1,16 @@
-// conv2d gradients of weight and bias for dense gradients, as a product over pixels (n, p, q):
+// wgrad of dense gradients: the gradients of weight and bias as a matrix product over pixels (n, p, q).
 //
-//   dw[tap][k] += x[tap][pixel] * dy[pixel][k]      a tap: (c, r, s), what one weight of every filter is multiplied by
+//   dw[tap][k] += x[tap][pixel] * dy[pixel][k]      a tap (c, r, s) is a position of every filter
 //
-// That is the forward's micro-kernel with taps in the place of its pixels and pixels for its reduction. For this dy is
-// packed by blocks of up to 2 vectors of filters, and x as planes with the padding in place, in which strides become
-// planes of their own: so every tap reads x along whole rows and, where no tap needs more columns than dy has, along
-// whole images.
-// Pixels are taken by chunks: some rows of an image, or some small images. A large dw is cut into tiles, some taps of
-// one block: all threads pack a chunk, then each multiplies it for tiles. For a small one a work item is a range of
-// chunks, which one thread packs and multiplies for all tiles; the ranges' sums are added up at the end.
-// Every sum has one owner, which sees the chunks in order, as ranges are: the same bits for any number of threads.
+// The product uses the forward's micro-kernel with taps as its pixels and pixels as its reduction. dy is packed in
+// blocks of up to 2 vectors of filters. x is packed as planes, with the padding in place, one plane per phase of the
+// stride. So every tap reads x along whole rows, and along whole images where no tap needs more columns than dy has.
+//
+// Pixels come in chunks: some rows of an image, or some small images. A large dw is cut into tiles, each some taps of
+// one block: all threads pack a chunk, then multiply it for one tile after another. With a small dw, a work item is a
+// range of chunks, which one thread packs and multiplies for all tiles. The ranges' sums are added up at the end.
+//
+// Every sum has one owner, which adds chunks, and then ranges, in order: the same bits for any number of threads.
 #include "isa_kernels.h"
 #include "micro_kernel.h"
 #include "pack.h"
@@ -18,28 +19,28 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-constexpr int64_t pass_bytes = 16 << 10;         // of a block of dy: what the first-level cache can hold over all taps
-constexpr int64_t shared_chunk_bytes = 1 << 20;  // of packed x and dy, for all threads
-constexpr int64_t own_chunk_bytes = 256 << 10;   // the same for one
+constexpr int64_t pass_bytes = 16 << 10;         // of a block of dy: stays in L1 over all taps
+constexpr int64_t shared_chunk_bytes = 1 << 20;  // of packed x and dy, shared by all threads
+constexpr int64_t own_chunk_bytes = 256 << 10;   // of packed x and dy, of one thread
 constexpr int64_t ranges_bytes = 1 << 20;        // of all ranges' sums
 constexpr int64_t most_ranges = 64, least_range_pixels = 128;
-constexpr int64_t least_tiles = 32;                          // for threads to share
-constexpr int64_t tile_taps = 4 * max_pixels;                // at least: so many pay for bringing a block of dy close
+constexpr int64_t least_tiles = 32;                          // fewer leave threads without work
+constexpr int64_t tile_taps = 4 * max_pixels;                // at least, to pay for loading a block of dy
 constexpr int64_t channels_packed = 16, pixels_packed = 16;  // at a time
 
 template <class T>
 struct Plan {
     static constexpr int64_t block_filters = max_vectors * lanes<T>;
 
-    int64_t channels, filters, taps;   // of one group
-    int64_t blocks_per_group, blocks;  // of filters
-    int64_t shares;                    // tiles of a block: each has some of the channels
-    int64_t phases_h, phases_w;        // planes of one channel of an image
-    int64_t images, rows;              // of a chunk
+    int64_t channels, filters, taps;   // per group
+    int64_t blocks_per_group, blocks;  // blocks of filters
+    int64_t shares;                    // tiles of a block, each with some of the channels
+    int64_t phases_h, phases_w;        // planes per channel of an image
+    int64_t images, rows;              // per chunk
     int64_t chunks_per_image, chunks, ranges;
-    int64_t halo, plane_rows, width;  // rows that a plane has beyond those of its chunk, all, and its columns
-    int64_t image_size, pitch;        // of packed x: from image to image, from channel to channel
-    int64_t block_size;               // of packed dy
+    int64_t halo, plane_rows, width;  // of a plane: rows beyond its chunk's, all rows, columns
+    int64_t image_size, pitch;        // elements of packed x from image to image, from channel to channel
+    int64_t block_size;               // elements of packed dy
 
     explicit Plan(const Conv2dProblem& problem) {
         const Conv2d& conv = problem.conv;
@@ -52,8 +53,9 @@ struct Plan {
         halo = (conv.R - 1) * conv.dilation_h / conv.stride_h;
         width = conv.Q + (conv.S - 1) * conv.dilation_w / conv.stride_w;
 
-        // A chunk: as many pixels as the cache holds, but not so few that each has to add to all of dw, unless these
-        // would take several times as much. Ranges: where there are too few tiles, and each has enough pixels.
+        // A chunk is as many pixels as the cache holds. It is larger where it would be too few to pay for adding to all
+        // of dw, but at most four times as large. Ranges serve where tiles are too few and each range has enough
+        // pixels.
         const int64_t image = conv.P * conv.Q, total = conv.N * image;
         const int64_t x_image = conv.C * phases_h * phases_w * (conv.P + halo) * width;
         const int64_t pixel_bytes = (ceil_div(x_image, image) + blocks * block_filters) * int64_t(sizeof(T));
@@ -72,11 +74,12 @@ struct Plan {
 
         plane_rows = rows + halo;
         image_size = phases_h * phases_w * plane_rows * width;
-        pitch = (ceil_div(images * image_size, 16) | 1) * 16;  // odd, which spreads channels over the cache's sets
+        pitch = (ceil_div(images * image_size, 16) | 1) *
+                16;  // an odd multiple of 16 spreads channels over the sets of the cache
         block_size = images * rows * conv.Q * block_filters;
     }
 
-    // The kernel's positions fall on so many different phases of the stride: position i on phase i % phases.
+    // The number of phases of the stride that the kernel's positions fall on: position i is on phase i % phases.
     static int64_t phases_of(int64_t positions, int64_t stride, int64_t dilation) {
         int64_t phases = 1;
         while (phases < positions && phases * dilation % stride) ++phases;
@@ -94,7 +97,7 @@ struct Plan {
     int vectors(int64_t block) const { return filters_of(block) > lanes<T> ? 2 : 1; }
     int64_t width_of(int64_t block) const { return vectors(block) * lanes<T>; }
     int64_t first_channel(int64_t share) const { return channels * share / shares; }
-    int64_t most_channels() const { return ceil_div(channels, shares); }  // of a tile
+    int64_t most_channels() const { return ceil_div(channels, shares); }  // per tile
     int64_t most_parts(int64_t Q) const { return images * rows * ceil_div(Q, pass_pixels(max_vectors)); }
 };
 
@@ -113,15 +116,15 @@ struct Chunk {
 template <class T>
 struct Operands {
     T *x, *dy;    // [C][images][planes], [block][pixel][vectors * lanes]
-    Part* parts;  // stretches of pixels that lie side by side
+    Part* parts;  // runs of pixels that are neighbors in memory
 };
 
 template <class T>
 struct Workspace {
-    T* dw;                 // [range][block][tap][vectors * lanes]; where there is one chunk: one tile, of thread 0
+    T* dw;                 // [range][block][tap][vectors * lanes]; with one chunk: one tile, of thread 0
     double* bias;          // [range][k]
     Pixel* taps;           // of the first group
-    Operands<T> operands;  // where there are ranges: of thread 0
+    Operands<T> operands;  // of thread 0, if there are ranges
     size_t per_thread, bytes;
 
     Workspace(const Conv2dProblem& problem, const Plan<T>& plan, void* start) {
@@ -164,7 +167,7 @@ void list_taps(const Conv2d& conv, const Plan<T>& plan, Pixel* tap) {
     }
 }
 
-// Lists a chunk's pixels as parts that one pass can take; returns their number.
+// Lists a chunk's pixels as parts, each for one pass. Returns the number of parts.
 template <class T>
 int64_t list_parts(const Conv2d& conv, const Plan<T>& plan, const Chunk& chunk, Part* parts) {
     int64_t count = 0, start = 0, length = 0;
@@ -185,7 +188,7 @@ int64_t list_parts(const Conv2d& conv, const Plan<T>& plan, const Chunk& chunk, 
     return count;
 }
 
-// Some channels of one image of x.
+// Packs some channels of one image of x.
 template <class T>
 void pack_planes(const Conv2d& conv, const Plan<T>& plan, const Chunk& chunk, const Tensor& x, int64_t image,
                  int64_t first_c, int64_t count, T* out) {
@@ -200,7 +203,7 @@ void pack_planes(const Conv2d& conv, const Plan<T>& plan, const Chunk& chunk, co
                 chunk.first_row * conv.stride_h - conv.pad_h + plane / plan.phases_w * conv.dilation_h % conv.stride_h;
             const int64_t w0 = plane % plan.phases_w * conv.dilation_w % conv.stride_w - conv.pad_w;
             int64_t rows = chunk.rows + plan.halo, columns = plan.width, W = conv.W;
-            // Rows without padding that follow one another are one.
+            // Consecutive rows without padding are one run.
             if (w0 == 0 && columns == W && conv.stride_h == 1 && conv.stride_w == 1 && h0 >= 0 && h0 + rows <= conv.H &&
                 x.stride[2] == W * x.stride[3])
                 columns = W = columns * rows, rows = 1;
@@ -220,7 +223,7 @@ void pack_planes(const Conv2d& conv, const Plan<T>& plan, const Chunk& chunk, co
     });
 }
 
-// Some blocks of dy. From channels_last a few pixels at a time, so that dy is read from one end to the other.
+// Packs some blocks of dy. A channels_last dy is read a few pixels at a time, from one end to the other.
 template <class T>
 void pack_gradients(const Conv2d& conv, const Plan<T>& plan, const Chunk& chunk, const Tensor& dy, int64_t first_block,
                     int64_t last_block, T* out) {
@@ -246,11 +249,11 @@ void pack_gradients(const Conv2d& conv, const Plan<T>& plan, const Chunk& chunk,
     });
 }
 
-// Adds up a packed block of dy, for `count` filters.
+// Sums a packed block of dy over its pixels, for `count` filters.
 template <class T>
 void add_gradients(const T* dy, int64_t pixels, int vectors, int64_t count, double* bias) {
     constexpr int W = lanes<T>, at_once = 4;
-    constexpr int64_t most = 64 * at_once;  // before floats become doubles
+    constexpr int64_t most = 64 * at_once;  // pixels summed in T before they are added in double
     for (int64_t first = 0; first < pixels; first += most) {
         const int64_t last = min(pixels, first + most);
         for (int v = 0; v < vectors; ++v) {
@@ -266,7 +269,7 @@ void add_gradients(const T* dy, int64_t pixels, int vectors, int64_t count, doub
     }
 }
 
-// Adds to a block's sums, for taps first .. last, or makes them where there are none yet.
+// Adds products to a block's sums for taps first to last, or writes the first ones.
 template <class T, int VECTORS>
 void multiply(const Pixel* taps, int64_t first, int64_t last, const Part* part, const Part* last_part, const T* x,
               const T* dy, bool first_sum, T* out) {
@@ -284,12 +287,12 @@ void multiply(const Pixel* taps, int64_t first, int64_t last, const Part* part, 
     }
 }
 
-// Some channels of a block, as [tap][vectors * lanes], to where they belong in dw.
+// Writes some channels of a block, [tap][vectors * lanes], to their places in dw.
 template <class T>
 void write_tile(const Conv2d& conv, const T* packed, int64_t width, int64_t first_c, int64_t channels, int64_t first_k,
                 int64_t count, const Tensor& dw) {
     const int64_t positions = conv.R * conv.S;
-    // Evenly spaced taps are copied together, else the channels of a position.
+    // Evenly spaced taps are copied together, else the channels of one position.
     const bool even = dw.stride[2] == conv.S * dw.stride[3] && dw.stride[1] == positions * dw.stride[3];
     const int64_t copies = even ? 1 : positions, together = even ? channels * positions : channels;
     with_elements<T>(dw, [&](auto* data) {
@@ -380,8 +383,8 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
         }
 }
 
-// Not for gradients that may be dead, nor for filters too few to fill a vector, or so few that a group's sums wait for
-// each other, where live_wgrad fills vectors with channels.
+// Refuses gradients that may be dead, and groups with too few filters. These leave vectors empty or make a group's sums
+// wait for each other, while live_wgrad fills vectors with channels.
 template <class T>
 bool takes_typed(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;

@@ -1,14 +1,14 @@
-// Depthwise conv2d, forward with what follows (geometry.h, Epilogue), and its gradient of the input.
+// Depthwise convolution, forward with its epilogue, and dgrad.
 //
 // A work item is a few rows of one image's output for a block of channels. It computes several pixels of a row at a
-// time, vector by vector of the channels: each weight is loaded once for all of them, and every multiply-add reads one
-// input vector. An NHWC input is read where it lies, and kernel columns that lie outside of it are left out, which
-// leaves one pixel at a time at the edges. Where that is too much of a row, and for any other input, the rows needed
-// are packed as NHWC first, with the padding on the left and right in place. Kernel rows that see only padding are left
-// out. Where y is NHWC the sums go there, else to a buffer and from there to the epilogue.
+// time, one vector of channels after another. A weight is loaded once for all of these pixels, and every multiply-add
+// reads one vector of input. An NHWC input is read in place. Kernel columns outside of it are skipped, one pixel at a
+// time at the edges. Other inputs, and rows with too much edge, are packed as NHWC first, with the left and right
+// padding in place. Kernel rows that see only padding are skipped. The sums go to y if it is NHWC, else to a buffer for
+// the epilogue.
 //
-// The gradient of the input is computed the same way. With stride u, the rows of dx fall into u phases (h % u), and
-// those of one phase are a convolution of dy with stride 1 and every so many rows of the kernel (Line); columns too.
+// dgrad is computed the same way. With stride u, the rows of dx fall into u phases (h % u). The rows of a phase are a
+// convolution of dy with stride 1 and every few rows of the kernel (Line); so are columns.
 #include "conv2d_epilogue.h"
 #include "depthwise.h"
 #include "dgrad_as_fprop.h"
@@ -21,7 +21,7 @@ namespace {
 constexpr int max_pixels = 8;
 constexpr int64_t least_items = 16;
 
-// One dimension of a convolution or, backward, of its gradient of the input.
+// One axis of a convolution, or of its dgrad.
 struct Axis {
     bool backward;
     int64_t inputs, outputs, window, stride, pad, dilation;
@@ -30,13 +30,13 @@ struct Axis {
 
     Line line(int64_t phase) const {
         if (!backward) return {0, 1, outputs, -pad, stride, dilation, window, 0, 1};
-        // From the last of the kernel's positions that reach this phase to the first.
+        // From the last kernel position that reaches this phase to the first.
         const PhaseTaps taps(phase, stride, pad, dilation, window);
         return {phase,         stride,     ceil_div(outputs - phase, stride),         -taps.pad, 1,
                 taps.dilation, taps.count, taps.first + (taps.count - 1) * taps.step, -taps.step};
     }
 
-    // The inputs, also those that are padding, from the first to the last that these outputs see.
+    // The inputs that these outputs read, from the first to the last, padding included.
     Range reach(Range some) const {
         int64_t first = 0, last = 0;
         for (int64_t phase = 0; phase < phases(); ++phase) {
@@ -52,7 +52,7 @@ struct Axis {
     }
 };
 
-// A direction: its two dimensions, and the shape of its output and of what follows, as of a forward pass.
+// A direction: its two axes, and the shape of its output and of the epilogue's, as in a forward pass.
 struct Direction {
     Axis rows, columns;
     Conv2dProblem output;
@@ -69,7 +69,7 @@ struct Direction {
         output.pool.P = conv.H, output.pool.Q = conv.W;
     }
 
-    // Whether x, the input, is NHWC and stays where it is: edges must not be too much of a row.
+    // Whether x, the input, is NHWC and can be read in place: edges must be a small part of a row.
     template <class T>
     bool reads_in_place(const Conv2dProblem& problem, const Tensor& x) const {
         if (!is_nhwc<T>(x) || (rows.backward && problem.epilogue.activation != Activation::none)) return false;
@@ -87,8 +87,8 @@ template <class T>
 struct Plan {
     ChannelBlocks<T> blocks;
     Range columns;                    // of the packed input
-    int64_t rows, chunks;             // of the epilogue's output in an item, items of an image
-    int64_t input_rows, output_rows;  // at most, of an item
+    int64_t rows, chunks;             // rows: of the epilogue's output per item; chunks: items per image
+    int64_t input_rows, output_rows;  // at most, per item
 
     Plan(const Direction& direction, bool in_place) : blocks(direction.output.conv, in_place) {
         const Pool2d& pool = direction.output.pool;
@@ -135,7 +135,7 @@ struct Workspace {
     }
 };
 
-// Elements between neighbours: pixels that are computed together, and the kernel's positions.
+// Elements from one to the next: of pixels computed together, and of kernel positions.
 struct Steps {
     int64_t x_pixel, out_pixel, x_row, x_column, w_row, w_column;
 };
@@ -145,7 +145,7 @@ struct Steps {
 template <class T, int PIXELS>
 void compute_pixels(const Steps& steps, const T* x, int64_t rows, int64_t columns, const T* w, const T* bias, T* out,
                     int64_t channels) {
-    const Steps step = steps;  // else read again after every store
+    const Steps step = steps;  // a local copy; else GCC reloads it after every store
     for (int64_t c = 0; c < channels; c += lanes<T>) {
         Vec<T> acc[PIXELS];
 #pragma GCC unroll 8
@@ -167,7 +167,7 @@ void compute_pixels(const Steps& steps, const T* x, int64_t rows, int64_t column
 template <class T>
 using ComputePixels = void (*)(const Steps&, const T*, int64_t, int64_t, const T*, const T*, T*, int64_t);
 
-// compute_pixels<T, pixels> for a number known at run time.
+// Calls compute_pixels<T, pixels> for a number known at run time.
 template <class T, int PIXELS = 1>
 ComputePixels<T> compute_pixels_for(int64_t pixels) {
     if constexpr (PIXELS < max_pixels)
@@ -175,7 +175,7 @@ ComputePixels<T> compute_pixels_for(int64_t pixels) {
     return compute_pixels<T, PIXELS>;
 }
 
-// A block's input: where (0, 0) is, or would be, elements from row to row and pixel to pixel, and the columns there.
+// A block's input: the address of pixel (0, 0), elements from row to row and from pixel to pixel, and its columns.
 template <class T>
 struct Input {
     const T* origin;
@@ -184,8 +184,8 @@ struct Input {
     bool in_place;
 };
 
-// Fetches those input rows, from a column on, that this row of outputs does not need but the next one of its phase
-// does. Pixel by pixel: compute_pixels goes through many at once, which no cache foresees.
+// Prefetches the input rows, from a column on, that the next row of this phase needs and this one does not. It goes
+// pixel by pixel, since compute_pixels reads many pixels at once, which no hardware prefetcher foresees.
 template <class T>
 FASTCONV_PREFETCHES void prefetch_next(const Direction& direction, const Input<T>& x, const Line& row, int64_t h,
                                        int64_t column, int64_t columns, int64_t width) {
@@ -194,7 +194,7 @@ FASTCONV_PREFETCHES void prefetch_next(const Direction& direction, const Input<T
         for (int64_t i = 0; i < columns; ++i) prefetch_pixel(x.origin + next * x.row + (column + i) * x.pixel, width);
 }
 
-// Row `output` of a block's outputs; pixel q goes to out + q * out_pixel.
+// Computes row `output` of a block's outputs. Pixel q goes to out + q * out_pixel.
 template <class T>
 void compute_row(const Direction& direction, const Input<T>& x, int64_t output, const T* w, const T* bias, T* out,
                  int64_t out_pixel, int64_t width) {
@@ -229,7 +229,7 @@ void compute_row(const Direction& direction, const Input<T>& x, int64_t output, 
     }
 }
 
-// pack(n, rows, block, out, room): rows of the input of image n for a block of channels; args: what the epilogue needs.
+// pack(n, rows, block, out, room) packs rows of image n's input for a block of channels. args: of the epilogue.
 template <class T, class Pack>
 void run_direction(const Conv2dProblem& problem, const Direction& direction, const FpropArgs& args, const Pack& pack,
                    void* workspace) {
@@ -303,7 +303,7 @@ void run_dgrad(const Conv2dProblem& problem, const DgradArgs& args, void* space)
     run_direction<T>(problem, Direction(problem, true), {args.dy, args.w, {}, args.dx, {}}, pack, space);
 }
 
-// Whether x can be read in place is not known before it is there.
+// Sized for packed input, too: whether x can be read in place depends on its strides.
 template <class T>
 size_t workspace_bytes(const Conv2dProblem& problem, const Direction& direction) {
     const auto bytes = [&](bool in_place) {

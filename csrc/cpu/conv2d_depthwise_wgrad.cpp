@@ -1,13 +1,13 @@
-// Depthwise conv2d gradients of weight and bias, vectors over channels:
+// Depthwise wgrad: the gradients of weight and bias, with vectors over channels.
 //
 //   dw[r, s][c] = sum over n, p, q of g[n, p, q][c] * x[n, p * stride + r, q * stride + s][c]
 //
-// All rows of all images are cut into pieces, which are shared out to chunks. A work item has a chunk and a block of
-// channels: piece by piece, for each vector, it keeps some of the kernel's positions in registers while it goes over
-// the piece, so that every multiply-add reads one vector of x. NHWC tensors are read where they lie, the pixels at the
-// edges one column at a time, since they see less of the kernel; else g is packed, and x with the padding on the left
-// and right in place. Kernel rows that see only padding are left out. Then the chunks' sums are added up in order: dw
-// is small beside x and so are these.
+// The rows of all images are cut into pieces, and pieces are dealt to chunks. A work item has a chunk and a block of
+// channels. For each piece and each vector it keeps some kernel positions' sums in registers while it reads the piece,
+// so every multiply-add reads one vector of x. NHWC tensors are read in place; pixels at the edges go one column at a
+// time, since they see less of the kernel. Otherwise g is packed, and x with the left and right padding in place.
+// Kernel rows that see only padding are skipped. The chunks' sums are then added up in order; they are as small beside
+// x as dw is.
 #include "depthwise.h"
 #include "isa_kernels.h"
 #include "parallel.h"
@@ -15,22 +15,22 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-constexpr int max_taps = 10;  // what 16 vector registers hold beside g and x
+constexpr int max_taps = 10;  // 16 vector registers hold these beside g and x
 constexpr int64_t least_items = 32;
-constexpr int64_t least_pixels = 1024;        // of wide blocks: with fewer, more chunks' sums would be much to add up
-constexpr int64_t in_place_bytes = 96 << 10;  // of a piece: the second-level cache holds the next one too
+constexpr int64_t least_pixels = 1024;  // per chunk of wide blocks; fewer pixels make too many chunks' sums to add up
+constexpr int64_t in_place_bytes = 96 << 10;  // of a piece: L2 holds it and the next one
 
 template <class T>
 struct WgradPlan {
     ChannelBlocks<T> blocks;
-    int64_t rows, pieces_per_image, pieces;  // rows of g in a piece
-    int64_t chunks;                          // of the pieces
-    int64_t x_rows, x_columns;               // packed, of a piece
-    int64_t sums;                            // vectors of sums for a vector of channels: dw's and the bias's
+    int64_t rows, pieces_per_image, pieces;  // rows: of g in a piece
+    int64_t chunks;                          // each of some pieces
+    int64_t x_rows, x_columns;               // packed, per piece
+    int64_t sums;                            // vectors of sums per vector of channels: dw's and the bias's
 
     WgradPlan(const Conv2d& conv, bool in_place) : blocks(conv, in_place && conv.N * conv.P * conv.Q >= least_pixels) {
         x_columns = (conv.Q - 1) * conv.stride_w + (conv.S - 1) * conv.dilation_w + 1;
-        // As many rows as the cache holds; fewer where else there were too few items.
+        // As many rows as the cache holds; fewer if there would be too few items.
         for (pieces_per_image = 1;; ++pieces_per_image) {
             rows = ceil_div(conv.P, pieces_per_image);
             x_rows = min(conv.H, (rows - 1) * conv.stride_h + (conv.R - 1) * conv.dilation_h + 1);
@@ -64,17 +64,17 @@ struct WgradWorkspace {
     }
 };
 
-// Pixels of g, and those of x that belong to them: elements from one to the next, in a row and from row to row.
+// Pixels of g and their pixels of x: elements from one to the next in a row, and from row to row.
 struct Grid {
     int64_t rows, columns, g_row, g_pixel, x_row, x_pixel;
 };
 
-// A position of the kernel: where it is in x, from its pixels on, and in the sums.
+// A kernel position: its offset in x, from its pixels on, and in the sums.
 struct Tap {
     int64_t x, sum;
 };
 
-// sums[tap] += g * x[tap], over all pixels of a grid, for TAPS taps.
+// sums[tap] += g * x[tap] over all pixels of a grid, for TAPS taps.
 template <class T, int TAPS>
 void add_taps(const Grid& grid, const T* g, const T* x, const Tap* taps, T* sums) {
     Vec<T> acc[TAPS] = {};
@@ -95,7 +95,7 @@ void add_taps(const Grid& grid, const T* g, const T* x, const Tap* taps, T* sums
 template <class T>
 using AddTaps = void (*)(const Grid&, const T*, const T*, const Tap*, T*);
 
-// add_taps<T, taps> for a number known at run time.
+// Calls add_taps<T, taps> for a number known at run time.
 template <class T, int TAPS = 1>
 AddTaps<T> add_taps_for(int64_t taps) {
     if constexpr (TAPS < max_taps)
@@ -103,14 +103,14 @@ AddTaps<T> add_taps_for(int64_t taps) {
     return add_taps<T, TAPS>;
 }
 
-// Rows of an NHWC tensor that come next, for the caches to have them by then.
+// Prefetches the next rows of an NHWC tensor.
 template <class T>
 struct NextRows {
     const T* data = nullptr;
     int64_t rows = 0, columns = 0, row = 0, pixel = 0;
 
     NextRows() = default;
-    // Up to `count` rows after row h of image n, where `at` is (0, 0) of that image; an image may go on with the next.
+    // Up to `count` rows after row h of image n. `at` is (0, 0) of that image. Images follow one another.
     NextRows(const Conv2d& conv, const Tensor& t, const T* at, int64_t n, int64_t h, int64_t count)
         : data(at + (h + 1) * t.stride[2]), columns(t.size[3]), row(t.stride[2]), pixel(t.stride[3]) {
         const int64_t images = t.stride[0] == t.size[2] * row ? conv.N - n : 1;
@@ -122,11 +122,11 @@ struct NextRows {
     }
 };
 
-// What add_grid goes over: pixels of g and x that all see the kernel's positions rows x columns.
+// The input of add_grid: pixels of g and x that all see the kernel positions rows x columns.
 template <class T>
 struct Part {
     Grid grid;
-    const T *g, *x;           // of the first pixel; x: what it has at kernel position (0, 0)
+    const T *g, *x;           // of the first pixel; x: at kernel position (0, 0)
     int64_t x_row, x_column;  // from position to position
     Range rows, columns;
 };
@@ -168,7 +168,7 @@ inline Range inner_columns(const Conv2d& conv) {
     return inner_pixels({0, 1, conv.Q, -conv.pad_w, conv.stride_w, conv.dilation_w, conv.S, 0, 1}, {0, conv.W});
 }
 
-// Whether x is NHWC and stays where it is: edges must not be too much of a row, and one look at x has to do.
+// Whether x is NHWC and can be read in place: edges must be a small part of a row, and x must be read only once.
 template <class T>
 inline bool reads_in_place(const Conv2d& conv, const Tensor& x) {
     const Range inner = inner_columns(conv);
@@ -177,7 +177,7 @@ inline bool reads_in_place(const Conv2d& conv, const Tensor& x) {
            fit_in_cache(2 * positions, x.stride[3] * int64_t(sizeof(T)));
 }
 
-// Adds one piece's part to the sums of a block.
+// Adds one piece to the sums of a block.
 template <class T>
 void add_piece(const Conv2dProblem& problem, const WgradPlan<T>& plan, const WgradArgs& args,
                const WgradWorkspace<T>& space, bool in_place, int thread, int64_t piece, int64_t block, T* sums) {
@@ -186,7 +186,7 @@ void add_piece(const Conv2dProblem& problem, const WgradPlan<T>& plan, const Wgr
     const int64_t width = plan.blocks.width, first_k = block * width, count = plan.blocks.of(block);
     const int64_t n = piece / plan.pieces_per_image, first_p = piece % plan.pieces_per_image * plan.rows;
     const int64_t last_p = min(conv.P, first_p + plan.rows);
-    // g, x: where (0, 0) of the image is, or would be.
+    // g, x: the address of pixel (0, 0) of the image.
     Grid grid = {last_p - first_p, conv.Q, conv.Q * width, width, 0, 0};
     const bool g_in_place = problem.epilogue.activation == Activation::none && count == width && is_nhwc<T>(args.dy);
     const T* g = mine(space.g) - first_p * grid.g_row;
@@ -203,7 +203,7 @@ void add_piece(const Conv2dProblem& problem, const WgradPlan<T>& plan, const Wgr
     const auto row_of_x = [&](int64_t p, int64_t r) { return p * conv.stride_h - conv.pad_h + r * conv.dilation_h; };
     const T* x;
     int64_t x_row = plan.x_columns * width, x_pixel = width;
-    Range inner = {0, conv.Q};  // of the columns of g: these see all of the kernel's
+    Range inner = {0, conv.Q};  // of the columns of g: these see all kernel columns
     in_place = in_place && count == width;
     if (in_place) {
         x = static_cast<const T*>(args.x.data) + n * args.x.stride[0] + first_k;
@@ -280,7 +280,7 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
     });
 }
 
-// Whether x can be read in place is not known before it is there.
+// Sized for packed input, too: whether x can be read in place depends on its strides.
 template <class T>
 size_t workspace_bytes(const Conv2dProblem& problem) {
     const auto bytes = [&](bool in_place) {

@@ -1,5 +1,5 @@
-// conv2d gradient of the input for dense gradients, by the direct forward kernel: one convolution for each phase of the
-// stride (dgrad_as_fprop.h). Phases that no kernel position reaches are zeros.
+// dgrad of dense gradients by the direct forward kernel: one convolution for each phase of the stride
+// (dgrad_as_fprop.h). Phases that no kernel position reaches are zeros.
 #include "dgrad_as_fprop.h"
 #include "isa_kernels.h"
 #include "pack.h"
@@ -8,10 +8,10 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-constexpr int64_t most_phases = 16;    // each packs its share of the weights, and dy
-constexpr int64_t least_channels = 8;  // of dx, for phases to pay: a first layer's three leave vectors half empty
+constexpr int64_t most_phases = 16;    // each one packs its part of the weights, and dy
+constexpr int64_t least_channels = 8;  // of dx: a first layer's three leave vectors half empty
 
-// body(phase, whether a kernel position reaches it) for all that dx has.
+// Calls body(phase, whether a kernel position reaches it) for all phases of dx.
 template <class Body>
 void each_phase(const Conv2d& conv, const Body& body) {
     for (Phase phase; phase.h < min(conv.stride_h, conv.H); ++phase.h)

@@ -1,16 +1,17 @@
-// conv2d forward, with bias and with whatever follows (geometry.h, Epilogue), computed directly.
+// fprop computed directly, with bias and epilogue.
 //
-// A work item is a few rows of one image's output. It packs the input rows that it needs as NHWC, with the
-// padding in place, and then, for each block of up to 2 vectors of output channels, computes its rows of the
-// convolution (micro_kernel.h) into a buffer that stays in cache and writes what the epilogue makes of them.
-// Any pixels of the item may make up a group, so that small images fill the registers as well, and those at the edges
-// leave out the kernel positions that see only padding (pixel_groups.h).
-// The reduction is cut into passes whose weights stay in the first-level cache over all pixels. Where one pass suffices
-// and nothing follows, sums go straight to y if it is channels_last.
-// Of 1x1 kernels without padding, a channels_last x needs no packing.
-// Only the halo of rows between two items is packed (and, under an overlapping pool, computed) twice. A few small
-// images make too few items: there several share the rows, each with some of the blocks, and all rows are packed
-// before.
+// A work item is a few rows of one image's output. It packs the input rows that it needs as NHWC, with the padding in
+// place. Then, for each block of up to 2 vectors of output channels, it computes its rows of the convolution
+// (micro_kernel.h) into a buffer that stays in cache, and the epilogue writes y from there. Groups of pixels may span
+// rows, so that small images fill the registers, too. Pixels at the edges skip kernel positions that see only padding
+// (pixel_groups.h).
+//
+// The reduction is cut into passes whose weights stay in L1 over all pixels. With one pass and no epilogue, sums go
+// straight to y if it is channels_last. A 1x1 kernel without padding reads a channels_last x in place.
+//
+// Only the halo of rows between two items is packed twice, and computed twice under an overlapping pool. A few small
+// images would make too few items. There several items share the rows, each with some of the blocks, and all rows are
+// packed first.
 #include "conv2d_epilogue.h"
 #include "isa_kernels.h"
 #include "micro_kernel.h"
@@ -20,23 +21,23 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-constexpr int64_t cache_bytes = 384 << 10;  // of an item's data: what the second-level cache can hold
-constexpr int64_t pass_bytes = 20 << 10;    // of weights: what the first-level cache can hold
+constexpr int64_t cache_bytes = 384 << 10;  // of an item's data: stays in L2
+constexpr int64_t pass_bytes = 20 << 10;    // of weights: stays in L1
 constexpr int64_t least_items = 16;         // enough for a few threads to share evenly
-constexpr int64_t few_pixels = 128;         // of an item: it is not cut further
-constexpr int64_t long_stretch = 128;       // of the reduction: so long that to go to the next one costs little
-constexpr int64_t shared_pieces = 4;        // in which the rows that items share are packed
+constexpr int64_t few_pixels = 128;         // per item: it is not cut further
+constexpr int64_t long_stretch = 128;       // of the reduction: moving on to the next one then costs little
+constexpr int64_t shared_pieces = 4;        // pieces in which shared rows are packed
 
 template <class T>
 struct Plan {
-    int64_t channels, filters;  // of one group
+    int64_t channels, filters;  // per group
     int64_t blocks_per_group, blocks;
     int64_t kernel_row, reduction;             // S * channels, channels * R * S
     int64_t stretch, stretches, piece, parts;  // the reduction is `stretches` of `stretch`, cut into pieces
-    int64_t width, pixel;                      // of the packed input: pixels of a row, elements of a pixel
-    int64_t rows, chunks;                      // (pooled) output rows of an item, items of an image
-    int64_t block_shares;                      // items of a chunk: each has some of the blocks
-    int64_t conv_rows, input_rows;             // at most, of an item
+    int64_t width, pixel;                      // of the packed input: pixels per row, elements per pixel
+    int64_t rows, chunks;                      // rows: (pooled) output rows per item; chunks: per image
+    int64_t block_shares;                      // items of a chunk, each with some of the blocks
+    int64_t conv_rows, input_rows;             // at most, per item
 
     explicit Plan(const Conv2dProblem& problem) {
         const Conv2d& conv = problem.conv;
@@ -46,15 +47,15 @@ struct Plan {
         blocks_per_group = ceil_div(filters, block), blocks = blocks_per_group * conv.groups;
         kernel_row = conv.S * channels, reduction = conv.R * kernel_row;
         const bool whole_rows = conv.groups == 1 && conv.dilation_w == 1 && conv.C < long_stretch;
-        // Where all pixels have the same few sets of the first-level cache, they are moved apart.
+        // Pixels whose addresses share a few sets of L1 are moved apart.
         pixel = whole_rows || conv.C % 64 ? conv.C : conv.C + 16;
         stretch = whole_rows ? conv.S * channels : channels;
         stretches = whole_rows ? conv.R : conv.R * conv.S;
         piece = ceil_div(stretch, ceil_div(stretch, pass_elements(max_vectors)));
         parts = stretches * ceil_div(stretch, piece);
         width = (conv.Q - 1) * conv.stride_w + (conv.S - 1) * conv.dilation_w + 1;
-        // As many rows as the cache holds, in even chunks; fewer where else there were too few items. Where no rows are
-        // needed twice, items of all blocks: they read x once.
+        // As many rows as the cache holds, in even chunks; fewer if there would be too few items. Where no input row is
+        // needed twice, an item has all blocks and reads x once.
         const bool no_halo = (conv.R - 1) * conv.dilation_h < conv.stride_h && pool.window_h == 1;
         for (chunks = 1;; ++chunks) {
             rows = ceil_div(pool.P, chunks);
@@ -68,7 +69,7 @@ struct Plan {
         block_shares = min(blocks, ceil_div(least_items, max(1, conv.N * chunks)));
     }
 
-    // Whether the pixels of x can be read where they are.
+    // Whether the pixels of x can be read in place.
     bool reads_in_place(const Conv2d& conv, const Tensor& x) const {
         const double extent = double(conv_rows * conv.stride_h) * double(x.stride[2]);
         return conv.R == 1 && conv.S == 1 && conv.pad_h == 0 && conv.pad_w == 0 &&
@@ -84,7 +85,7 @@ struct Plan {
         return block % blocks_per_group * max_vectors * lanes<T>;
     }
     int vectors(int64_t block) const { return filters - first_filter(block) > lanes<T> ? 2 : 1; }
-    // Whether a block's sums can be made in their places in y: in one pass, by whole blocks of the same size.
+    // Whether a block's sums can be computed in place in y: in one pass, by whole blocks of one size.
     bool straight_to(const Tensor& y, const Epilogue& epilogue) const {
         const int of_all = vectors(0);
         const double extent = double(y.size[2]) * double(y.stride[2]) + double(y.size[3]) * double(y.stride[3]);
@@ -94,14 +95,14 @@ struct Plan {
     }
 };
 
-// What the threads share, and what each has to itself.
+// Memory that threads share, and memory of each thread.
 template <class T>
 struct Workspace {
     T *weights, *bias;  // [block][R][S][channels][max_vectors * lanes], [block][max_vectors * lanes]
     Part* parts;
     Spans columns;                    // of the convolution's output
-    T* shared_input;                  // where items share it: of all chunks
-    T *filters, *input, *conv, *row;  // of thread 0; `per_thread` bytes further, of the next
+    T* shared_input;                  // of all chunks, if items share it
+    T *filters, *input, *conv, *row;  // of thread 0; the next thread's is `per_thread` bytes further
     Pixel* pixels;
     PixelClass* classes;
     Part* clipped;  // the parts that one class needs
@@ -134,7 +135,7 @@ struct Workspace {
     }
 };
 
-// The parts that a class of pixels needs of those from `weight` on; returns the end of the list.
+// Lists the parts that a class of pixels needs of those from `weight` on. Returns the end of the list.
 template <class T>
 Part* clip(const Plan<T>& plan, const PixelClass& needs, int64_t weight, const Part* part, const Part* last,
            Part* clipped) {
@@ -150,7 +151,7 @@ Part* clip(const Plan<T>& plan, const PixelClass& needs, int64_t weight, const P
     return clipped;
 }
 
-// The convolution of an item's pixels for one block: out is [pixel][VECTORS * lanes].
+// Computes the convolution of an item's pixels for one block: out is [pixel][VECTORS * lanes].
 template <class T, int VECTORS>
 void compute_block(const Conv2d& conv, const Plan<T>& plan, const Workspace<T>& space, int thread, const T* x,
                    int64_t classes, const T* w, const T* bias, T* out) {
@@ -176,7 +177,7 @@ void compute_block(const Conv2d& conv, const Plan<T>& plan, const Workspace<T>& 
     }
 }
 
-// The filters of one block; `filters` has room for them one after another.
+// Packs the filters of one block. `filters` has room for them one after another.
 template <class T>
 void pack_weights(const Conv2dProblem& problem, const Plan<T>& plan, const FpropArgs& args, int64_t block, T* filters,
                   T* out, T* bias) {
@@ -198,7 +199,7 @@ void pack_weights(const Conv2dProblem& problem, const Plan<T>& plan, const Fprop
         return copy2d(count, plan.reduction, filters, plan.reduction, 1, out, 1, width);
     }
     const FilterPositions at = positions_of(w, problem.conv.S, 1);
-    // Turned around (dgrad), they are read from their end.
+    // Reversed filters (dgrad) are read from their end.
     const bool turned = w.stride[3] < 0 && at.rows == 1;
     const int64_t step = plan.channels * width, from = turned ? positions - 1 : 0, sign = turned ? -1 : 1;
     with_elements<T>(w, [&](const auto* data) {
@@ -221,7 +222,7 @@ void list_parts(const Conv2d& conv, const Plan<T>& plan, Part* part) {
     }
 }
 
-// The output's rows first .. last of a chunk, and the convolution's that they need.
+// Rows first to last of a chunk's output, and the convolution rows that they need.
 struct ChunkRows {
     int64_t n, first, last;
     Range needed;
@@ -311,8 +312,8 @@ void run_typed(const Conv2dProblem& problem, const FpropArgs& args, void* worksp
                  [&](int64_t item, int thread) { compute_item(problem, plan, args, space, item, thread); });
 }
 
-// Not for the few channels a group of a depthwise convolution has, and not where padding or dilation
-// would make the packed rows absurdly large.
+// Refuses the few channels per group of a depthwise convolution, and padding or dilation that makes packed rows
+// absurdly large.
 template <class T>
 bool takes_typed(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
@@ -323,7 +324,7 @@ bool takes_typed(const Conv2dProblem& problem) {
     const double width = double(conv.Q) * double(conv.stride_w) + double(conv.S) * double(conv.dilation_w);
     const double window = double(problem.pool.window_h) * double(problem.pool.dilation_h);
     const double rows = (window < double(conv.P) ? window : double(conv.P)) * double(conv.stride_h) + extent_h;
-    if (rows * width * lanes<T> >= 8 * limit) return false;  // a pixel's place is an int
+    if (rows * width * lanes<T> >= 8 * limit) return false;  // a pixel's offset is an int
     return rows * width * double(conv.C) < limit && double(conv.K) * double(conv.C) * double(conv.R * conv.S) < limit;
 }
 

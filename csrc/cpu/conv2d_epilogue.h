@@ -1,5 +1,5 @@
-// What follows a convolution in the same kernel (geometry.h, Epilogue): rows of its output for a block of
-// channels come in from a buffer, what the epilogue makes of them goes out to y and code.
+// The epilogue of a convolution (geometry.h, Epilogue): it reads rows of the convolution for a block of channels from a
+// buffer and writes y and code.
 #pragma once
 
 #include "kernels.h"
@@ -9,7 +9,7 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-// The low bytes of a vector, of which `count` exist.
+// Stores the low bytes of the first `count` lanes of a vector.
 template <class T>
 inline void store_some_bytes(uint8_t* p, Mask<T> v, int64_t count) {
     if (count >= lanes<T>) return store_bytes<T>(p, v);
@@ -18,7 +18,7 @@ inline void store_some_bytes(uint8_t* p, Mask<T> v, int64_t count) {
     for (int64_t i = 0; i < count; ++i) p[i] = bytes[i];
 }
 
-// ReLU on one row, in place; its bits go to code, [Q / 8][K].
+// ReLU on one row, in place. Its bits go to code, [Q / 8][K].
 template <class T>
 inline void relu_row(T* row, int64_t Q, int vectors, uint8_t* code, int64_t K, int64_t count) {
     constexpr int W = lanes<T>;
@@ -36,7 +36,7 @@ inline void relu_row(T* row, int64_t Q, int vectors, uint8_t* code, int64_t K, i
     }
 }
 
-// Row `pooled` of the pool over the convolution's rows, of which `conv` holds those from `first_row` on.
+// Computes row `pooled` of the pool from the convolution's rows; `conv` holds those from `first_row` on.
 template <class T>
 inline void pool_row(const Conv2d& shape, const Pool2d& pool, const T* conv, int64_t first_row, int64_t pooled,
                      int vectors, T* row, uint8_t* code, int64_t count) {
@@ -54,7 +54,7 @@ inline void pool_row(const Conv2d& shape, const Pool2d& pool, const T* conv, int
             find_winner(pool.window_w, rows, columns, window, best, winner);
             const auto is_dead = best <= 0;
             winner = select(is_dead, Mask<T>{} + dead, winner);
-            // A window that holds no input gives -inf, as in torch.
+            // A window without input gives -inf, as in torch.
             const bool empty = rows.first >= rows.last || columns.first >= columns.last;
             store(row + (qq * vectors + v) * W, empty ? best : select(is_dead, Vec<T>{}, best));
             if (code && v * W < count) store_some_bytes<T>(code + qq * shape.K + v * W, winner, count - v * W);
@@ -62,7 +62,7 @@ inline void pool_row(const Conv2d& shape, const Pool2d& pool, const T* conv, int
     }
 }
 
-// The rows of the convolution that rows first .. last of the epilogue's output need.
+// The convolution rows that rows first to last of the epilogue's output need.
 inline Range rows_needed(const Conv2dProblem& problem, int64_t first, int64_t last) {
     const Pool2d& pool = problem.pool;
     const int64_t end = (last - 1) * pool.stride_h - pool.pad_h + (pool.window_h - 1) * pool.dilation_h + 1;
@@ -70,15 +70,15 @@ inline Range rows_needed(const Conv2dProblem& problem, int64_t first, int64_t la
     return {first_p, max(first_p, min(problem.conv.P, end))};
 }
 
-// Rows first .. last of image n for `count` channels from first_k on. conv: the rows of the convolution from
-// first_p on as [row][Q][vectors * lanes], may be overwritten; row: room for one pooled row.
+// Writes rows first to last of image n for `count` channels from first_k on. conv: the rows of the convolution from
+// first_p on as [row][Q][vectors * lanes], may be overwritten. row: room for one pooled row.
 template <class T>
 inline void run_epilogue(const Conv2dProblem& problem, const FpropArgs& args, int64_t n, int64_t first, int64_t last,
                          T* conv, int64_t first_p, int vectors, int64_t first_k, int64_t count, T* row) {
     const Conv2d& shape = problem.conv;
     const Pool2d& pool = problem.pool;
     const int64_t width = vectors * lanes<T>;
-    // Rows of y that follow one another are written as one.
+    // Consecutive rows of y are written as one.
     const bool pooled = problem.epilogue.pooled;
     const int64_t together = !pooled && args.y.stride[2] == pool.Q * args.y.stride[3] ? last - first : 1;
     for (int64_t p = first; p < last; ++p) {

@@ -1,11 +1,12 @@
-// conv2d gradient of the input, from the live gradients (live.h):
+// dgrad from the live gradients (live.h), for sparse gradients:
 //
 //   dx[p * stride + r, q * stride + s, c] += sum over live (k, g) of pixel (p, q): g * w[k][r, s, c]
 //
-// A work item has a block of rows of one image's dx, with the padding around it. Of the pixels that reach into it, a
-// few rows at a time, it lists for each the live gradients of all k and adds what they contribute, one piece of the
-// kernel and one set of filters at a time: that piece of these filters stays in the first-level cache. Then it
-// writes the block out without the padding. The rows of pixels that reach into two blocks are listed twice.
+// A work item is a block of rows of one image's dx, padding included. It takes the pixels that reach into the block a
+// few rows at a time and lists each pixel's live gradients of all k. It adds their products with one piece of the
+// kernel and one set of filters at a time, so that this piece of these filters stays in L1. Then it writes the block
+// without its padding. Rows of pixels that reach into two blocks are listed twice.
+//
 // A row of dx has one owner, which adds in a fixed order: the same bits for any number of threads.
 #include "isa_kernels.h"
 #include "live.h"
@@ -15,17 +16,17 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-constexpr int64_t block_bytes = 256 << 10;   // rows of dx of an item: what the second-level cache can hold
-constexpr int64_t filters_bytes = 24 << 10;  // of a set's filters, one piece: what the first-level cache can hold
+constexpr int64_t block_bytes = 256 << 10;   // rows of dx of an item: stays in L2
+constexpr int64_t filters_bytes = 24 << 10;  // one piece of a set's filters: stays in L1
 constexpr int64_t least_items = 8;
-constexpr int64_t least_pixels = 48;  // listed at a time: enough to make use of filters once these are close
+constexpr int64_t least_pixels = 48;  // listed at a time: enough to reuse filters once they are in L1
 
-// A window over a row or column of pixels: which window, and at which of its positions.
+// A window over a row or column of pixels: its number, and the position of the pixels in it.
 struct Cover {
     int64_t window, position;
 };
 
-// The windows over place p, of `count` windows; returns the end of the list.
+// Lists the windows over place p, of `count` windows. Returns the end of the list.
 inline Cover* list_covers(int64_t p, int64_t window, int64_t stride, int64_t pad, int64_t dilation, int64_t count,
                           Cover* cover) {
     for (int64_t i = 0; i < window; ++i) {
@@ -38,15 +39,15 @@ inline Cover* list_covers(int64_t p, int64_t window, int64_t stride, int64_t pad
 template <class T>
 struct DgradPlan {
     int64_t width;              // of dx with its padding
-    int64_t channels, filters;  // of one group
+    int64_t channels, filters;  // per group
     Slabs<T> slabs;
     int64_t piece_size;                         // elements of a piece of a slab
-    int64_t set_filters, sets_per_group, sets;  // a pixel has a list for each set of filters
-    int64_t rows_listed;                        // rows of pixels at a time
-    int64_t capacity;                           // of the lists of these
-    int64_t block_rows, blocks;                 // rows of dx of an item, items of an image
+    int64_t set_filters, sets_per_group, sets;  // a pixel has one list per set of filters
+    int64_t rows_listed;                        // rows of pixels listed at a time
+    int64_t capacity;                           // of the lists of these rows, in entries
+    int64_t block_rows, blocks;                 // block_rows: rows of dx per item; blocks: items per image
     int64_t block_size;                         // elements
-    int64_t dy_rows;                            // that reach into a block, at most
+    int64_t dy_rows;                            // rows of dy that reach into a block, at most
 
     static int64_t padded_width(const Conv2d& conv) {
         return max(conv.W + conv.pad_w, (conv.Q - 1) * conv.stride_w + (conv.S - 1) * conv.dilation_w + 1);
@@ -71,13 +72,13 @@ struct DgradPlan {
         block_rows = max(1, min(block_bytes / row_bytes, conv.H * conv.N / least_items));
         blocks = ceil_div(conv.H, block_rows);
         block_rows = ceil_div(conv.H, blocks);
-        // The last vector of a slab reaches beyond it.
+        // The last vector of a slab reads beyond it.
         block_size = block_rows * width * conv.C + lanes<T>;
         const int64_t pixel_rows = (block_rows + (conv.R - 1) * conv.dilation_h) / conv.stride_h + 1;
         const int64_t reach = (pool.window_h - 1) * pool.dilation_h;
         dy_rows = min(pool.P, (pixel_rows + reach) / pool.stride_h + 1);
     }
-    // Of the first filter; the next one's lies piece_size further.
+    // The offset of the first filter's piece; the next filter's is piece_size further.
     T* piece(T* w, const Conv2d& conv, int64_t slab, int64_t piece) const {
         return w + (slab * slabs.pieces + piece) * conv.K * piece_size;
     }
@@ -89,16 +90,16 @@ struct DgradPlan {
 
 template <class T>
 struct DgradWorkspace {
-    T* w;               // packed filters: [slab][piece][k], so that a piece of all filters lies side by side
-    int32_t* k_offset;  // of filter k of a set among them
-    Cover** columns;    // [Q + 1]: where the windows over a column of pixels start
+    T* w;               // packed filters, [slab][piece][k]: a piece of all filters is one run of memory
+    int32_t* k_offset;  // offset of filter k of a set
+    Cover** columns;    // [Q + 1]: the first window over each column of pixels
     // Of thread 0:
     T* filter;  // one packed filter
     T* block;
-    T* dy;  // the rows of dy that an item needs, as NHWC
+    T* dy;  // the rows of dy that an item reads, as NHWC
     T* g;   // entries of a few rows of pixels
     int32_t* offset;
-    int64_t* start;  // [row][Q][set], and one more: where a pixel's list starts, per set
+    int64_t* start;  // [row][Q][set], and one more: start of a pixel's list per set
     size_t per_thread, bytes;
 
     DgradWorkspace(const Conv2dProblem& problem, const DgradPlan<T>& plan, void* start_) {
@@ -129,14 +130,14 @@ struct DgradWorkspace {
     }
 };
 
-// dy of one image as NHWC: pixel (p, q) at data + p * row + q * column.
+// dy of one image as NHWC: pixel (p, q) is at data + p * row + q * column.
 template <class T>
 struct Pixels {
     const T* data;
     int64_t row, column;
 };
 
-// A window over a pixel: its gradients and codes, filter by filter, and what code stands for this pixel.
+// A window over a pixel: its gradients and codes, one per filter, and the code that selects this pixel.
 template <class T>
 struct Source {
     const T* dy;
@@ -144,8 +145,8 @@ struct Source {
     int match;
 };
 
-// Appends one entry for each filter to whose gradient at this pixel the sources add up; matches(codes, match) says
-// which codes stand for the pixel.
+// Appends an entry for each filter with a live gradient at this pixel, which is the sum over the sources.
+// matches(codes, match) says which codes select the pixel.
 template <class T, class Matches>
 void list_filters(int64_t filters, const Source<T>* sources, const Source<T>* end, const Matches& matches,
                   const int32_t* k_offset, int32_t* offsets, T* values, int64_t& count) {
@@ -177,7 +178,7 @@ void list_filters(int64_t filters, const T* dy, const int32_t* k_offset, int32_t
     for (; k < filters; ++k) append(dy[k] != 0, k_offset[k], dy[k], offsets, values, count);
 }
 
-// Lists the live gradients of row p of pixels, from `start` on, behind `count` entries; code is the image's.
+// Appends the live gradients of row p of pixels behind `count` entries, and their lists' starts. code: of the image.
 template <class T>
 void list_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const DgradWorkspace<T>& space,
                  const Pixels<T>& dy, const uint8_t* code, int64_t p, int64_t* start, int64_t& count) {
@@ -216,19 +217,20 @@ void list_pixels(const Conv2dProblem& problem, const DgradPlan<T>& plan, const D
     *start = count;
 }
 
-// Rows of dx, with its padding, that an item computes.
+// Rows of dx, padding included, that an item computes.
 template <class T>
 struct Block {
     T* data;
     Range rows;
 
-    // The kernel rows through which row p of pixels reaches into them.
+    // The kernel rows through which row p of pixels reaches into these rows.
     Range kernel_rows(const Conv2d& conv, int64_t p) const {
         return valid_positions(p * conv.stride_h - rows.first, conv.dilation_h, conv.R, rows.last - rows.first);
     }
 };
 
-// Adds what the listed rows of pixels, from first_p on, contribute through rows x one piece of the slabs of `outer`.
+// Adds the listed pixel rows' products with one piece of the slabs, for kernel rows `outer`. first_p: the first listed
+// row.
 template <class T>
 void add_piece(const Conv2dProblem& problem, const DgradPlan<T>& plan, const DgradWorkspace<T>& space,
                const Block<T>& block, Range pixel_rows, int64_t outer, Range slab_rows, int64_t piece) {
@@ -254,7 +256,7 @@ void add_piece(const Conv2dProblem& problem, const DgradPlan<T>& plan, const Dgr
         }
 }
 
-// dy of image n as NHWC, as far as pixel rows first_p .. last_p need it.
+// Returns dy of image n as NHWC, for pixel rows first_p to last_p.
 template <class T>
 Pixels<T> stage_dy(const Conv2dProblem& problem, const Tensor& dy, const DgradWorkspace<T>& space, int64_t n,
                    int64_t first_p, int64_t last_p) {
@@ -272,13 +274,14 @@ Pixels<T> stage_dy(const Conv2dProblem& problem, const Tensor& dy, const DgradWo
     return {space.dy - first * pool.Q * K, pool.Q * K, K};
 }
 
-// One item: rows first_h .. last_h of dx of image n.
+// Computes one item: rows first_h to last_h of dx of image n.
 template <class T>
 void compute_block(const Conv2dProblem& problem, const DgradPlan<T>& plan, const DgradArgs& args,
                    const DgradWorkspace<T>& space, int64_t n, int64_t first_h, int64_t last_h) {
     const Conv2d& conv = problem.conv;
     const Slabs<T>& slabs = plan.slabs;
-    const int64_t first = first_h + conv.pad_h, last = last_h + conv.pad_h;  // with the padding above
+    const int64_t first = first_h + conv.pad_h,
+                  last = last_h + conv.pad_h;  // in coordinates that include the padding above
     const Block<T> block = {space.block, {first, last}};
     std::memset(block.data, 0, size_t(plan.block_size) * sizeof(T));
     const int64_t reach = (conv.R - 1) * conv.dilation_h;
@@ -307,7 +310,7 @@ void compute_block(const Conv2dProblem& problem, const DgradPlan<T>& plan, const
     });
 }
 
-// Filter k into the pieces of all filters; `filter` has room for it, with zeros where it has nothing.
+// Packs filter k into the pieces of all filters. `filter` has room for it and zeros in its gaps.
 template <class T>
 void pack_pieces(const DgradPlan<T>& plan, const Conv2d& conv, const Tensor& w, int64_t k, T* filter, T* pieces) {
     const Slabs<T>& slabs = plan.slabs;
@@ -343,7 +346,7 @@ void run_typed(const Conv2dProblem& problem, const DgradArgs& args, void* worksp
 
 constexpr const char* condition = "one group, or groups of four channels or more, and rows that 32-bit offsets reach";
 
-// Offsets are 32-bit, and one row of pixels and its lists have to be of a sane size.
+// Offsets are 32-bit, and one row of pixels and its lists must have a sane size.
 bool takes(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
     const Pool2d& pool = problem.pool;

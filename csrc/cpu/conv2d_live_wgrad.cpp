@@ -1,17 +1,19 @@
-// conv2d gradients of weight and bias, from the live gradients (live.h):
+// wgrad from the live gradients (live.h), for sparse gradients: the gradients of weight and bias.
 //
 //   dw[k][r, s, c] = sum over live (p, q, g) of channel k: g * x[p * stride + r, q * stride + s, c]
 //
-// Images are taken a few at a time, as many as the outer cache holds, in two steps over all threads:
-//   1. pack x by blocks of a few channels: each block has all these images as NHWC, one below the other, with
-//      the padding in place;
-//   2. a work item has some filters and some blocks; for each tile (some rows of dy, or a part of one) it lists the
-//      filters' live gradients and where in a block these point, and adds them up block by block. What a tile
-//      points to in one block stays in the first-level cache over all filters and kernel positions, and every
-//      multiply-add reads x from there. Small images have short lists, of little use for a tile of x: there all items
-//      share the lists, which a step before makes, and have all filters for some blocks.
-// Every element of dw has one owner, which sees images and tiles in order: no partial sums to merge, and
-// the same bits for any number of threads.
+// Images are taken a few at a time, as many as L3 holds, in two steps over all threads:
+//   1. Pack x in blocks of a few channels. A block has all these images as NHWC, one below the other, with the padding
+//   in
+//      place.
+//   2. A work item has some filters and some blocks. For each tile (some rows of dy, or a part of one) it lists the
+//      filters' live gradients and the offsets of their inputs, and adds them up block by block. What a tile reads of
+//      one block stays in L1 over all filters and kernel positions, and every multiply-add reads x from there. Small
+//      images have short lists, which use a tile of x too little. There all items share lists made in a step before,
+//      and an item has all filters for some blocks.
+//
+// Every element of dw has one owner, which takes images and tiles in order. No partial sums need merging, and the bits
+// are the same for any number of threads.
 #include "isa_kernels.h"
 #include "parallel.h"
 #include "pool_window.h"
@@ -21,39 +23,39 @@ namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
 constexpr int64_t images_bytes = 1 << 20;  // packed input of the images taken at a time
-constexpr int64_t tile_bytes = 24 << 10;   // of a block that a tile points to: what the first-level cache can hold
+constexpr int64_t tile_bytes = 24 << 10;   // of a block that a tile reads: stays in L1
 constexpr int64_t least_entries = 24;      // of a full list, so that adding to dw costs little
-constexpr int64_t bytes_per_vector = 3;    // of a tile of x, for a multiply-add of one vector: the most
+constexpr int64_t bytes_per_vector = 3;    // of a tile of x per multiply-add of one vector, at most
 constexpr int64_t least_items = 8;
-constexpr int64_t shared_bytes = 512 << 10;  // of lists that all items share
-// To merge entries takes its time once, and pays over all parts that a list is used for: at least so many, where there
-// are at most so many positions for each window.
+constexpr int64_t shared_bytes = 512 << 10;  // of the lists that all items share
+// Merging entries costs once per list and pays in each part that uses the list. It needs at least least_parts parts,
+// and at most most_positions positions per window.
 constexpr int64_t least_parts = 4, most_positions = 16;
 
 template <class T>
 struct WgradPlan {
     int64_t height, width;                    // of a packed image
-    int64_t filters;                          // of one group
-    int64_t channels;                         // of a block: those that the last one lacks are zeros
+    int64_t filters;                          // per group
+    int64_t channels;                         // per block; zeros fill the last block
     int64_t blocks_per_group;                 // blocks of channels
     Slabs<T> slabs;                           // of one block
     int64_t image_size;                       // elements of an image in a block
-    int64_t images;                           // at a time
-    int64_t front_slack, block_size;          // elements before a block's first image, and in all
-    int64_t tile_rows, tile_columns;          // of dy, in a tile; the rows may be those of several images
-    int64_t tiles_across, tiles;              // tiles: at most, of the images at a time
-    int64_t capacity;                         // of a list
-    int64_t plane_lines, plane_width;         // that a window has in a tile's Plane, that the tile has
-    int64_t plane_size;                       // 0: windows do not overlap, there is no plane
-    int64_t parts;                            // what a block of a filter is cut into for the registers
-    bool shared_lists;                        // made before, once for all items
+    int64_t images;                           // packed at a time
+    int64_t front_slack, block_size;          // elements before a block's first image, and of the block
+    int64_t tile_rows, tile_columns;          // of dy per tile; rows may be those of several images
+    int64_t tiles_across, tiles;              // tiles: at most, of the images packed at a time
+    int64_t capacity;                         // entries of a list
+    int64_t plane_lines, plane_width;         // lines of a window in a tile's Plane; width of the plane
+    int64_t plane_size;                       // 0: windows do not overlap, and there is no plane
+    int64_t parts;                            // parts of a block of a filter, each accumulated in registers
+    bool shared_lists;                        // made first, once for all items
     int64_t filters_listed;                   // at a time
     int64_t filters_at_once, ranges, shares;  // an item has filters_at_once filters and a share of their blocks
 
     static int64_t packed_width(const Conv2d& conv) {
         return (conv.Q - 1) * conv.stride_w + (conv.S - 1) * conv.dilation_w + 1;
     }
-    // Blocks as small as keeps the accumulators filled: of whole vectors, times the kernel's positions.
+    // Blocks as small as still fills the accumulators: whole vectors, times the kernel's positions.
     static int64_t block_channels(const Conv2d& conv) {
         const int64_t least = lanes<T> * max(1, max_accumulators / (conv.R * conv.S));
         return ceil_div(conv.C / conv.groups, max(1, conv.C / conv.groups / least));
@@ -72,8 +74,8 @@ struct WgradPlan {
         const int64_t image_bytes = image_size * blocks_per_group * conv.groups * int64_t(sizeof(T));
         images = max(1, min(conv.N, images_bytes / image_bytes));
         images = ceil_div(conv.N, ceil_div(conv.N, images));
-        // A code that no forward pass wrote may point beside its row, and the last vector of a slab reaches
-        // beyond it: both have to stay inside of the buffer.
+        // A code not written by a forward pass may point beside its row, and the last vector of a slab reads beyond it.
+        // Slack keeps both inside the buffer.
         front_slack = round_up(pool.pad_w * conv.stride_w * channels, 16);
         const int64_t back_slack =
             (pool.window_w * pool.dilation_w + pool.stride_w) * conv.stride_w * channels + lanes<T>;
@@ -99,13 +101,13 @@ struct WgradPlan {
             overlap && parts * blocks_per_group >= least_parts && row_positions <= most_positions * tile_columns;
         plane_size = merge ? round_up(tile_rows * row_positions, lanes<T>) : 0;
         tiles = ceil_div(images * pool.P, tile_rows) * tiles_across;
-        filters_listed = max(8, ceil_div(conv.K, least_items));  // 8: as copies turn around at a time
+        filters_listed = max(8, ceil_div(conv.K, least_items));  // 8: transposes take 8 at a time
         shared_lists =
             blocks_per_group > 1 && tiles * conv.K * capacity * int64_t(sizeof(T) + sizeof(int32_t)) <= shared_bytes;
-        if (shared_lists) {  // a tile of x is brought close once for as many filters as can be
+        if (shared_lists) {  // a tile of x is loaded once for as many filters as possible
             shares = min(blocks_per_group, least_items);
             filters_at_once = ceil_div(conv.K, ceil_div(least_items, shares));
-        } else {  // for so many that what they add up outweighs bringing it close
+        } else {  // as many filters as make their additions outweigh loading the tile
             const int64_t tile_vectors = tile_rows * tile_columns * slabs.filter_size / lanes<T>;
             filters_listed = max(filters_listed, ceil_div(bytes, bytes_per_vector * tile_vectors));
             filters_at_once = filters_listed;
@@ -115,7 +117,7 @@ struct WgradPlan {
     }
 };
 
-// The lists of one tile: list i, of filter first_k + i, has the entries first[i] .. last[i].
+// The lists of one tile: list i, of filter first_k + i, has the entries first[i] to last[i].
 template <class T>
 struct TileLists {
     int32_t* offset;
@@ -129,10 +131,10 @@ struct WgradWorkspace {
     T* dw;         // packed filters: [block of a group][k]
     T* x;          // packed images: [group][block]
     double* bias;  // [k]: sums of live gradients
-    // Lists of `capacity` entries: shared [tile][k], or else of thread 0 [k of an item].
+    // Lists of `capacity` entries: shared [tile][k], or of thread 0 [k of an item].
     TileLists<T> lists;
-    // Of thread 0, for one tile and the filters that are listed at a time:
-    T* dy;  // [k][rows][columns], the codes the same way
+    // Of thread 0, for one tile and the filters listed at a time:
+    T* dy;  // [k][rows][columns], as are the codes
     uint8_t* code;
     int32_t *place, *first_row, *last_row;  // [rows][columns], see Windows
     T* plane;                               // see Plane
@@ -171,7 +173,7 @@ struct WgradWorkspace {
         move(mine.plane), move(mine.plane_offset);
         return mine;
     }
-    // A tile's lists for filters from first_k on, where they are a thread's own.
+    // A tile's lists for filters from first_k on, where each thread has its own.
     TileLists<T> lists_of(const WgradPlan<T>& plan, int64_t K, int64_t tile, int thread, int64_t first_k) const {
         if (plan.shared_lists)
             return {lists.offset + tile * K * plan.capacity, lists.g + tile * K * plan.capacity, lists.first + tile * K,
@@ -181,13 +183,13 @@ struct WgradWorkspace {
     }
 };
 
-// What one thread computes: these blocks of these filters.
+// The part of one thread: these blocks of these filters.
 struct WgradItem {
     int64_t first_k, filters, first_block, last_block;
 };
 
-// The codes of row p from column q on for filters first_k .. first_k + count, filter k at out + k * step, in the
-// terms of a pool: for ReLU alone, of windows of one position.
+// Copies the codes of row p from column q on for `count` filters from first_k on, filter k to out + k * step. They are
+// those of a pool; ReLU alone counts as windows of one position.
 inline void stage_codes(const Conv2dProblem& problem, const uint8_t* code, int64_t n, int64_t p, int64_t first_q,
                         int64_t columns, int64_t first_k, int64_t count, uint8_t* out, int64_t step) {
     const int64_t K = problem.conv.K, Q = problem.pool.Q, P = problem.pool.P;
@@ -203,8 +205,8 @@ inline void stage_codes(const Conv2dProblem& problem, const uint8_t* code, int64
     }
 }
 
-// Lists the live gradients of one tile of `images` images from first_image on for some filters, and adds them to
-// bias (may be null).
+// Lists the live gradients of one tile of `images` images from first_image on, for some filters, and adds them to bias
+// (may be null).
 template <class T>
 void list_tile(const Conv2dProblem& problem, const WgradPlan<T>& plan, const WgradArgs& args,
                const WgradWorkspace<T>& space, int64_t first_image, int64_t images, int64_t tile, int64_t first_k,
@@ -268,7 +270,7 @@ void list_tile(const Conv2dProblem& problem, const WgradPlan<T>& plan, const Wgr
     }
 }
 
-// Adds the lists of one tile, the first one or a further one, to an item's part of dw.
+// Adds the lists of one tile to an item's part of dw; the first tile writes it.
 template <class T>
 void add_tile(const WgradPlan<T>& plan, const Conv2d& conv, const WgradWorkspace<T>& space, const WgradItem& item,
               const TileLists<T>& lists, bool first_tile) {
@@ -293,8 +295,7 @@ void add_tile(const WgradPlan<T>& plan, const Conv2d& conv, const WgradWorkspace
     }
 }
 
-// Row h of an image among those that are packed, for all blocks; the first and the last row of all also clear what
-// lies before and behind.
+// Packs row h of one image for all blocks. The first and the last row also clear the slack before and after the images.
 template <class T>
 void pack_row(const Conv2d& conv, const WgradPlan<T>& plan, const Tensor& x, int64_t n, int64_t image, int64_t h,
               T* out) {
@@ -312,7 +313,7 @@ void pack_row(const Conv2d& conv, const WgradPlan<T>& plan, const Tensor& x, int
     }
 }
 
-// Writes out an item's part of dw.
+// Writes an item's part to dw.
 template <class T>
 void write_item(const WgradPlan<T>& plan, const Conv2d& conv, const T* packed, const WgradItem& item,
                 const Tensor& dw) {
@@ -330,7 +331,7 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
     const Conv2d& conv = problem.conv;
     const WgradPlan<T> plan(problem);
     const WgradWorkspace<T> space(problem, plan, workspace);
-    // Without dw there are no blocks of it to share out, just lists.
+    // Without dw there are no blocks to share, just lists.
     const int64_t shares = args.dw.data ? plan.shares : 1, blocks = args.dw.data ? plan.blocks_per_group : 0;
     for (int64_t k = 0; k < conv.K; ++k) space.bias[k] = 0;
     for (int thread = 0; thread < problem.threads; ++thread)
@@ -373,7 +374,7 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
 
 constexpr const char* condition = "one group, or groups of four channels or more, and images that 32-bit offsets reach";
 
-// Offsets are 32-bit, and one packed image has to be of a sane size.
+// Offsets are 32-bit, and one packed image must have a sane size.
 bool takes(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
     const Pool2d& pool = problem.pool;

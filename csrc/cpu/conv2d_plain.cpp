@@ -1,6 +1,8 @@
-// The convolution as its definition says, for every argument: what runs where no fast kernel applies,
-// and what the fast kernels are tested against. One work item computes one plane and owns it alone.
-// Tensors of 16-bit elements are copied to float ones in the workspace and back.
+// The convolution by its definition, for all arguments. It runs where no fast kernel does, and tests compare the fast
+// kernels with it.
+//
+// One work item computes one plane and owns it alone. Tensors of 16-bit elements are copied to float in the workspace
+// and back.
 #include "elements.h"
 #include "kernels.h"
 #include "parallel.h"
@@ -79,7 +81,7 @@ void fprop(const Conv2dProblem& problem, const FpropArgs& args) {
                         }
                     }
                 }
-                // relu(max(.)) is max(relu(.)); a window with no input stays at -inf, as in torch.
+                // relu(max(.)) is max(relu(.)). A window without input stays at -inf, as in torch.
                 if (winner >= 0 && best <= 0) winner = dead;
                 if (winner == dead) best = 0;
                 at<T>(args.y, n, k, pp, qq) = best;
@@ -89,7 +91,7 @@ void fprop(const Conv2dProblem& problem, const FpropArgs& args) {
     });
 }
 
-// Calls visit(p, q, g) for every position of the convolution's output through which gradient g flows.
+// Calls visit(p, q, g) for every position of the convolution's output that gradient g passes to.
 template <class T, class Visit>
 void for_each_live(const Conv2dProblem& problem, const Tensor& dy, const Tensor& code, int64_t n, int64_t k,
                    const Visit& visit) {
@@ -168,7 +170,7 @@ void wgrad(const Conv2dProblem& problem, const WgradArgs& args) {
 
 bool any_problem(const Conv2dProblem&) { return true; }
 
-// The tensors that a direction reads and writes: two of x, w and y, and the third.
+// The tensors of a direction: it reads two of x, w and y and writes the third.
 void tensors_of(FpropArgs& args, Tensor* (&tensors)[3]) {
     tensors[0] = &args.x, tensors[1] = &args.w, tensors[2] = &args.y;
 }

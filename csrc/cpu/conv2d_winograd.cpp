@@ -1,16 +1,16 @@
-// conv2d of stride 1 by Winograd's algorithm (conv2d_winograd.h), with bias and with whatever follows: forward for 5x5
-// and 3x3 kernels, and the gradient of the input, which is a convolution of the output's gradient.
+// Convolution of stride 1 by Winograd's algorithm (conv2d_winograd.h), with bias and epilogue. It is fprop for 3x3 and
+// 5x5 kernels, and dgrad, which is a convolution of the output's gradient.
 //
-// In three steps:
-//   1. transform the filters, by blocks of up to 2 vectors of output channels, to [block][position][C][block_size];
-//   2. pack rows of x as NHWC and transform all tiles, by vectors of channels, to [position][tile][C];
-//   3. for each block and position the products [tile][C] x [C][block] (micro_kernel.h); then per tile the
-//   transformation
-//      to outputs, and the epilogue.
-// Where there are more tiles than filters and transformed filters stay close, step 1 comes before, and a work item has
-// steps 2 and 3 for the tiles of a few rows of an image, or of a few small images, as many as the second-level cache
-// can hold. Else it is the tiles that all items share, as many at a time as the outer cache can hold, and an item has
-// steps 1 and 3 for one block.
+// It has three steps:
+//   1. Transform the filters, in blocks of up to 2 vectors of output channels, to [block][position][C][block_size].
+//   2. Pack rows of x as NHWC and transform all tiles, by vectors of channels, to [position][tile][C].
+//   3. Multiply, for each block and position, [tile][C] x [C][block] (micro_kernel.h). Then, for each tile, transform
+//   the
+//      products to outputs and run the epilogue.
+//
+// With more tiles than filters, and if the transformed filters stay in cache, step 1 comes first. A work item then has
+// steps 2 and 3 for the tiles of a few rows of an image, or of a few small images, as many as L2 holds. Otherwise all
+// items share the tiles, as many at a time as L3 holds, and an item has steps 1 and 3 for one block.
 #include "conv2d_winograd.h"
 #include "conv2d_epilogue.h"
 #include "dgrad_as_fprop.h"
@@ -21,22 +21,23 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-constexpr int64_t tiles_bytes = 512 << 10, products_bytes = 512 << 10;  // of an item, transformed
-constexpr int64_t shared_bytes = 8 << 20;                               // of tiles that all items share
-constexpr int64_t filters_bytes = 4 << 20;                              // of filters that are close, transformed
-constexpr int64_t least_tiles = 48;   // at a time, if there are so many: reads of filters are spread over them
-constexpr int64_t few_tiles = 6;      // so many fill the registers
-constexpr int64_t fewest_tiles = 24;  // that an item is cut down to so that there are enough items
+constexpr int64_t tiles_bytes = 512 << 10, products_bytes = 512 << 10;  // transformed, per item
+constexpr int64_t shared_bytes = 8 << 20;                               // of the tiles that all items share
+constexpr int64_t filters_bytes = 4 << 20;                              // of transformed filters that stay in cache
+constexpr int64_t least_tiles = 48;   // at a time, if there are as many: they share the loads of filters
+constexpr int64_t few_tiles = 6;      // enough to fill the registers
+constexpr int64_t fewest_tiles = 24;  // of an item when items are made smaller to get enough of them
 constexpr int64_t least_items = 8;
-constexpr int64_t channels_at_once = 32;  // of a sum: products lose digits in proportion to what they are added to
+constexpr int64_t channels_at_once =
+    32;  // per sum: a product loses digits in proportion to the sum that it is added to
 
-// What is convolved: x or, where it is the gradient of a problem's output, dy and code.
+// The convolution's input: x or, for the gradient of a problem's output, dy and code.
 struct Image {
     Tensor x, code;
     const Conv2dProblem* gradient_of;
 
-    // Rows h0 .. h0 + rows and columns w0 .. w0 + width of image n as [rows][width][pixel], zeros outside. pooled: see
-    // gradient_rows.
+    // Packs rows h0 to h0 + rows and columns w0 to w0 + width of image n as [rows][width][pixel], with zeros outside.
+    // pooled: see gradient_rows.
     void pack(int64_t n, int64_t h0, int64_t rows, int64_t w0, int64_t width, int64_t pixel, T* out, T* pooled) const {
         if (!gradient_of) return pack_rows(x, n, h0, rows, w0, width, pixel, out);
         gradient_rows(*gradient_of, x, code, n, {h0, h0 + rows}, {0, x.size[1], w0, width, pixel}, out, pooled);
@@ -46,11 +47,11 @@ struct Image {
 template <class A>
 struct Plan {
     int64_t blocks;
-    int64_t pitch;                // of a pixel, and of a transformed tile: C up to whole vectors
+    int64_t pitch;                // elements per pixel, and per position of a tile: C rounded up to whole vectors
     int64_t tile_columns, width;  // of an image, of its packed rows
-    int64_t rows, tile_rows;      // (pooled) rows of a unit; its rows of tiles, at most
-    int64_t chunks, units;        // units of an image, of all; at a time:
-    int64_t units_at_once;        // those of an item, or those that all items share
+    int64_t rows, tile_rows;      // rows: (pooled) rows of a unit; tile_rows: of tiles, at most
+    int64_t chunks, units;        // units of an image, of all images
+    int64_t units_at_once;        // of an item, or of the tiles that all items share
     int64_t block_shares, blocks_at_once;
     bool shared_tiles;
 
@@ -66,7 +67,7 @@ struct Plan {
         const int64_t most_tiles = max(least_tiles, (shared_tiles ? shared_bytes : tiles_bytes) / tile_bytes);
         const int64_t reach = (pool.window_h - 1) * pool.dilation_h;
         const int64_t all_rows = ceil_div(conv.P, A::outputs);
-        const int64_t least_rows = min(all_rows, ceil_div(reach + 1, A::outputs));  // those of one pooled row
+        const int64_t least_rows = min(all_rows, ceil_div(reach + 1, A::outputs));  // rows for one pooled row
         tile_rows = shared_tiles ? least_rows : max(least_rows, min(all_rows, most_tiles / tile_columns));
         for (;; --tile_rows) {
             rows = tile_rows == all_rows ? pool.P : (tile_rows * A::outputs - reach - 1) / pool.stride_h + 1;
@@ -98,7 +99,7 @@ struct Workspace {
     T *input, *pooled;   // rows of a unit: [row][width][pitch]; see Image
     T *products, *conv;  // [block][position][tile][block_size], rows of a unit: [row][Q][block_size]
     T* row;
-    Pixel* pixels;  // the tiles
+    Pixel* pixels;  // of the tiles
     size_t per_thread, bytes;
 
     // gradient_of: see Image
@@ -131,7 +132,7 @@ struct Workspace {
     }
 };
 
-// Filters of one block to [position][C][vectors * W].
+// Transforms the filters of one block to [position][C][vectors * W].
 template <class A>
 void transform_filters(const Conv2d& conv, const Plan<A>& plan, const Tensor& w, int64_t block, T* out) {
     constexpr int64_t at_once = 16;
@@ -155,7 +156,7 @@ void transform_filters(const Conv2d& conv, const Plan<A>& plan, const Tensor& w,
     }
 }
 
-// One tile of packed rows, `width` pixels each: position i goes to out + i * step.
+// Transforms one tile of packed rows, `width` pixels each. Position i goes to out + i * step.
 template <class A>
 void transform_tile(const T* x, int64_t width, int64_t pitch, T* out, int64_t step) {
     for (int64_t c = 0; c < pitch; c += W)
@@ -164,7 +165,7 @@ void transform_tile(const T* x, int64_t width, int64_t pitch, T* out, int64_t st
             [&](int i, int j, Vec<T> value) { store(out + (i * A::tile + j) * step + c, value); });
 }
 
-// The products of one tile, position i at in + i * step, to rows x columns outputs.
+// Transforms the products of one tile, position i at in + i * step, to rows x columns outputs.
 template <class A>
 void finish_tile(const T* in, int64_t step, const T* bias, int vectors, int64_t rows, int64_t columns, T* out,
                  int64_t out_row) {
@@ -178,7 +179,7 @@ void finish_tile(const T* in, int64_t step, const T* bias, int vectors, int64_t 
     }
 }
 
-// The products of all tiles and filters first .. last, blocks, position by position.
+// Multiplies all tiles by the filters of blocks first to last, position by position.
 template <class A>
 void multiply(const Conv2d& conv, const Plan<A>& plan, const Workspace<A>& space, int64_t count, int64_t first,
               int64_t last) {
@@ -202,10 +203,10 @@ void multiply(const Conv2d& conv, const Plan<A>& plan, const Workspace<A>& space
         }
 }
 
-// Some rows of an image.
+// A unit: some rows of an image.
 struct Unit {
     int64_t n, first_row, last_row;  // of the epilogue's output
-    Range needed;                    // rows of the convolution
+    Range needed;                    // of the convolution
     int64_t first_tile, tile_rows;
 };
 
@@ -246,7 +247,7 @@ void finish_unit(const Conv2dProblem& problem, const Plan<A>& plan, const FpropA
                  min(width, conv.K - first_k), space.row);
 }
 
-// body(unit) for the units from `first` on that are taken at a time; returns the number of their tiles.
+// Calls body(unit) for the units from `first` on that are taken at a time. Returns the number of their tiles.
 template <class A, class Body>
 int64_t for_units(const Conv2dProblem& problem, const Plan<A>& plan, int64_t first, const Body& body) {
     int64_t tiles = 0;
@@ -258,7 +259,7 @@ int64_t for_units(const Conv2dProblem& problem, const Plan<A>& plan, int64_t fir
     return tiles;
 }
 
-// Step 3 for one share of the blocks, of `count` tiles of the units from `first_unit` on.
+// Runs step 3 for one share of the blocks and `count` tiles of the units from `first_unit` on.
 template <class A>
 void compute_share(const Conv2dProblem& problem, const Plan<A>& plan, const FpropArgs& args, const Workspace<A>& space,
                    int64_t first_unit, int64_t count, int64_t share) {
@@ -327,8 +328,8 @@ void run_algorithm(const Conv2dProblem& problem, const Image& image, const Fprop
     with_algorithm(problem.conv, [&](auto algorithm) { convolve<decltype(algorithm)>(problem, image, args, space); });
 }
 
-// Where tiles fill the registers, and it needs far fewer multiplications: not where most of each tile lies beyond the
-// edges.
+// Takes problems whose tiles fill the registers and whose products get far fewer. Refuses those where most of each tile
+// lies beyond the edges.
 bool takes(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
     const Pool2d& pool = problem.pool;

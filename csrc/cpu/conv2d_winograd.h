@@ -1,11 +1,12 @@
-// Winograd's algorithms F(out x out, taps x taps) (Lavin and Gray, arXiv 1509.09308): `out` outputs of a convolution of
-// stride 1 from out + taps - 1 products, in each direction, at the cost of some digits. With matrices that the points
-// determine, at which polynomials are evaluated, for each tile of x, of dy and of y:
+// Winograd's algorithms F(out x out, taps x taps) (Lavin and Gray, arXiv 1509.09308).
+//
+// They compute `out` outputs of a convolution of stride 1 from out + taps - 1 products along each axis, at the cost of
+// some digits. For each tile of x, of dy and of y, with matrices given by the points where polynomials are evaluated:
 //
 //   y  = A^T [sum over c: (G w G^T) * (B^T x B)] A          dw = G^T [sum over tiles: (A dy A^T) * (B^T x B)] G
 //
-// Points: for tiles of 8, 0, 1, -1, 2, -2, 1/2, -1/2; for tiles of 6, 0, 1, -1, 1/2, -2, which lose fewer digits than
-// 0, 1, -1, 2, -2 do; and infinity.
+// The points are 0, 1, -1, 2, -2, 1/2, -1/2 for tiles of 8, and 0, 1, -1, 1/2, -2 for tiles of 6, which lose fewer
+// digits than 0, 1, -1, 2, -2; and infinity.
 #pragma once
 
 #include "micro_kernel.h"
@@ -14,7 +15,7 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-// The transformations of one row or column: element i comes from in(i), and goes to out(i, value).
+// The transforms of one row or column. Element i is read from in(i) and passed to out(i, value).
 //   input            B^T: tile to tile
 //   filter           G: taps to tile             filter_gradient  G^T: tile to taps
 //   output           A^T: tile to outputs        output_gradient  A: outputs to tile
@@ -150,8 +151,8 @@ struct Winograd<6, 3> {
     }
 };
 
-// A transformation of rows and columns: `transform` is one of those above, from FROM to TO elements; in(i, j) gives,
-// out(i, j, value) takes the elements.
+// Transforms rows and columns. `transform` is one of those above, from FROM to TO elements. in(i, j) returns an
+// element, out(i, j, value) takes one.
 template <int FROM, int TO, class Transform, class In, class Out>
 inline void transform2d(const Transform& transform, const In& in, const Out& out) {
     Vec<float> half[TO][FROM];
@@ -165,7 +166,7 @@ inline void transform2d(const Transform& transform, const In& in, const Out& out
 // Passes a static member function template as an argument.
 #define FASTCONV_TRANSFORM(function) [](const auto& in, const auto& out) { function(in, out); }
 
-// use(the algorithm for this problem's kernel)
+// Calls use(the algorithm for this problem's kernel).
 template <class Use>
 auto with_algorithm(const Conv2d& conv, const Use& use) {
     return conv.R == 5 ? use(Winograd<8, 5>()) : use(Winograd<6, 3>());
@@ -174,7 +175,7 @@ auto with_algorithm(const Conv2d& conv, const Use& use) {
 constexpr const char* winograd_condition =
     "3x3 or 5x5 kernels of stride and dilation 1 in one group, 16 channels and filters or more, outputs of many whole tiles";
 
-// What there is an algorithm for, with channels enough to fill vectors and to pay for the transformations.
+// Whether an algorithm exists for a problem, and channels are enough to fill vectors and to pay for the transforms.
 inline bool winograd_takes(DType dtype, const Conv2d& conv) {
     return !in_double(dtype) && (conv.R == 5 || conv.R == 3) && conv.S == conv.R && conv.groups == 1 &&
            conv.stride_h == 1 && conv.stride_w == 1 && conv.dilation_h == 1 && conv.dilation_w == 1 && conv.N > 0 &&
@@ -184,18 +185,18 @@ inline bool winograd_takes(DType dtype, const Conv2d& conv) {
 
 using T = float;
 constexpr int W = lanes<T>;
-constexpr int64_t block_size = max_vectors * W;  // channels that are computed together
+constexpr int64_t block_size = max_vectors * W;  // channels computed together
 
-// From one position of transformed tiles or filters to the next. Not just the size of what lies between, often a
-// multiple of 4 KiB: all positions would compete for a few sets of the caches.
+// Elements from one position of transformed tiles or filters to the next. Padded, since distances that are multiples of
+// 4 KiB would let all positions compete for a few sets of the caches.
 constexpr int64_t position_step(int64_t elements) { return elements + 16; }
 
-// Filters first_k .. first_k + count, for channels first_c .. first_c + channels, to [c][r][s][W].
+// Packs `count` filters from first_k on, `channels` channels from first_c on, to [c][r][s][W].
 inline void gather_filters(const Tensor& w, int64_t first_k, int64_t count, int64_t first_c, int64_t channels, T* out) {
     const int64_t positions = w.size[2] * w.size[3], step = w.stride[3];
     with_elements<T>(w, [&](const auto* data) {
         data += first_k * w.stride[0] + first_c * w.stride[1];
-        if ((step == 1 || step == -1) && w.stride[2] == w.size[3] * step) {  // side by side, maybe backwards
+        if ((step == 1 || step == -1) && w.stride[2] == w.size[3] * step) {  // neighbors in memory, maybe reversed
             const int64_t back = step == 1 ? 0 : positions - 1;
             for (int64_t c = 0; c < channels; ++c)
                 copy2d(count, positions, data + c * w.stride[1] - back, w.stride[0], 1,
@@ -208,7 +209,7 @@ inline void gather_filters(const Tensor& w, int64_t first_k, int64_t count, int6
     });
 }
 
-// The opposite: [c][r][s][W] to these filters.
+// The inverse: [c][r][s][W] to these filters.
 inline void scatter_filters(const T* in, const Tensor& w, int64_t first_k, int64_t count, int64_t first_c,
                             int64_t channels) {
     const int64_t positions = w.size[2] * w.size[3];

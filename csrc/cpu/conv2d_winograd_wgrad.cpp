@@ -1,13 +1,15 @@
-// conv2d gradients of weight and bias for stride 1 by Winograd's algorithm (conv2d_winograd.h), for dense gradients and
-// for those behind ReLU and pool.
+// wgrad for stride 1 by Winograd's algorithm (conv2d_winograd.h): the gradients of weight and bias, for dense gradients
+// and for those behind ReLU and pool.
 //
-// Rows of tiles, of one image after another, are taken a few at a time, as many as the outer cache holds transformed:
-//   1. a work item packs a row of tiles of x and of the output's gradient as NHWC and transforms them, to panels of
-//      up to 2 vectors of channels: [block][position][tile][block_size];
-//   2. a work item has a few blocks of C and one of K: of each pair and for each position the product
-//      [C][tile] x [tile][K], which is added to what the rows before gave, [position][C][K] of each pair; after the
-//      last rows it transforms that to its part of dw. Where all rows are taken at once no products are kept.
-// Every element of dw has one owner, which sees the tiles in order.
+// Rows of tiles, of one image after another, are taken a few at a time, as many as L3 holds transformed:
+//   1. A work item packs a row of tiles of x and of the output's gradient as NHWC. It transforms them to panels of up
+//   to 2
+//      vectors of channels: [block][position][tile][block_size].
+//   2. A work item has a few blocks of C and one of K. For each pair and position it adds the product
+//      [C][tile] x [tile][K] to those of earlier rows, [position][C][K] per pair. After the last rows it transforms the
+//      sum to its part of dw. If all rows are taken at once, no products are kept.
+//
+// Every element of dw has one owner, which takes tiles in order.
 #include "conv2d_winograd.h"
 #include "gradient_rows.h"
 #include "isa_kernels.h"
@@ -16,17 +18,17 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-constexpr int64_t pass_bytes = 6 << 20;  // of transformed tiles
-constexpr int64_t least_tiles = 96;      // of a pass, so that adding to the products costs little
-constexpr int64_t tiles_at_once = 64;    // of a sum: so few digits are lost, and panels stay in the first-level cache
-constexpr int64_t panels_bytes = 512 << 10;  // of the blocks of C of an item: what the second-level cache can hold
+constexpr int64_t pass_bytes = 6 << 20;      // of transformed tiles
+constexpr int64_t least_tiles = 96;          // per pass, so that adding to the products costs little
+constexpr int64_t tiles_at_once = 64;        // per sum: few digits are lost, and panels stay in L1
+constexpr int64_t panels_bytes = 512 << 10;  // of an item's blocks of C: stays in L2
 
 template <class A>
 struct Plan {
     int64_t c_blocks, k_blocks;
     int64_t tile_rows, tile_columns;     // of an image
-    int64_t rows_at_once, rows, passes;  // of tiles; of all images
-    int64_t c_blocks_at_once;            // of an item
+    int64_t rows_at_once, rows, passes;  // of tiles; rows: of all images
+    int64_t c_blocks_at_once;            // per item
 
     explicit Plan(const Conv2d& conv) {
         c_blocks = ceil_div(conv.C, block_size), k_blocks = ceil_div(conv.K, block_size);
@@ -51,7 +53,7 @@ struct Workspace {
     double *row_bias, *bias;  // [row of tiles][K], [K]
     // Of thread 0:
     T* own_products;  // of one pair
-    T *x, *dy;        // rows of tiles before they are transformed: [row][column][C or K up to whole vectors]
+    T *x, *dy;        // rows of tiles before the transform: [row][column][C or K rounded up to whole vectors]
     T* pooled;        // see gradient_rows
     size_t per_thread, bytes;
 
@@ -73,7 +75,7 @@ struct Workspace {
     }
 };
 
-// A row of tiles, of FROM rows of `width` pixels, to panels.
+// Transforms a row of tiles, FROM rows of `width` pixels, to panels.
 template <class A, int FROM, class Transform>
 void transform_row(const Transform& transform, const T* in, int64_t width, int64_t pixel, int64_t tiles,
                    int64_t panel_size, int64_t step, T* panels) {
@@ -86,7 +88,7 @@ void transform_row(const Transform& transform, const T* in, int64_t width, int64
         }
 }
 
-// Row number `row` of all, the `place`-th of its pass.
+// Transforms row `row` of all, the `place`-th of its pass.
 template <class A>
 void prepare_row(const Conv2dProblem& problem, const Plan<A>& plan, const WgradArgs& args, const Workspace<A>& space,
                  int thread, int64_t row, int64_t place) {
@@ -112,8 +114,8 @@ void prepare_row(const Conv2dProblem& problem, const Plan<A>& plan, const WgradA
                               plan.panel_size(), step, space.x_panels + first);
 }
 
-// out[i][v] = (unless it is the first sum: +=) sum over t of a[t][i] * b[t][v], ROWS x VECTORS vectors, a and b of
-// block_size a row.
+// out[i][v] += sum over t of a[t][i] * b[t][v], for ROWS x VECTORS vectors; the first sum is written, not added. Rows
+// of a and b have block_size elements.
 template <int ROWS, int VECTORS>
 void multiply(const T* a, const T* b, int64_t count, bool first, T* out) {
     Vec<T> acc[ROWS][VECTORS] = {};
@@ -166,7 +168,7 @@ void multiply_blocks(const Conv2d& conv, const Plan<A>& plan, const Workspace<A>
     }
 }
 
-// The products of a block of C and one of K to dw.
+// Transforms the products of a block of C and one of K to dw.
 template <class A>
 void write_blocks(const Conv2d& conv, const T* products, int64_t c_block, int64_t k_block, const Tensor& dw) {
     const int64_t first_c = c_block * block_size, channels = min(block_size, conv.C - first_c);

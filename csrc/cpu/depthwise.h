@@ -1,5 +1,5 @@
-// What the directions of a depthwise convolution share: vectors are over channels, which go by blocks, and a filter's
-// position is a vector too.
+// Code shared by the directions of a depthwise convolution. Vectors are over channels, which are cut into blocks, and a
+// filter's position is a vector, too.
 #pragma once
 
 #include "gradient_rows.h"
@@ -8,23 +8,23 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-constexpr int64_t depthwise_bytes = 384 << 10;  // packed, of an item: what the second-level cache can hold
-constexpr int64_t cache_bytes = 32 << 10;       // of the first level
+constexpr int64_t depthwise_bytes = 384 << 10;  // packed, per item: stays in L2
+constexpr int64_t cache_bytes = 32 << 10;       // of L1
 constexpr int64_t line_bytes = 64;
 template <class T>
-constexpr int64_t line_of = line_bytes / int64_t(sizeof(T));  // its elements
+constexpr int64_t line_of = line_bytes / int64_t(sizeof(T));  // elements of a cache line
 
-// Of a block: its filters, beside which the first-level cache has to hold some input, and a pixel. Packed pixels lie
-// one after another, so that more would serve nothing; in place, what is read should be in long stretches.
+// Bytes of a block: of its filters, beside which L1 must hold some input, and of a pixel. Packed pixels are neighbors
+// in memory, so larger blocks gain nothing. In place, long runs read faster.
 struct BlockLimits {
     int64_t filters, pixel;
 };
 constexpr BlockLimits packed_limits = {13 << 10, 512}, in_place_limits = {18 << 10, 1536};
 
-// The channels cut into blocks of whole vectors, as even as can be.
+// The channels, cut into blocks of whole vectors as evenly as possible.
 template <class T>
 struct ChannelBlocks {
-    int64_t channels, width, count;  // width: channels of a block, but for what the last one lacks
+    int64_t channels, width, count;  // width: channels per block; the last one may have fewer
 
     explicit ChannelBlocks(const Conv2d& conv, bool in_place = false) : channels(conv.C) {
         const BlockLimits limits = in_place ? in_place_limits : packed_limits;
@@ -37,7 +37,7 @@ struct ChannelBlocks {
     int64_t of(int64_t block) const { return min(width, channels - block * width); }
 };
 
-// The filters [K][1][R][S] as one, [1][K][R][S], for the copies of pack.h.
+// Views the filters [K][1][R][S] as one filter, [1][K][R][S], for the copies of pack.h.
 inline Tensor as_one_filter(const Tensor& w) {
     Tensor filter = w;
     filter.size[0] = 1, filter.size[1] = w.size[0];
@@ -45,13 +45,13 @@ inline Tensor as_one_filter(const Tensor& w) {
     return filter;
 }
 
-// Whether vectors of channels can be read from t, or written to it, as they are.
+// Whether vectors of channels can be read from t, or written to it, directly.
 template <class T>
 inline bool is_nhwc(const Tensor& t) {
     return t.stride[1] == 1 && element_bytes(t.dtype) == sizeof(T);
 }
 
-// Outputs along one dimension: output first + i * step, i < count, is the sum over t < taps of the kernel's position
+// A line of outputs along one axis. Output first + i * step, i < count, is the sum over t < taps of kernel position
 // first_tap + t * tap_step times input start + i * stride + t * dilation.
 struct Line {
     int64_t first, step, count;
@@ -59,7 +59,7 @@ struct Line {
     int64_t first_tap, tap_step;
 };
 
-// Those of a line's outputs that need none but these inputs.
+// The outputs of a line that need these inputs only.
 inline Range inner_pixels(const Line& line, Range inputs) {
     const int64_t first = max(0, ceil_div(max(0, inputs.first - line.start), line.stride));
     const int64_t room = inputs.last - line.start - (line.taps - 1) * line.dilation - 1;
@@ -67,13 +67,13 @@ inline Range inner_pixels(const Line& line, Range inputs) {
     return {min(first, line.count), max(min(first, line.count), last)};
 }
 
-// Whether a line of each of so many pixels can be in the first-level cache at a time: it has few places for lines whose
-// addresses differ by multiples of a power of two.
+// Whether L1 can hold a line of each of this many pixels at once. It has few places for lines whose addresses differ by
+// multiples of a power of two.
 inline bool fit_in_cache(int64_t pixels, int64_t bytes_apart) {
     return pixels <= cache_bytes / max(line_bytes, bytes_apart & -bytes_apart);
 }
 
-// GCC takes a function that only fetches ahead for one without effect, and drops its calls.
+// GCC considers a function that only prefetches free of effects, and drops its calls.
 #define FASTCONV_PREFETCHES inline __attribute__((always_inline))
 
 template <class T>
@@ -83,7 +83,7 @@ FASTCONV_PREFETCHES void prefetch_pixel(const T* pixel, int64_t channels) {
 
 constexpr const char* depthwise_condition = "one channel in and one out of each group, of two groups or more";
 
-// Whether one channel goes in and one comes out of each group, and a row of all channels has a sane size.
+// Whether each group has one input and one output channel, and a row of all channels has a sane size.
 inline bool is_depthwise(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
     if (conv.N == 0 || conv.groups < 2 || conv.C != conv.groups || conv.K != conv.groups) return false;

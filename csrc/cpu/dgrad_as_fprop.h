@@ -1,10 +1,10 @@
-// The gradient of the input, for stride 1, is a convolution too:
+// dgrad as forward convolutions, for the forward kernels. For stride 1 it is one convolution:
 //
 //   dx[n, c, h, w] = sum over k, r, s of dy[n, k, h + pad - r, w + pad - s] * w[k, c, r, s]
 //
-// that is, of dy with the filters turned around and C and K exchanged. Larger strides make as many such convolutions as
-// dx has phases: rows h of the same h % stride_h see the same every few rows of the filters, and likewise columns. So
-// forward kernels compute it, from strides that say so.
+// It convolves dy with reversed filters, and C and K are exchanged. A larger stride needs one convolution per phase of
+// dx: all rows h of the same h % stride_h see the same rows of the filters, and so do columns. Strides of the filter
+// tensor express reversal and phases.
 #pragma once
 
 #include "kernels.h"
@@ -13,13 +13,12 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-// Along one dimension: for the dx of one phase, dy moves by `dilation` from one of the kernel's positions
-// first + i * step, i < count, to the next.
+// A phase along one axis: from one kernel position first + i * step, i < count, to the next, dy moves by `dilation`.
 struct PhaseTaps {
     int64_t first, step, count, dilation, pad;
 
     PhaseTaps(int64_t phase, int64_t stride, int64_t pad_, int64_t dilation_, int64_t window) : first(0), step(1) {
-        while (step < window && step * dilation_ % stride) ++step;  // not by strides, which may be huge
+        while (step < window && step * dilation_ % stride) ++step;  // counts up to `window`, since strides may be huge
         while (first < window && (phase + pad_ - first * dilation_) % stride) ++first;
         count = ceil_div(window - first, step);
         dilation = count > 1 ? step * dilation_ / stride : 1;
@@ -55,7 +54,7 @@ inline Conv2dProblem dgrad_as_fprop(const Conv2dProblem& problem, Phase phase = 
     return turned;
 }
 
-// x is dy, or what it stands for.
+// x is dy, or the gradient made of dy and code.
 inline FpropArgs dgrad_as_fprop(const Conv2dProblem& problem, const DgradArgs& args, Phase phase = {}) {
     const Conv2d& conv = problem.conv;
     const PhaseTaps rows = phase.rows(conv), columns = phase.columns(conv);

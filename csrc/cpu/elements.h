@@ -1,6 +1,6 @@
-// What a tensor may hold, and what its elements are computed in: float16 and bfloat16 are stored in 16 bits and
-// computed in float. They are widened where a kernel reads them, and rounded once, to the nearest, ties to even, where
-// it writes its result. A NaN stays one and becomes quiet.
+// Element types of tensors, and the types that they are computed in. float16 and bfloat16 are stored in 16 bits and
+// computed in float. A kernel widens them where it reads, and rounds its result once, to nearest, ties to even. A NaN
+// stays a NaN and becomes quiet.
 #pragma once
 
 #include "../common/geometry.h"
@@ -20,16 +20,16 @@ inline To same_bits(const From& from) {
     return to;
 }
 
-// The conversions by bits, for one number or for the lanes of a vector: F is float or a vector of them, U the unsigned
-// integers of that size, with a 16-bit number in the low half of each.
+// Bitwise conversions of one number or of a vector's lanes. F is float or a vector of floats, U the unsigned integers
+// of that size, with a 16-bit number in the low half of each.
 
 template <class F, class U>
 inline F widen_half(U half) {
     const U magnitude = half & 0x7fffu, shifted = magnitude << 13;
-    // The exponents' biases differ by 112; that of inf and NaN goes up by as much once more.
+    // The exponents' biases differ by 112. The exponent of inf and NaN grows by another 112.
     const U normal = shifted + (112u << 23);
     const U special = (normal + (112u << 23)) | (magnitude > 0x7c00u ? U{} + 0x400000u : U{});
-    // m * 2^-24, made as 2^-14 (1 + m / 1024) - 2^-14
+    // m * 2^-24, computed as 2^-14 (1 + m / 1024) - 2^-14
     const U small = same_bits<U>(same_bits<F>(shifted + (113u << 23)) - 0x1p-14f);
     const U large = magnitude < 0x7c00u ? normal : special;
     return same_bits<F>((half & 0x8000u) << 16 | (magnitude < 0x400u ? small : large));
@@ -39,12 +39,12 @@ template <class F, class U>
 inline U round_to_half(F value) {
     const U bits = same_bits<U>(value), magnitude = bits & 0x7fffffffu, rebiased = magnitude - (112u << 23);
     const U normal = (rebiased + 0xfffu + (rebiased >> 13 & 1u)) >> 13;
-    // Below 2^-14, multiples of 2^-24: the spacing of floats from 0.5 on, so the addition rounds.
+    // Below 2^-14, results are multiples of 2^-24, the spacing of floats from 0.5 on: the addition rounds.
     const U small = same_bits<U>(same_bits<F>(magnitude) + 0.5f) - 0x3f000000u;
     const U nan = (magnitude >> 13 & 0x3ffu) | 0x7e00u;
     const U finite = magnitude < 0x38800000u ? small : normal;
     const U large = magnitude > 0x7f800000u ? nan : U{} + 0x7c00u;
-    return (bits >> 16 & 0x8000u) | (magnitude < 0x477ff000u ? finite : large);  // from 65520 on: inf
+    return (bits >> 16 & 0x8000u) | (magnitude < 0x477ff000u ? finite : large);  // inf from 65520 on
 }
 
 template <class F, class U>
@@ -62,7 +62,7 @@ struct half {
     uint16_t bits;
     half() = default;
 #if defined(__F16C__)
-    explicit half(float value) : bits(_cvtss_sh(value, 0)) {}  // 0: to the nearest even; the same bits as below
+    explicit half(float value) : bits(_cvtss_sh(value, 0)) {}  // 0: to nearest even; the same bits as below
     explicit operator float() const { return _cvtsh_ss(bits); }
 #else
     explicit half(float value) : bits(uint16_t(round_to_half<float, uint32_t>(value))) {}
@@ -89,14 +89,14 @@ template <>
 struct ComputedOf<bfloat16> {
     using type = float;
 };
-// What elements of type E are computed in.
+// The type that elements of type E are computed in.
 template <class E>
 using Computed = typename ComputedOf<E>::type;
 
 inline bool in_double(DType dtype) { return dtype == DType::float64; }
 inline int64_t element_bytes(DType dtype) { return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2; }
 
-// use(an element of this type), for operations that are no more than a pass over memory.
+// Calls use(an element of this type), for operations that pass over memory once.
 template <class Use>
 inline void with_any_elements(DType dtype, const Use& use) {
     if (dtype == DType::float64) use(double());
@@ -105,8 +105,8 @@ inline void with_any_elements(DType dtype, const Use& use) {
     else use(float());
 }
 
-// use(t's data, as elements of its type), where t is computed in T. For copies from and to T around a convolution's
-// kernel, so that the kernel itself is there for float and double alone.
+// Calls use(t's data, as elements of its type), where t is computed in T. For the copies around a convolution's kernel,
+// so that the kernel itself exists for float and double only.
 template <class T, class Use>
 inline auto with_elements(const Tensor& t, const Use& use) {
     if constexpr (sizeof(T) == sizeof(float)) {

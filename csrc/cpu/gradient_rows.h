@@ -1,5 +1,5 @@
-// Rows of the gradient of a convolution's own output, zeros included, from dy and the code of what followed
-// (geometry.h, Epilogue): for kernels that have no use for lists of live gradients.
+// Rows of the gradient of a convolution's output, zeros included, from dy and the code of its epilogue (geometry.h):
+// for kernels that do not use lists of live gradients.
 #pragma once
 
 #include "pack.h"
@@ -8,7 +8,7 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-// Bytes as lanes, of which `count` exist.
+// Loads `count` bytes as lanes; the other lanes are zero.
 template <class T>
 inline Mask<T> load_some_bytes(const uint8_t* p, int64_t count) {
     if (count >= lanes<T>) return load_bytes<T>(p);
@@ -17,13 +17,13 @@ inline Mask<T> load_some_bytes(const uint8_t* p, int64_t count) {
     return load_bytes<T>(bytes);
 }
 
-// Channels first_k .. first_k + count of an image, in rows of `width` pixels from column q0 on, where a pixel is
-// `pixel` elements, whole vectors.
+// Channels first_k to first_k + count of an image, in rows of `width` pixels from column q0 on. A pixel has `pixel`
+// elements, whole vectors.
 struct RowBlock {
     int64_t first_k, count, q0, width, pixel;
 };
 
-// Zero where ReLU's bits say so; row: row p of the convolution's output.
+// Clears gradients whose ReLU bit is 0. row: row p of the convolution's output.
 template <class T>
 inline void mask_row(const Conv2d& conv, const uint8_t* code, int64_t n, int64_t p, const RowBlock& block, T* row) {
     const int64_t first = max(block.q0, 0), last = min(block.q0 + block.width, conv.Q);
@@ -36,7 +36,7 @@ inline void mask_row(const Conv2d& conv, const uint8_t* code, int64_t n, int64_t
         }
 }
 
-// Adds a row of pooled gradients to what row i of their windows covers; codes: of that row, from first_k on.
+// Adds a row of pooled gradients to row i of their windows. codes: of that row, from first_k on.
 template <class T>
 inline void add_windows(const Conv2d& conv, const Pool2d& pool, const T* pooled, const uint8_t* codes, int64_t i,
                         const RowBlock& block, T* row) {
@@ -54,7 +54,7 @@ inline void add_windows(const Conv2d& conv, const Pool2d& pool, const T* pooled,
         }
 }
 
-// Some rows of image n, zeros outside of the convolution's output. pooled: room for pool.Q pixels.
+// Writes some rows of image n, with zeros outside of the convolution's output. pooled: room for pool.Q pixels.
 template <class T>
 void gradient_rows(const Conv2dProblem& problem, const Tensor& dy, const Tensor& code, int64_t n, Range rows,
                    const RowBlock& block, T* out, T* pooled) {

@@ -1,7 +1,8 @@
-// What both gradients of a convolution are made of: lists of the live gradients g, those that the code did
-// not call dead and that are not zero, and a kernel that adds g times a piece of the input (wgrad) or of a
-// filter (dgrad) for every entry of a list. Nothing is computed for dead ones: behind ReLU and a 2x2 pool
-// these are more than three of four.
+// Lists of live gradients, and the kernel that both sparse gradients of a convolution use.
+//
+// A gradient g is live if its code is not dead and it is not zero. For every entry of a list the kernel adds g times a
+// piece of the input (wgrad) or of a filter (dgrad). Dead gradients cost nothing: behind ReLU and a 2x2 pool they are
+// more than three of four.
 #pragma once
 
 #include "../common/geometry.h"
@@ -11,21 +12,22 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-constexpr int max_accumulators = 12;  // what 16 vector registers hold beside an operand and g
+constexpr int max_accumulators = 12;  // 16 vector registers hold these beside an operand and g
 
-// What one output position of the convolution touches, in an image and in a filter that are packed so that
-// `channels` channels lie side by side and the next pixel `pixel` elements further: outer x rows slabs, each of
-// `length` elements side by side. Where kernel columns touch and a pixel holds nothing else these are whole kernel
-// rows, else the channels under one kernel position.
-// A packed filter is [outer][rows][vectors * lanes], filled up with zeros.
+// The part of an image, and of a filter, that belongs to one output position. In a packed image `channels` channels are
+// neighbors, and the next pixel is `pixel` elements further. The part is outer x rows slabs of `length` neighboring
+// elements each. A slab is a whole kernel row if kernel columns touch and a pixel holds nothing else. Otherwise it is
+// the channels of one kernel position.
+//
+// A packed filter is [outer][rows][vectors * lanes], padded with zeros.
 template <class T>
 struct Slabs {
     bool whole_rows;
     int64_t outer, rows, length;
     int64_t outer_step, row_step;  // between slabs, in the packed image
-    int64_t vectors, filter_size;  // of a slab; elements of a packed filter
+    int64_t vectors, filter_size;  // vectors: per slab; filter_size: elements of a packed filter
     int64_t r_step, s_step;        // between kernel positions, in a packed filter
-    // How a filter is cut for the registers: rows by rows_at_once, slabs into pieces of vectors_at_once.
+    // A filter is cut for the registers: rows by rows_at_once, slabs into pieces of vectors_at_once.
     int64_t rows_at_once, vectors_at_once, row_groups, pieces;
 
     Slabs(const Conv2d& conv, int64_t width, int64_t pixel, int64_t channels) {
@@ -53,7 +55,7 @@ inline int64_t piece_vectors(const Slabs<T>& slabs, int64_t piece) {
     return min(slabs.vectors_at_once, slabs.vectors - piece * slabs.vectors_at_once);
 }
 
-// Lists side by side: list i has entries first[i * step] .. last[i * step] of (offset, g).
+// Neighboring lists: list i has entries first[i * step] to last[i * step] of (offset, g).
 template <class T>
 struct Lists {
     const int32_t* offset;
@@ -62,9 +64,9 @@ struct Lists {
     int64_t step, count;
 };
 
-// For every list: to[row][v] += sum over its entries of g * from[offset][row][v], for ROWS x VECTORS vectors; the
-// next list's `to` lies to_step further. Where `first_sum`, `to` holds nothing yet. The sum starts at zero, so that it
-// need not wait for `to`, which the list before may just have written.
+// For every list: to[row][v] += sum over its entries of g * from[offset][row][v], for ROWS x VECTORS vectors. The next
+// list's `to` is to_step further. With `first_sum`, `to` is written, not added to. The sum starts at zero, so that it
+// need not wait for a `to` that the list before may just have written.
 template <class T, int ROWS, int VECTORS>
 void accumulate(const Lists<T>& lists, const T* from, int64_t from_row, T* to, int64_t to_row, int64_t to_step,
                 bool first_sum) {
@@ -94,7 +96,7 @@ void accumulate(const Lists<T>& lists, const T* from, int64_t from_row, T* to, i
 template <class T>
 using Accumulate = void (*)(const Lists<T>&, const T*, int64_t, T*, int64_t, int64_t, bool);
 
-// accumulate<T, rows, vectors> for numbers known at run time.
+// Calls accumulate<T, rows, vectors> for numbers known at run time.
 template <class T, int ROWS = 1, int VECTORS = 1>
 Accumulate<T> accumulate_for(int64_t rows, int64_t vectors) {
     if constexpr (VECTORS < max_accumulators && ROWS == 1)
@@ -104,11 +106,11 @@ Accumulate<T> accumulate_for(int64_t rows, int64_t vectors) {
     return accumulate<T, ROWS, VECTORS>;
 }
 
-// A list is written with whole vectors: this much room has to follow its last entry.
+// Room that must follow a list's last entry, since lists are written in whole vectors.
 constexpr int list_slack = 16;
 
 #if defined(__AVX2__)
-// Byte i of entry m: which lane goes to place i when the lanes with a bit in m move to the front.
+// Byte i of entry m: the lane that moves to place i when the lanes set in m move to the front.
 struct FrontLanes {
     uint8_t lane[256][8];
     constexpr FrontLanes() : lane() {

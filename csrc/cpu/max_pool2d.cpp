@@ -1,8 +1,8 @@
-// Max-pooling forward. Kept for backward: the winner's row-major position in its window,
-// a byte where the window has at most 254 positions, else an int32.
+// Max-pooling forward. For backward it keeps the winner's row-major position in its window: a byte if the window has at
+// most 254 positions, else an int32.
 //
-// The first of equal values wins, among NaNs the last, as in torch. A window with no input (possible with
-// ceil_mode and dilation) gives -inf and has no winner.
+// The first of equal values wins, among NaNs the last, as in torch. A window without input (possible with ceil_mode and
+// dilation) gives -inf and has no winner.
 #include "isa_kernels.h"
 #include "pack.h"
 #include "parallel.h"
@@ -11,7 +11,7 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-// Every STRIDE-th element from p on; reads nothing behind the last.
+// Loads every STRIDE-th element from p on, and nothing behind the last.
 template <int STRIDE, class E>
 inline Vec<Computed<E>> load_strided(const E* p) {
     using T = Computed<E>;
@@ -22,7 +22,7 @@ inline Vec<Computed<E>> load_strided(const E* p) {
     return __builtin_shuffle(load(p), load(p + W - 1), pick);
 }
 
-// The values of W windows side by side in a row, STRIDE columns from one to the next.
+// The values of W neighboring windows in a row, STRIDE columns apart.
 template <int STRIDE, class E>
 struct WindowRow {
     const E* start;
@@ -33,7 +33,7 @@ struct WindowRow {
     }
 };
 
-// The values of one window, each in all lanes: branches on them would often be guessed wrong.
+// The values of one window, each in all lanes: branches on them would often be mispredicted.
 template <class E>
 struct OneWindow {
     const E* start;
@@ -44,7 +44,7 @@ struct OneWindow {
     }
 };
 
-// Where windows' values are read from, and their winners go.
+// The source of windows' values, and the target of their winners.
 template <class E, class Code>
 struct Row {
     using T = Computed<E>;
@@ -53,7 +53,7 @@ struct Row {
     E* target;
     Code* codes;  // may be null
 
-    // The winners of the windows whose values these are, of as many lanes as count.
+    // Stores the winners of the windows with these values, as many as `count`.
     template <class Values>
     void find(const Values& values, const Pool2d& pool, Range rows, Range columns, int64_t count, int64_t target_at,
               int64_t code_at) const {
@@ -76,13 +76,13 @@ struct Row {
     }
 };
 
-// An item is a row of windows over a block of channels: vectors are over channels where those lie side by side, else
-// over windows.
+// Work items are rows of windows over a block of channels. Vectors are over channels if these are neighbors in memory,
+// else over windows.
 template <class E, class Code>
 void fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& pool_, int threads) {
     using T = Computed<E>;
     constexpr int W = lanes<T>;
-    const Pool2d pool = pool_;  // a copy that stores to y cannot change, as far as the compiler knows
+    const Pool2d pool = pool_;  // a local copy: the compiler then knows that stores to y do not change it
     const int64_t N = x.size[0], C = x.size[1];
     const auto side_by_side = [&](int dimension) {
         return x.stride[dimension] == 1 && y.stride[dimension] == 1 && (!code.data || code.stride[dimension] == 1);
@@ -102,8 +102,8 @@ void fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& p
             code.data
                 ? static_cast<Code*>(code.data) + n * code.stride[0] + first_c * code.stride[1] + p * code.stride[2]
                 : nullptr};
-        // Windows that lie inside of the row, W at a time, the last ones over their neighbours. Where there are fewer,
-        // lanes that nobody wants read what lies behind the row, if x goes on there.
+        // Windows inside the row, W at a time; the last vector overlaps the one before. With fewer windows, unused
+        // lanes read behind the row, if x goes on there.
         int64_t first = 0, last = 0;
         if (rows_dense && pool.stride_w <= 2) {
             const int64_t end = x.size[3] + pool.pad_w - (pool.window_w - 1) * pool.dilation_w;
@@ -122,7 +122,7 @@ void fprop(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& p
                 row.find(WindowRow<1, E>{start, row.row_step, row.column_step}, pool, rows, all, count, at, at);
             else row.find(WindowRow<2, E>{start, row.row_step, row.column_step}, pool, rows, all, count, at, at);
         }
-        // Those in front of and behind them.
+        // Windows before and behind those.
         for (int64_t q = first ? 0 : last; q < pool.Q; q = q + 1 == first ? last : q + 1) {
             const Range columns =
                 valid_positions(q * pool.stride_w - pool.pad_w, pool.dilation_w, pool.window_w, x.size[3]);

@@ -8,11 +8,11 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-// The windows first <= p < last that reach over a place of dx, one of its rows or columns; step() goes on to the next
-// place. Backward, each element of dx adds up what such windows give it, in their order, and is rounded once: no two
-// threads add to one place, and the bits are the same in all memory formats.
+// The windows first <= p < last that cover a place of dx, which is one of its rows or columns. step() moves to the next
+// place. Each element of dx adds up the gradients of such windows in their order and is rounded once. No two threads
+// add to one element, and the bits are the same in all memory formats.
 struct Covers {
-    int64_t first, last, place;  // with the padding in front
+    int64_t first, last, place;  // place: counted from the edge of the padding
     int64_t stride, dilation, window, count;
 
     Covers(int64_t place_, int64_t stride_, int64_t pad, int64_t dilation_, int64_t window_, int64_t count_)
@@ -25,7 +25,7 @@ struct Covers {
         if (first < count && first * stride + (window - 1) * dilation < place) ++first;
         if (last < count && last * stride <= place) ++last;
     }
-    // The position of window p that lies at the place, -1: between two positions.
+    // The place's position in window p; -1: between two positions.
     int64_t position(int64_t p) const {
         const int64_t distance = place - p * stride;
         if (dilation == 1) return distance;
@@ -33,7 +33,7 @@ struct Covers {
     }
 };
 
-// Channels side by side: an item owns one row of dx, vectors are over channels.
+// Channels as vectors: an item owns one row of dx.
 template <class E, class Code>
 void bprop_channels_last(const Tensor& dy, const Tensor& code, const Tensor& dx, const Pool2d& pool, int threads) {
     using T = Computed<E>;
@@ -46,7 +46,7 @@ void bprop_channels_last(const Tensor& dy, const Tensor& code, const Tensor& dx,
         E* target = static_cast<E*>(dx.data) + n * dx.stride[0] + h * dx.stride[2];
         const E* g = static_cast<const E*>(dy.data) + n * dy.stride[0];
         const Code* codes = static_cast<const Code*>(code.data) + n * code.stride[0];
-        // add(offset of a window in dy, in code, position) for every window that reaches over (h, w)
+        // Calls add(offset of a window in dy, in code, position) for every window that covers (h, w).
         const auto for_each_window = [&](const auto& add) {
             for (int64_t p = rows.first; p < rows.last; ++p) {
                 const int64_t i = rows.position(p);
@@ -90,20 +90,21 @@ void bprop_channels_last(const Tensor& dy, const Tensor& code, const Tensor& dx,
     });
 }
 
-// A stretch of a row of dx, from column `first` on, and what windows add to it.
+// A stretch of a row of dx from column `first` on, and the sums of its gradients.
 template <class T>
 struct Stretch {
-    static constexpr int64_t most = 512;     // columns
-    static constexpr int64_t elsewhere = 8;  // sums of what belongs elsewhere, in turns: none waits for the one before
-    static constexpr int64_t before = lanes<T>;  // that vectors write to, but change nothing
+    static constexpr int64_t most = 512;  // columns
+    static constexpr int64_t elsewhere =
+        8;  // sums of foreign elements, used in rotation so that none waits for the one before
+    static constexpr int64_t before = lanes<T>;  // written by vectors, never changed
     int64_t first, columns;
     T room[before + most + elsewhere + lanes<T>] = {};
 
     T* sums() { return room + before; }
 };
 
-// Adds row i of the windows in a row of dy and code, stride 1: for one column of the windows after the other the
-// gradients of those that have their winner there.
+// Adds row i of the windows of a row of dy and code, for stride 1. For one column of the windows after another it adds
+// the gradients that have their winner there.
 template <class E, class Code>
 void add_dense(const Pool2d& pool, const E* g, const Code* codes, int64_t i, Stretch<Computed<E>>& stretch) {
     using T = Computed<E>;
@@ -116,7 +117,7 @@ void add_dense(const Pool2d& pool, const E* g, const Code* codes, int64_t i, Str
         int64_t q = max(0, -at);
         T* const sums = stretch.sums() + at;
         const int position = int(i * pool.window_w + j);
-        // The last windows together with some before them, which count no more.
+        // The last windows, together with some before them, which are masked out.
         for (int64_t from; q < last && last >= W; q = from + W) {
             from = min(q, last - W);
             const Mask<T> here = (load_codes<T>(codes + from) == position) & (lane >= int(q - from));
@@ -126,7 +127,7 @@ void add_dense(const Pool2d& pool, const E* g, const Code* codes, int64_t i, Str
     }
 }
 
-// The same for any strides, window after window.
+// The same for any strides, one window after another.
 template <class E, class Code>
 void add_strided(const Pool2d& pool, const E* g, int64_t g_step, const Code* codes, int64_t code_step, int64_t i,
                  Range windows, Stretch<Computed<E>>& stretch) {
@@ -134,7 +135,7 @@ void add_strided(const Pool2d& pool, const E* g, int64_t g_step, const Code* cod
     for (int64_t q = windows.first; q < windows.last; ++q) {
         const int64_t j = codes[q * code_step] - i * pool.window_w;
         const int64_t at = q * pool.stride_w - pool.pad_w + j * pool.dilation_w - stretch.first;
-        // As a mask: a branch would often be guessed wrong.
+        // A mask: a branch would often be mispredicted.
         const int64_t here =
             -int64_t((uint64_t(j) < uint64_t(pool.window_w)) & (uint64_t(at) < uint64_t(stretch.columns)));
         const int64_t spare = stretch.columns + (q & (stretch.elsewhere - 1));
@@ -142,7 +143,7 @@ void add_strided(const Pool2d& pool, const E* g, int64_t g_step, const Code* cod
     }
 }
 
-// Any strides: an item owns one plane of dx, which it makes by stretches of a row.
+// Any strides: an item owns one plane of dx and computes it in stretches of a row.
 template <class E, class Code>
 void bprop_planes(const Tensor& dy, const Tensor& code, const Tensor& dx, const Pool2d& pool, int threads) {
     using T = Computed<E>;
@@ -185,7 +186,7 @@ void bprop(const Tensor& dy, const Tensor& code, const Tensor& dx, const Pool2d&
         return dy.stride[dimension] == 1 && code.stride[dimension] == 1 && dx.stride[dimension] == 1;
     };
     const bool channels_last = side_by_side(1);
-    if constexpr (sizeof(Code) == 1 && sizeof(Computed<E>) == 4)  // doubles are not worth the code
+    if constexpr (sizeof(Code) == 1 && sizeof(Computed<E>) == 4)  // for doubles the code is not worth its size
         if (takes_quads(pool) && (channels_last || side_by_side(3)))
             return bprop_quads<E>(dy, code, dx, pool, channels_last, threads);
     (channels_last ? bprop_channels_last<E, Code> : bprop_planes<E, Code>)(dy, code, dx, pool, threads);

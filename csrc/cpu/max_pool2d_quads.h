@@ -1,6 +1,6 @@
-// Max-pooling backward for 2x2 and 3x3 windows of stride 2. An item makes two rows of dx, by quads: two columns each of
-// the two rows. A quad's elements lie under at most four windows, those of (p - 1, p) x (q - 1, q), so that one load of
-// a window's gradient and code serves up to four sums, which stay in registers and are stored once.
+// Max-pooling backward for 2x2 and 3x3 windows of stride 2. An item computes two rows of dx in quads: two columns of
+// both rows. At most four windows cover a quad, those of (p - 1, p) x (q - 1, q). So one load of a window's gradient
+// and code serves up to four sums, which stay in registers and are stored once.
 #pragma once
 
 #include "pack.h"
@@ -19,8 +19,8 @@ inline bool takes_quads(const Pool2d& pool) {
 // Quads in a row or column of `size` elements of dx.
 inline int64_t quads_of(int64_t size, int64_t pad) { return (size + pad + 1) / 2; }
 
-// sums[y][x] of a quad, from its windows in their order: gradient(a, b) and code(a, b) of window (p - 1 + a, q - 1 +
-// b), where there[a][b].
+// sums[y][x] of a quad, from its windows in their order. gradient(a, b) and code(a, b) are those of window (p - 1 + a,
+// q - 1 + b), if there[a][b].
 template <int WINDOW, class M, class V, class Gradient, class Code>
 inline void add_windows(const bool (&there)[2][2], const Gradient& gradient, const Code& code, V (&sums)[2][2]) {
 #pragma GCC unroll 2
@@ -40,7 +40,7 @@ inline void add_windows(const bool (&there)[2][2], const Gradient& gradient, con
         }
 }
 
-// Vectors are over channels.
+// Vectors over channels.
 template <int WINDOW, class E>
 void bprop_quads_channels_last(const Tensor& dy, const Tensor& code, const Tensor& dx, const Pool2d& pool,
                                int threads) {
@@ -81,7 +81,7 @@ void bprop_quads_channels_last(const Tensor& dy, const Tensor& code, const Tenso
                 }
             };
             constexpr bool all[2][2] = {{true, true}, {true, true}};
-            if (inside) vectors(all, all);  // nearly always: no questions in the loop
+            if (inside) vectors(all, all);  // nearly always: no branches in the loop
             else vectors(there, wanted);
             for (; c < C; ++c) {
                 T sums[2][2] = {};
@@ -96,7 +96,7 @@ void bprop_quads_channels_last(const Tensor& dy, const Tensor& code, const Tenso
     });
 }
 
-// W windows of a row, from column q on; what lies beyond the row has no winner.
+// W windows of a row, from column q on. Windows beyond the row have no winner.
 template <class E>
 struct WindowVectors {
     using T = Computed<E>;
@@ -125,7 +125,7 @@ struct WindowVectors {
     }
 };
 
-// The lanes of `now` one later, behind the last one of `before`.
+// The lanes of `now` shifted by one, with the last lane of `before` in front.
 template <class T, class V>
 inline V one_later(V before, V now) {
     constexpr int W = lanes<T>;
@@ -134,7 +134,7 @@ inline V one_later(V before, V now) {
     return __builtin_shuffle(before, now, pick);
 }
 
-// Vectors are over columns of windows: those of q - 1 are made of those of q and of the vector before.
+// Vectors over columns of windows. Those of q - 1 are made of those of q and of the vector before.
 template <int WINDOW, class E>
 void bprop_quads_planes(const Tensor& dy, const Tensor& code, const Tensor& dx, const Pool2d& pool_, int threads) {
     using T = Computed<E>;

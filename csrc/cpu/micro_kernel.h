@@ -2,7 +2,8 @@
 //
 //   acc[i][v] += x[pixel i][t] * w[t][vector v]     for PIXELS x VECTORS accumulators
 //
-// PIXELS is what the registers hold beside two vectors of weights and one of x: 6, with AVX-512's 32
+// PIXELS is the number that fits into registers beside two vectors of weights and one of x: 6, or 12 with the 32
+// registers of AVX-512. The caller decides what a pixel is and where its elements are.
 // registers 12. What a pixel is, and where its elements lie, is the caller's.
 #pragma once
 
@@ -18,20 +19,19 @@ constexpr int max_pixels = 6;
 #endif
 constexpr int max_vectors = 2;
 
-// A stretch of the reduction that lies side by side in the packed input, from `offset` on. Its weights follow those of
-// the part before, but for `skip`.
+// A part of the reduction that is one run of the packed input, from `offset` on. Its weights follow those of the part
+// before, after a gap of `skip`.
 struct Part {
     int32_t offset, length, skip;
 };
 
-// Where a pixel's first element is in the packed input, and where its first sum would be in an output of one vector a
-// pixel.
+// Offsets of a pixel's first element in the packed input, and of its first sum in an output of one vector per pixel.
 struct Pixel {
     int32_t offset, place;
 };
 
-// out[pixel][v] = bias[v] (null: out[pixel][v] itself) + the sum over the parts. The latter is added as a whole: long
-// reductions that are cut into passes lose fewer digits.
+// out[pixel][v] = bias[v] (if null: out[pixel][v] itself) + the sum over the parts. The sum is added as a whole: long
+// reductions that are cut into passes then lose fewer digits.
 template <class T, int PIXELS, int VECTORS>
 void micro_kernel(const T* x, const Pixel* pixels, const Part* part, const Part* last_part, const T* w, const T* bias,
                   T* out) {
@@ -70,7 +70,7 @@ void micro_kernel(const T* x, const Pixel* pixels, const Part* part, const Part*
 template <class T>
 using MicroKernel = void (*)(const T*, const Pixel*, const Part*, const Part*, const T*, const T*, T*);
 
-// micro_kernel<T, pixels, VECTORS> for a number known at run time.
+// Calls micro_kernel<T, pixels, VECTORS> for a number known at run time.
 template <class T, int VECTORS, int PIXELS = max_pixels>
 MicroKernel<T> micro_kernel_for(int64_t pixels) {
     if constexpr (PIXELS > 1)
@@ -83,8 +83,8 @@ struct PixelGroups {
     int64_t first, count, size;
 };
 
-// Pixels in groups of nearly the same size, none larger than max_pixels, so that all fill the registers: of the larger
-// ones, then of those that have a pixel less.
+// Pixels in groups of nearly equal size, none above max_pixels, so that all fill the registers: first the larger
+// groups, then those with one pixel fewer.
 inline void split_evenly(int64_t first, int64_t pixels, PixelGroups (&groups)[2]) {
     const int64_t count = ceil_div(pixels, max_pixels), size = count ? pixels / count : 0;
     const int64_t larger = pixels - count * size;
@@ -92,7 +92,7 @@ inline void split_evenly(int64_t first, int64_t pixels, PixelGroups (&groups)[2]
     groups[1] = {first + larger * (size + 1), count - larger, size};
 }
 
-// micro_kernel for all of these groups.
+// Runs micro_kernel for all of these groups.
 template <class T, int VECTORS>
 void run_groups(const PixelGroups& groups, const T* x, const Pixel* pixels, const Part* first, const Part* last,
                 const T* w, const T* bias, T* out) {

@@ -1,5 +1,5 @@
-// Copies between memory formats: the kernels work on NHWC, with the padding in place, and on what elements are
-// computed in (elements.h), so that copies convert.
+// Copies between memory formats. The kernels work on NHWC, with the padding in place, in the types that elements are
+// computed in (elements.h), so copies convert.
 #pragma once
 
 #include "../common/geometry.h"
@@ -49,7 +49,7 @@ inline void transpose8(const uint8_t* src, int64_t src_row, uint8_t* dst, int64_
     }
 }
 #endif
-// Whether there is one from elements of this type: bytes stay bytes, all others are floats or become some.
+// Whether a transpose exists for elements of this type: bytes stay bytes, all others are floats or become floats.
 template <class From>
 constexpr bool has_transpose8 = false;
 #if defined(__AVX2__)
@@ -65,7 +65,7 @@ template <>
 constexpr bool has_transpose8<uint8_t> = true;
 #endif
 
-// Rows may be as short as a vector, where the call of memcpy would cost more than the copy.
+// A row may be as short as a vector, where a call of memcpy would cost more than the copy.
 template <class T>
 inline void copy_row(int64_t columns, const T* src, T* dst) {
     constexpr int64_t step = 32 / int64_t(sizeof(T));
@@ -98,19 +98,18 @@ template <class From, class To>
 inline void copy2d(int64_t rows, int64_t columns, const From* src, int64_t src_row, int64_t src_column, To* dst,
                    int64_t dst_row, int64_t dst_column) {
     if (src_column == 1 && dst_column == 1) {
-        if (src_row == columns && dst_row == columns) columns *= rows, rows = 1;  // one stretch
+        if (src_row == columns && dst_row == columns) columns *= rows, rows = 1;  // one run
         for (int64_t i = 0; i < rows; ++i) copy_row(columns, src + i * src_row, dst + i * dst_row);
         return;
     }
-    if (src_row == 1 && (dst_row == 1 || dst_column == 1)) {  // the same, seen from the other side
+    if (src_row == 1 && (dst_row == 1 || dst_column == 1)) {  // the same, transposed
         copy2d(columns, rows, src, src_column, src_row, dst, dst_column, dst_row);
         return;
     }
     if constexpr (has_transpose8<From>) {
         if (src_column == 1 && dst_row == 1 && rows >= 8 && columns >= 8) {
-            // By 8 x 8 blocks; the last ones lie within the edges and over their neighbours. Four of them at a time,
-            // which fill lines of the cache: along the side that has its rows further apart, whose lines may be in each
-            // other's way.
+            // In 8 x 8 blocks; the last ones overlap those before them to stay inside. Four blocks at a time fill cache
+            // lines. They follow the side whose rows are further apart, since its lines may evict each other.
             const auto block = [&](int64_t i, int64_t j) {
                 if (i >= rows || j >= columns) return;
                 const int64_t row = min(i, rows - 8), column = min(j, columns - 8);
@@ -130,15 +129,15 @@ inline void copy2d(int64_t rows, int64_t columns, const From* src, int64_t src_r
             dst[i * dst_row + j * dst_column] = To(Computed<From>(src[i * src_row + j * src_column]));
 }
 
-// Rows h0 .. h0 + rows and columns w0 .. w0 + width of image n as [rows][width][pixel], where `pixel` may be more
-// than x has channels; zeros outside x.
+// Packs rows h0 to h0 + rows and columns w0 to w0 + width of image n as [rows][width][pixel], with zeros outside x.
+// `pixel` may be more than x has channels.
 template <class T>
 inline void pack_rows(const Tensor& x, int64_t n, int64_t h0, int64_t rows, int64_t w0, int64_t width, int64_t pixel,
                       T* out) {
     const int64_t C = x.size[1], H = x.size[2];
     const int64_t first = min(max(-w0, 0), width), last = max(first, min(x.size[3] - w0, width));
     with_elements<T>(x, [&](const auto* data) {
-        // Whole rows that follow one another are one.
+        // Consecutive whole rows are one run.
         const bool one =
             w0 == 0 && width == x.size[3] && h0 >= 0 && h0 + rows <= H && x.stride[2] == width * x.stride[3];
         const int64_t columns = one ? rows * width : width;
@@ -156,7 +155,7 @@ inline void pack_rows(const Tensor& x, int64_t n, int64_t h0, int64_t rows, int6
     });
 }
 
-// Behind the last element.
+// The address behind the last element.
 template <class E>
 inline const E* end_of(const Tensor& x) {
     const E* end = static_cast<const E*>(x.data) + 1;
@@ -164,7 +163,7 @@ inline const E* end_of(const Tensor& x) {
     return end;
 }
 
-// Channels first .. first + count of x, or of a filter.
+// Channels first to first + count of x, or of a filter.
 inline Tensor channels_of(const Tensor& x, int64_t first, int64_t count) {
     Tensor part = x;
     part.data = address(x, first * x.stride[1]);
@@ -172,8 +171,8 @@ inline Tensor channels_of(const Tensor& x, int64_t first, int64_t count) {
     return part;
 }
 
-// The positions of a filter [c][r][s] of any strides, for rows of channels of which (r, s) starts at
-// r * r_step + s * s_step. Where all are evenly spaced they are one row, which leaves more to copy at a time.
+// The positions of a filter [c][r][s] of any strides, for rows of channels in which (r, s) starts at r * r_step + s *
+// s_step. Evenly spaced positions are one row, which leaves longer copies.
 struct FilterPositions {
     int64_t rows, columns;
 };
@@ -202,7 +201,7 @@ inline void unpack_filter(const T* packed, int64_t r_step, int64_t s_step, const
     });
 }
 
-// Carves arrays, each aligned to 64 bytes, from a workspace; with a null start it only adds up sizes.
+// Carves arrays, each aligned to 64 bytes, from a workspace. From a null start it only adds up sizes.
 class Carver {
 public:
     explicit Carver(void* start) : start_(static_cast<char*>(start)) {}
@@ -219,7 +218,7 @@ private:
     int64_t used_ = 0;
 };
 
-// Thread 0's array, and so another thread's, per_thread bytes further each.
+// Thread 0's array; another thread's is per_thread bytes further for each.
 template <class U>
 inline U* of_thread(U* of_thread_0, int thread, size_t per_thread) {
     return reinterpret_cast<U*>(reinterpret_cast<char*>(of_thread_0) + size_t(thread) * per_thread);

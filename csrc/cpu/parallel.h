@@ -1,5 +1,5 @@
-// Work items over threads. Which thread takes an item is left to timing; so an item must write only what
-// is its own, and items must be cut by geometry alone: then the bits do not depend on the threads.
+// Distributes work items to threads. Timing decides which thread takes an item. So an item must write only what it
+// owns, and items must be cut by geometry alone: then the bits do not depend on the threads.
 #pragma once
 
 #include <omp.h>
@@ -9,7 +9,7 @@
 namespace fastconv::cpu {
 namespace {
 
-// body(item, thread) for every item in [0, items).
+// Calls body(item, thread) for every item in [0, items).
 template <class Body>
 inline void parallel_for(int threads, int64_t items, const Body& body) {
     if (threads <= 1 || items <= 1) {
@@ -20,8 +20,8 @@ inline void parallel_for(int threads, int64_t items, const Body& body) {
     for (int64_t item = 0; item < items; ++item) body(item, omp_get_thread_num());
 }
 
-// body(item) for items that take equally long: each thread gets one stretch of them, in their order. It is handed out
-// at once, and what a thread wrote is in its caches when the next layer's stretch reads it.
+// Calls body(item) for items of equal cost: each thread gets one run of consecutive items at once. Its results are then
+// in its caches when the next layer's run reads them.
 template <class Body>
 inline void parallel_for_even(int threads, int64_t items, const Body& body) {
     if (threads <= 1 || items <= 1) {

@@ -1,6 +1,6 @@
-// The pixels of a convolution's output in groups for the micro-kernel, such that those at the edges need not multiply
-// padding: pixels that need the same kernel positions make up a class, which is cut into groups. The few that would
-// leave a group half empty join a class that needs more.
+// Groups the pixels of a convolution's output for the micro-kernel so that edge pixels do not multiply padding. Pixels
+// that need the same kernel positions form a class, which is cut into groups. The few that would leave a group half
+// empty join a class that needs more positions.
 #pragma once
 
 #include "micro_kernel.h"
@@ -10,10 +10,10 @@ namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
 constexpr int max_spans = 12, max_classes = max_spans * max_spans;
-constexpr int64_t least_pixels = 4;  // a group of fewer takes as long: it waits for its own sums
+constexpr int64_t least_pixels = 4;  // a smaller group takes as long: it waits for its own sums
 
-// Rows (or columns) of pixels, cut into spans for which the same kernel rows (columns) lie in x. One span that needs
-// all of the kernel where there are too many, or where there is too little padding to be worth it.
+// Rows (or columns) of pixels, cut into spans for which the same kernel rows (columns) lie in x. It is one span with
+// all of the kernel if spans are too many, or padding is too small to be worth it.
 struct Spans {
     int count = 0;
     Range pixels[max_spans], taps[max_spans];
@@ -33,13 +33,13 @@ struct Spans {
     }
 };
 
-// Pixels for which the kernel positions rows x columns suffice: those of a span of rows and a span of columns, and
-// those that joined.
+// Pixels that need no kernel positions beyond rows x columns: those of a span of rows and a span of columns, and those
+// that joined.
 struct PixelClass {
     Range rows, columns;
     int64_t count;
-    PixelClass* joined;     // what the pixels go to that are beyond the count
-    int64_t first, filled;  // where its pixels start, how many of them are listed
+    PixelClass* joined;     // the class that its surplus pixels join
+    int64_t first, filled;  // start of its pixels, number of those listed
     PixelGroups groups[2];
 
     int64_t positions() const { return (rows.last - rows.first) * (columns.last - columns.first); }
@@ -49,8 +49,8 @@ struct PixelClass {
     }
 };
 
-// Moves the pixels of a class that would leave a group half empty to the class that needs the least more, if these
-// then take less time.
+// Moves the pixels that would leave a group half empty to the class that needs the fewest more positions, if that saves
+// time.
 inline void join(PixelClass& few, PixelClass* const* more, PixelClass* const* end) {
     const int64_t left = few.count % max_pixels;
     while (more < end && !(*more)->covers(few)) ++more;
@@ -58,13 +58,13 @@ inline void join(PixelClass& few, PixelClass* const* more, PixelClass* const* en
     few.count -= left, (*more)->count += left, few.joined = *more;
 }
 
-// From pixel to pixel of the output, in the packed input and between places for sums.
+// Steps from pixel to pixel of the output, in the packed input and between places for sums.
 struct PixelSteps {
     int64_t row, column, place_row, place_column;
 };
 
-// Lists the pixels of some rows of the output, the packed input's and the buffer's first ones, and their classes;
-// returns the number of these.
+// Lists the pixels of some rows of the output and their classes. Packed input and buffer start with these rows. Returns
+// the number of classes.
 inline int64_t group_pixels(const Spans& rows, const Spans& columns, const PixelSteps& steps, Pixel* pixels,
                             PixelClass* classes) {
     PixelClass* by_positions[max_classes];  // ascending

@@ -1,4 +1,4 @@
-// A max-pool's codes: the winner's row-major position in its window, a byte where the window has at most 254 positions,
+// A max-pool's codes: the winner's row-major position in its window, a byte if the window has at most 254 positions,
 // else an int32.
 #pragma once
 
@@ -29,7 +29,7 @@ Mask<T> load_codes(const int32_t* p) {
     return codes;
 }
 
-// Whether codes of this pool take a byte; the same for forward and backward.
+// Whether codes of this pool take a byte, in forward and backward.
 inline bool byte_codes(const Pool2d& pool) { return pool.window_h * pool.window_w <= max_positions; }
 
 }  // namespace

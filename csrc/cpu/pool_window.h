@@ -1,4 +1,4 @@
-// The winner of one pooling window, for pools of their own and for those behind a convolution.
+// The winner of one pooling window, for max_pool2d and for pools behind a convolution.
 #pragma once
 
 #include "../common/geometry.h"
@@ -7,7 +7,7 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-// The window positions i for which start + i * dilation lies in [0, size).
+// The window positions i with 0 <= start + i * dilation < size.
 struct Range {
     int64_t first, last;
 };
@@ -19,8 +19,8 @@ inline Range valid_positions(int64_t start, int64_t dilation, int64_t window, in
     return first < last ? Range{first, last} : Range{0, 0};
 }
 
-// The values of one window, of elements E computed in T, for the channels of one vector (V = Vec<T>) or for one channel
-// (V = T): position (i, j) at start + i * row_step + j * column_step.
+// The values of one window, of elements E computed in T, for one vector of channels (V = Vec<T>) or one channel (V =
+// T). Position (i, j) is at start + i * row_step + j * column_step.
 template <class V, class E>
 struct Window {
     const E* start;
@@ -33,7 +33,7 @@ struct Window {
     }
 };
 
-// v at `position` against the best so far: the first of equal values wins, among NaNs the last.
+// Compares v at `position` with the best so far: the first of equal values wins, among NaNs the last.
 template <class V, class M>
 inline void compare(V v, int position, V& best, M& winner) {
     const auto better = (v > best) | (v != v);
@@ -41,7 +41,7 @@ inline void compare(V v, int position, V& best, M& winner) {
     winner = select(better, winner * 0 + position, winner);
 }
 
-// All of a window of a size that is known here: no loops.
+// All of a window whose size is a compile-time constant: no loops.
 template <int ROWS, int COLUMNS, class Values, class V, class M>
 inline void find_winner(const Values& window, V& best, M& winner) {
     best = window(0, 0);
@@ -51,8 +51,8 @@ inline void find_winner(const Values& window, V& best, M& winner) {
         compare(window(position / COLUMNS, position % COLUMNS), position, best, winner);
 }
 
-// The winner among rows x columns of a window that has window_w columns. Where these are none, `best` and `winner` stay
-// as they came.
+// The winner among rows x columns of a window with window_w columns. If these are empty, `best` and `winner` keep their
+// values.
 template <class Values, class V, class M>
 inline void find_winner(int64_t window_w, Range rows, Range columns, const Values& window, V& best, M& winner) {
     const int64_t height = rows.last - rows.first, width = columns.last - columns.first;
@@ -63,7 +63,8 @@ inline void find_winner(int64_t window_w, Range rows, Range columns, const Value
     best = window(rows.first, columns.first);
     winner = winner * 0 + int(rows.first * window_w + columns.first);
     for (int64_t i = rows.first; i < rows.last; ++i)
-        for (int64_t j = columns.first; j < columns.last; ++j)  // the first position once more: equal, so it stays
+        for (int64_t j = columns.first; j < columns.last;
+             ++j)  // compares the first position with itself: equal, so it stays
             compare(window(i, j), int(i * window_w + j), best, winner);
 }
 

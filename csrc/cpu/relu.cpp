@@ -1,4 +1,4 @@
-// ReLU forward and backward over dense arrays, one bit per element kept for backward.
+// ReLU forward and backward over dense arrays. Forward keeps one bit per element for backward.
 #include "isa_kernels.h"
 #include "parallel.h"
 #include "vec.h"
@@ -6,8 +6,8 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-constexpr int64_t block = 1 << 13;  // elements an item takes: a microsecond or two
-constexpr int word = 32;            // elements of a step, whose bits in the mask are stored together
+constexpr int64_t block = 1 << 13;  // elements per item, one or two microseconds (estimated)
+constexpr int word = 32;            // elements per step; their mask bits are stored together
 
 template <bool SAVE, class E>
 void fprop(const E* x, E* y, uint8_t* mask, int64_t count, int threads) {

@@ -1,9 +1,9 @@
-// A vector of FASTCONV_VECTOR_BYTES / sizeof(T) lanes, for the kernels that are compiled once per
-// instruction set. FASTCONV_ISA names the set and its namespace.
+// Vec<T> is a vector of FASTCONV_VECTOR_BYTES / sizeof(T) lanes, for kernels compiled once per instruction set.
+// FASTCONV_ISA names the set and its namespace.
 //
-// Everything that such a kernel uses lives in an unnamed namespace inside the set's own: an inline
-// function with external linkage would be merged by the linker over all sets, and the AVX-512 copy
-// would run on machines without it. So no std:: templates either.
+// Everything that such a kernel uses lives in an unnamed namespace inside the set's own. The linker would merge an
+// inline function with external linkage over all sets, and its AVX-512 copy would run on machines without it. So there
+// are no std:: templates either.
 #pragma once
 
 #include <cstdint>
@@ -41,7 +41,7 @@ struct VecOf {
 };
 template <class T>
 using Vec = typename VecOf<T>::type;
-// What comparing two Vec<T> gives: all bits of a lane set, or none.
+// The result of comparing two Vec<T>: all bits of a lane set, or none.
 template <class T>
 using Mask = typename VecOf<typename Int<T>::type>::type;
 
@@ -63,7 +63,7 @@ inline void store8(bfloat16* p, __m256 v) {
 }
 #endif
 
-// Numbers of 16 bits, one in the low half of each lane.
+// 16-bit numbers, one in the low half of each lane.
 inline Vec<uint32_t> load_words(const void* p) {
 #if defined(__AVX512F__) && FASTCONV_VECTOR_BYTES == 64
     return (Vec<uint32_t>)_mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
@@ -117,7 +117,7 @@ inline void round_to(bfloat16* p, Vec<float> v) {
 #endif
 }
 
-// A vector of what elements of type E are computed in.
+// A vector of the type that elements of type E are computed in.
 template <class E>
 inline Vec<Computed<E>> load(const E* p) {
     if constexpr (sizeof(E) == 2) return widen(p);
@@ -130,7 +130,7 @@ inline void store(E* p, Vec<Computed<E>> v) {
     else *reinterpret_cast<typename VecOf<E>::unaligned*>(p) = v;
 }
 
-// Copies fewer elements than a vector has lanes, without the call of memcpy that GCC makes of a loop.
+// Copies fewer elements than a vector has lanes. GCC turns a plain loop into a call of memcpy.
 template <class E>
 inline void copy_part(const E* from, int64_t count, E* to) {
 #pragma GCC unroll 8
@@ -141,7 +141,7 @@ inline void copy_part(const E* from, int64_t count, E* to) {
         }
 }
 
-// a[0] b[0] a[1] b[1] ...
+// Interleaves: a[0] b[0] a[1] b[1] ...
 template <class E, class V>
 inline void store_interleaved(E* p, V a, V b) {
     using T = Computed<E>;
@@ -154,10 +154,10 @@ inline void store_interleaved(E* p, V a, V b) {
 
 template <class T>
 inline Vec<T> splat(T value) {
-    return value - Vec<T>{};  // lane by lane, GCC makes masked moves of it
+    return value - Vec<T>{};  // written lane by lane, since GCC makes masked moves of it
 }
 
-// The low 8 bits of every lane, as bytes. GCC takes lanes of 4 bytes one by one unless it is told how.
+// The low 8 bits of every lane, as bytes. GCC extracts 4-byte lanes one by one unless told otherwise.
 template <class T>
 inline void store_bytes(uint8_t* p, Mask<T> v) {
 #if defined(__AVX512F__) && FASTCONV_VECTOR_BYTES == 64
@@ -191,7 +191,7 @@ inline Mask<T> load_bytes(const uint8_t* p) {
     return __builtin_convertvector(bytes, Mask<T>);
 }
 
-// Bit i is set where lane i of a mask is.
+// Bit i is set if lane i of a mask is.
 template <class T>
 inline unsigned bits(Mask<T> mask) {
 #if defined(__AVX512DQ__) && FASTCONV_VECTOR_BYTES == 64

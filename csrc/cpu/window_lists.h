@@ -1,4 +1,4 @@
-// Lists of one filter's live gradients, from its windows in a tile: a gradient and a code each.
+// Lists of one filter's live gradients, made from its windows in a tile: a gradient and a code each.
 #pragma once
 
 #include "live.h"
@@ -6,9 +6,9 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-// The windows of a tile, one after another. Of each: the place of its first position, and the rows of its positions
-// that are inside of the convolution's output, first_row <= i < last_row. The position (i, j) that a code names lies
-// i * row_step + j * column_step further.
+// The windows of a tile, one after another. Each has the place of its first position, and the rows of positions inside
+// the convolution's output, first_row <= i < last_row. A code's position (i, j) is i * row_step + j * column_step
+// further.
 struct Windows {
     int64_t count;
     const int32_t *place, *first_row, *last_row;
@@ -16,10 +16,10 @@ struct Windows {
     int window_w;
 };
 
-// Calls body(live, place, g) for whole vectors of windows, then for single ones; returns the sum of the live gradients.
+// Calls body(live, place, g) for whole vectors of windows, then for single ones. Returns the sum of the live gradients.
 template <class T, class Body>
 inline double for_live(const Windows& windows, const T* dy, const uint8_t* code, const Body& body) {
-    // code / window_w for any byte, without a division: exact, since 255 * 254 < 65536.
+    // code / window_w for any byte, without a division. It is exact, since 255 * 254 < 65536.
     const int reciprocal = (65536 + windows.window_w - 1) / windows.window_w;
     double sum = 0;
     int64_t at = 0;
@@ -53,15 +53,16 @@ inline double list_windows(const Windows& windows, const T* dy, const uint8_t* c
                     [&](auto live, auto place, auto g) { append(live, place, g, offsets, values, count); });
 }
 
-// The positions that the windows of a tile cover, each once; windows' places are positions among them.
+// The positions that the windows of a tile cover, each once. A window's place is its first position's number among
+// them.
 template <class T>
 struct Plane {
-    int64_t size;           // whole vectors
+    int64_t size;           // of offset and g, rounded up to whole vectors
     const int32_t* offset;  // of each position
-    T* g;                   // of each position, and one more; zeros in between
+    T* g;                   // one per position, and one more; zeros between lists
 };
 
-// The same for windows that overlap: gradients of one position are added up, and make one entry of the list.
+// The same for overlapping windows: gradients of one position are added up to one entry of the list.
 template <class T>
 inline double list_merged(const Windows& windows, const Plane<T>& plane, const T* dy, const uint8_t* code,
                           int32_t* offsets, T* values, int64_t& count) {
