@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
 import torch
 
 from . import _C, operators
@@ -70,3 +73,14 @@ def _gpu(built: bool) -> str:
     name = torch.cuda.get_device_name()
     why = operators.why_not_on(torch.cuda.current_device())
     return f"{name}, on torch's operators: {why}" if why else name
+
+
+def processor() -> str:
+    """The processor's name, for reports of runs and benchmarks."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()

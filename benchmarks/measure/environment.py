@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from pathlib import Path
 
 import torch
 
@@ -13,10 +12,11 @@ import torch
 def environment(device: str = "cpu") -> dict[str, object]:
     """Processor, cores, threads, versions and fastconv's build; and the GPU where that is meant."""
     import fastconv  # here: gpu_check.py asks for the GPU before fastconv is built
+    from fastconv.info import processor
 
     return {
         **(gpu() if device == "cuda" else {}),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -55,13 +55,3 @@ def _output(*command: str) -> str:
         return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
     except OSError:
         return "unknown"
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass  # not Linux
-    return platform.processor() or platform.machine()
