@@ -21,6 +21,7 @@
 #pragma once
 
 #include "conv2d_gemm.cuh"
+#include "pipeline.cuh"
 
 namespace fastconv::cuda {
 
@@ -411,34 +412,19 @@ FASTCONV_DEVICE void gemm(Sums<MmaTile<T, sizes...>>& sums, const GemmMemory<Mma
                           const StepCounter& a_counter, const B& b, const StepCounter& b_counter, int first_step,
                           int last_step) {
     using Tile = MmaTile<T, sizes...>;
-    constexpr int ahead = Tile::stages - 1;
-    const int iterations = ceil_div(last_step - first_step, Tile::steps);
     sums.clear();
     simt::sync();
     MmaOperand<Tile, Tile::rows, A> next_a(a, a_counter, memory.rows, first_step);
     MmaOperand<Tile, Tile::columns, B> next_b(b, b_counter, memory.columns, first_step);
-    const auto copy = [&](bool wanted, int stage) {
-        if (wanted) {
-            next_a.copy(a, a_counter, memory.rows, memory.stage(stage));
-            next_b.copy(b, b_counter, memory.columns, memory.stage(stage) + Tile::rows * Tile::steps);
-        }
-        simt::copy_commit();  // also without copies: one group per iteration
+    const auto copy = [&](int stage) {
+        next_a.copy(a, a_counter, memory.rows, memory.stage(stage));
+        next_b.copy(b, b_counter, memory.columns, memory.stage(stage) + Tile::rows * Tile::steps);
     };
-    FASTCONV_NO_UNROLL
-    for (int iteration = 0; iteration < ahead; ++iteration) copy(iteration < iterations, iteration);
-    int full = 0, free = ahead;  // stages
-    FASTCONV_NO_UNROLL
-    for (int iteration = 0; iteration < iterations; ++iteration) {
-        simt::copy_wait<ahead - 1>();
-        simt::sync();  // the iteration's copies have arrived, and nobody reads the stage that the next ones go to
-        copy(iteration + ahead < iterations, free);
-        sums.template add_products<A::transposed, B::transposed>(memory.stage(full),
-                                                                 memory.stage(full) + Tile::rows * Tile::steps);
-        full = full == ahead ? 0 : full + 1;
-        free = free == ahead ? 0 : free + 1;
-    }
-    simt::copy_wait<0>();
-    simt::sync();
+    const auto multiply = [&](int stage) {
+        const T* const rows = memory.stage(stage);
+        sums.template add_products<A::transposed, B::transposed>(rows, rows + Tile::rows * Tile::steps);
+    };
+    pipelined_loop<Tile::stages>(ceil_div(last_step - first_step, Tile::steps), copy, multiply);
 }
 
 }  // namespace fastconv::cuda

@@ -154,7 +154,6 @@ private:
 template <class T, class Tile>
 FASTCONV_KERNEL_BOUNDS(Tile::threads, Tile::Mma::fewer_blocks)
 conv2d_wgrad_pool2x2_kernel(const WgradPool2x2Parameters<T> d) {
-    constexpr int ahead = Tile::Mma::stages - 1;
     simt::Shared shared = simt::block_shared();
     const WgradPool2x2Memory<Tile> memory(shared);
     WgradPool2x2Block& block = *memory.block;
@@ -171,27 +170,12 @@ conv2d_wgrad_pool2x2_kernel(const WgradPool2x2Parameters<T> d) {
     const int first_window = block.split * d.windows_per_split;
     const int iterations = ceil_div(least(d.windows - first_window, d.windows_per_split), Tile::windows);
     Pool2x2Copies<Tile> copies(d, block, memory.stages, first_window);
-    const auto copy = [&](bool wanted, int stage) {
-        if (wanted) copies.copy(d, memory.stages, stage);
-        simt::copy_commit();  // also without copies: one group per iteration
-    };
     const Metadata dealer;
     Sums<typename Tile::Mma> sums;
     sums.clear();
-    FASTCONV_NO_UNROLL
-    for (int iteration = 0; iteration < ahead; ++iteration) copy(iteration < iterations, iteration);
-    int full = 0, free = ahead;  // stages
-    FASTCONV_NO_UNROLL
-    for (int iteration = 0; iteration < iterations; ++iteration) {
-        simt::copy_wait<ahead - 1>();
-        simt::sync();  // the iteration's copies have arrived, and nobody reads the stage that the next ones go to
-        copy(iteration + ahead < iterations, free);
-        add_windows(sums, memory.stages, full, dealer);
-        full = full == ahead ? 0 : full + 1;
-        free = free == ahead ? 0 : free + 1;
-    }
-    simt::copy_wait<0>();
-    simt::sync();
+    pipelined_loop<Tile::Mma::stages>(
+        iterations, [&](int stage) { copies.copy(d, memory.stages, stage); },
+        [&](int stage) { add_windows(sums, memory.stages, stage, dealer); });
 
     float* const buffer = memory.stages.sums();
     sums.store(buffer, [](int) { return 0.0f; });
