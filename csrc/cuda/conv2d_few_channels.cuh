@@ -124,8 +124,8 @@ FASTCONV_DEVICE uint32_t operand(const T* from, const int* places) {
 
 // Loads the halo, rounded to the tensor cores' precision. `beyond` fills the plane behind the last channel.
 template <class Tile, class T>
-FASTCONV_DEVICE void bring_halo(const ImageView<T>& x, const Strides& strides, const Geometry& conv, const Halo& halo,
-                                const Rectangle& rectangle, T beyond, T* to) {
+FASTCONV_DEVICE void load_halo(const ImageView<T>& x, const Strides& strides, const Geometry& conv, const Halo& halo,
+                               const Rectangle& rectangle, T beyond, T* to) {
     constexpr int at_once = 4, vector = Tile::vector;
     const int h = rectangle.p * conv.stride_h - conv.pad_h, w = rectangle.q * conv.stride_w - conv.pad_w;
     const Coord corner{strides.at(rectangle.n, 0, h, w), h, w, 0, 0};
@@ -208,7 +208,7 @@ public:
     FASTCONV_DEVICE void multiply(Sums<Tile>& sums, const FpropInput<T>& in, const FewChannelsLayout& layout,
                                   const Rectangle& rectangle, void* memory) const {
         T* const halo = static_cast<T*>(memory);
-        bring_halo<Tile>(in.x.view, in.x_strides, in.conv, layout.halo, rectangle, T(0.0f), halo);
+        load_halo<Tile>(in.x.view, in.x_strides, in.conv, layout.halo, rectangle, T(0.0f), halo);
         sums.clear();
         simt::sync();
         const T* pixel[rows];

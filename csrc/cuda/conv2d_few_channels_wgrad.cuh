@@ -60,8 +60,8 @@ struct FewChannelsWgradMemory {
 
 // Loads the gradient of a rectangle for the filters from first_column on.
 template <class Tile, class T>
-FASTCONV_DEVICE void bring_gradient(const FewChannelsWgradParameters<T>& d, const Rectangle& at, int first_column,
-                                    T* to) {
+FASTCONV_DEVICE void load_gradient(const FewChannelsWgradParameters<T>& d, const Rectangle& at, int first_column,
+                                   T* to) {
     constexpr int vector = Tile::vector, chunks = Tile::columns / vector, pixels = few_channels_wgrad_pixels;
     for (int e = simt::thread(); e < pixels * chunks; e += Tile::threads) {
         const int chunk = d.along_filters ? e % chunks : e / pixels, pixel = d.along_filters ? e / chunks : e % pixels;
@@ -86,9 +86,9 @@ FASTCONV_DEVICE void bring_gradient(const FewChannelsWgradParameters<T>& d, cons
 }
 
 // The 4 bytes of an operand of x: one pixel, or two neighbors.
-FASTCONV_DEVICE uint32_t neighbours(const float* x) { return simt::float_bits(*x); }
+FASTCONV_DEVICE uint32_t neighbors(const float* x) { return simt::float_bits(*x); }
 template <class T>
-FASTCONV_DEVICE uint32_t neighbours(const T* x) {
+FASTCONV_DEVICE uint32_t neighbors(const T* x) {
     return uint32_t(x[0].bits) | uint32_t(x[1].bits) << 16;
 }
 
@@ -128,8 +128,8 @@ conv2d_few_channels_wgrad_kernel(const FewChannelsWgradParameters<T> d) {
     Product sums;
     sums.clear();
     each_rectangle(d.layout, split, [&](const Rectangle& at) {
-        bring_halo<Tile>(d.x, d.x_strides, d.conv, halo, at, T(1.0f), memory.halo());
-        bring_gradient<Tile>(d, at, first_column, memory.gradient());
+        load_halo<Tile>(d.x, d.x_strides, d.conv, halo, at, T(1.0f), memory.halo());
+        load_gradient<Tile>(d, at, first_column, memory.gradient());
         simt::sync();
         const int steps = share < shares ? few_channels_wgrad_pixels / (2 * Tile::vector) : 0;
         FASTCONV_NO_UNROLL
@@ -141,8 +141,8 @@ conv2d_few_channels_wgrad_kernel(const FewChannelsWgradParameters<T> d) {
             FASTCONV_UNROLL
             for (int i = 0; i < lines; ++i) {
                 const T* const x = memory.halo() + place[i];
-                a[i / 2][i % 2] = neighbours(x + low);
-                a[i / 2][i % 2 + 2] = neighbours(x + high);
+                a[i / 2][i % 2] = neighbors(x + low);
+                a[i / 2][i % 2 + 2] = neighbors(x + high);
             }
             FASTCONV_UNROLL
             for (int n = 0; n < Product::wide / 2; ++n)

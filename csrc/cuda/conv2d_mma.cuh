@@ -105,7 +105,7 @@ struct Axis {
     Coord unit;
 };
 
-// StepCounter is an odometer over an operand's steps: three axes, the first of which changes fastest.
+// StepCounter is an odometer over an operand's steps: three axes; the first changes fastest.
 struct StepCounter {
     struct Stride {  // some steps: what they add to the indices, and to the coordinate if no index overflows
         int index[3];

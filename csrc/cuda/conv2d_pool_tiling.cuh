@@ -38,7 +38,7 @@ struct PoolTiling {
         }
     }
 
-    // Pixels from the first to the last of `count` neighbouring windows along one axis.
+    // Pixels from the first to the last of `count` neighboring windows along one axis.
     static int64_t covered(int64_t count, int64_t stride, int64_t window, int64_t dilation) {
         return (count - 1) * stride + (window - 1) * dilation + 1;
     }

@@ -132,7 +132,7 @@ public:
                 Coord coord = first;
                 if (position / 2) coord = coord + d.below;
                 if (position % 2) coord = coord + d.right;
-                simt::copy_async<vector>(stages.x(stage) + x_place(Tile::slot(window, position)), d.x.at(coord),
+                simt::copy_async<vector>(stages.x(stage) + x_place(Tile::step_of(window, position)), d.x.at(coord),
                                          d.x.inside(coord));
             }
         });

@@ -6,8 +6,8 @@
 // codes as they lie in memory.
 //
 //     a warp    multiplies warp_rows x warp_columns by 128 bytes of steps per iteration, as conv2d_mma.cuh does
-//     a thread  needs whole windows of the left operand for its products, since steps may be numbered freely (slot()).
-//     It
+//     a thread  needs whole windows of the left operand for its products, since steps may be numbered freely
+//     (step_of()). It
 //               reads a gradient and its code once and puts the gradient into the winner's register. Rows may be
 //               numbered freely, too: a thread's rows are neighboring filters (filter()), read 16 bytes at a time
 //
@@ -36,7 +36,7 @@ struct Pool2x2Tile {
 
     // A position's number among the steps. In this order, one thread holds a window's positions as far as one product
     // has them.
-    FASTCONV_DEVICE static int slot(int window, int position) {
+    FASTCONV_DEVICE static int step_of(int window, int position) {
         if constexpr (sparse && sizeof(T) == 2) return window * 4 + position;
         const int first = window / 4 * 16;
         if constexpr (sizeof(T) == 4 && !sparse) return first + position * 4 + window % 4;
@@ -135,10 +135,10 @@ public:
         const uint32_t kept = upper ? odd_products : even_products;
         const uint32_t got = simt::shuffle_xor(upper ? even_products : odd_products, 2);
         const uint32_t firsts = simt::permute(kept, got, 0x5410), seconds = simt::permute(kept, got, 0x7632);
-        const uint32_t mine = odd ? seconds : firsts, neighbours = simt::shuffle_xor(odd ? firsts : seconds, 1);
+        const uint32_t mine = odd ? seconds : firsts, neighbors = simt::shuffle_xor(odd ? firsts : seconds, 1);
         FASTCONV_UNROLL
         for (int i = 0; i < count; ++i) {
-            const uint32_t bytes = simt::permute(mine, neighbours, order_ + 0x1111u * unsigned(i));
+            const uint32_t bytes = simt::permute(mine, neighbors, order_ + 0x1111u * unsigned(i));
             const uint32_t low = bytes & 0x0f0f0f0f, high = bytes >> 4 & 0x0f0f0f0f;
             words[i] = simt::permute(low | low >> 4, high | high >> 4, 0x6420);
         }

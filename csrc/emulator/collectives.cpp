@@ -95,7 +95,7 @@ void mma_all(Value value, const void* const (&in)[warp_size], void* const (&out)
     add_products(operands, out);
 }
 
-// A register of a holds what is kept of one chunk of neighbors along the depth. There are 8 chunks.
+// A register of a holds the kept elements of one chunk of neighbors along the depth. There are 8 chunks.
 template <int depth, int per_register, class Value>
 void mma_sp_all(Value value, const void* const (&in)[warp_size], void* const (&out)[warp_size]) {
     constexpr int chunk = depth / 8;
