@@ -4,8 +4,7 @@
 //
 // Images are taken a few at a time, as many as L3 holds, in two steps over all threads:
 //   1. Pack x in blocks of a few channels. A block has all these images as NHWC, one below the other, with the padding
-//   in
-//      place.
+//      in place.
 //   2. A work item has some filters and some blocks. For each tile (some rows of dy, or a part of one) it lists the
 //      filters' live gradients and the offsets of their inputs, and adds them up block by block. What a tile reads of
 //      one block stays in L1 over all filters and kernel positions, and every multiply-add reads x from there. Small

@@ -5,8 +5,7 @@
 //   1. Transform the filters, in blocks of up to 2 vectors of output channels, to [block][position][C][block_size].
 //   2. Pack rows of x as NHWC and transform all tiles, by vectors of channels, to [position][tile][C].
 //   3. Multiply, for each block and position, [tile][C] x [C][block] (micro_kernel.h). Then, for each tile, transform
-//   the
-//      products to outputs and run the epilogue.
+//      the products to outputs and run the epilogue.
 //
 // With more tiles than filters, and if the transformed filters stay in cache, step 1 comes first. A work item then has
 // steps 2 and 3 for the tiles of a few rows of an image, or of a few small images, as many as L2 holds. Otherwise all

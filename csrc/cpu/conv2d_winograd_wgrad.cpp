@@ -3,11 +3,10 @@
 //
 // Rows of tiles, of one image after another, are taken a few at a time, as many as L3 holds transformed:
 //   1. A work item packs a row of tiles of x and of the output's gradient as NHWC. It transforms them to panels of up
-//   to 2
-//      vectors of channels: [block][position][tile][block_size].
-//   2. A work item has a few blocks of C and one of K. For each pair and position it adds the product
-//      [C][tile] x [tile][K] to those of earlier rows, [position][C][K] per pair. After the last rows it transforms the
-//      sum to its part of dw. If all rows are taken at once, no products are kept.
+//      to 2 vectors of channels: [block][position][tile][block_size].
+//   2. A work item has a few blocks of C and one of K. For each pair and position it adds the product [C][tile] x
+//      [tile][K] to those of earlier rows, [position][C][K] per pair. After the last rows it transforms the sum to its
+//      part of dw. If all rows are taken at once, no products are kept.
 //
 // Every element of dw has one owner, which takes tiles in order.
 #include "conv2d_winograd.h"

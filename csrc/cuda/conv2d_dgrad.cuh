@@ -7,9 +7,9 @@
 // taps with r * dilation = h + pad (mod stride) contribute. So the pixels of dx are split into phases, by h and w
 // modulo the stride; all pixels of a phase have the same taps. A block stays in one phase:
 //
-//     rows     pixels (n, h, w) of dx, h = phase_h + i * stride_h, w = phase_w + j * stride_w
-//     columns  channels c of one group
-//     steps    filters of that group and the phase's taps (k, r, s); (r, s, k) if dy's channels lie together
+//   rows     pixels (n, h, w) of dx, h = phase_h + i * stride_h, w = phase_w + j * stride_w
+//   columns  channels c of one group
+//   steps    filters of that group and the phase's taps (k, r, s); (r, s, k) if dy's channels lie together
 //
 // A phase without taps has no steps, so its pixels get zeros.
 #pragma once

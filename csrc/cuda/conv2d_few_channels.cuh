@@ -1,17 +1,16 @@
 // The matrix product of a convolution with few channels, such as a network's first layer, on tensor cores:
 //
-//     rows     pixels of the convolution's output: a rectangle of one image, its width a multiple of 8
-//     columns  filters
-//     steps    taps, in the order (s, c, r)
+//   rows     pixels of the convolution's output: a rectangle of one image, its width a multiple of 8
+//   columns  filters
+//   steps    taps, in the order (s, c, r)
 //
 // With few channels no 16 bytes lie together for a copy, and few columns share the cost of loading each element of x
 // once per tap. So these kernels load each element of x once:
 //
-//     a block   keeps all taps of its filters in shared memory and processes rectangle after rectangle. It loads the
-//     halo,
-//               the part of x below a rectangle, and multiplies. The sums then overwrite the halo
-//     a warp    reads its filters 16 bytes a lane, already arranged as fragments of the right operand
-//     a thread  reads single elements of the left operand, at its pixel's place in the halo plus the tap's (a table)
+//   a block   keeps all taps of its filters in shared memory and processes rectangle after rectangle. It loads the
+//             halo, the part of x below a rectangle, and multiplies. The sums then overwrite the halo
+//   a warp    reads its filters 16 bytes a lane, already arranged as fragments of the right operand
+//   a thread  reads single elements of the left operand, at its pixel's place in the halo plus the tap's (a table)
 //
 // Reads are free of bank conflicts. The 8 rows of a fragment are 8 neighbors in a rectangle's row, and their elements
 // are neighbors in shared memory, since columns of x one stride apart are stored together (Halo::column). The 4 lanes

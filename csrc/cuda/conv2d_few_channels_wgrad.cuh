@@ -1,17 +1,16 @@
 // wgrad of convolutions with few channels on tensor cores:
 //
-//     rows     taps, in the order (s, c, r), and one with x = 1, for dbias
-//     columns  filters
-//     steps    pixels of the convolution's output
+//   rows     taps, in the order (s, c, r), and one with x = 1, for dbias
+//   columns  filters
+//   steps    pixels of the convolution's output
 //
 // As in conv2d_few_channels.cuh, a block loads the halo of a rectangle once and reads it for every tap. The rectangles
 // of a block are its split of the reduction.
 //
-//     a block   loads a rectangle's halo, and its gradient as [pixel][filter], with ReLU and pool undone
-//     a warp    owns warp_rows x warp_columns accumulators. Warps beyond those that the tile needs share the pixels, 8
-//     or
-//               16 neighbors at a time, and their accumulators are added up at the end
-//     a thread  keeps its taps' places in registers and reads single elements of x, at the tap's place plus the pixel's
+//   a block   loads a rectangle's halo, and its gradient as [pixel][filter], with ReLU and pool undone
+//   a warp    owns warp_rows x warp_columns accumulators. Warps beyond those that the tile needs share the pixels, 8 or
+//             16 neighbors at a time, and their accumulators are added up at the end
+//   a thread  keeps its taps' places in registers and reads single elements of x, at the tap's place plus the pixel's
 //
 // A left fragment reads 8 consecutive taps in (c, r) and 4 or 8 neighboring pixels of each. Rows of x one dilation
 // apart are therefore an odd multiple of 4 banks apart, and the taps of each s are padded to a multiple of eight.

@@ -5,9 +5,9 @@
 // With ReLU it also writes one bit per output: bit q % 8 of byte [n, p, q / 8, k] is set if y > 0 or NaN. As a matrix
 // product (conv2d_gemm.cuh):
 //
-//     rows     pixels (n, p, q) of y; with a mask, every image row is padded to whole bytes
-//     columns  filters k of one group
-//     steps    taps (c, r, s); (r, s, c) if x's channels lie together, else in the order of w
+//   rows     pixels (n, p, q) of y; with a mask, every image row is padded to whole bytes
+//   columns  filters k of one group
+//   steps    taps (c, r, s); (r, s, c) if x's channels lie together, else in the order of w
 //
 // A block computes a tile of one group. Blocks with the same pixels are neighbors in the grid. The ReLU mask is packed
 // eight rows of one column to a byte, one thread per byte, so no two threads write the same byte.

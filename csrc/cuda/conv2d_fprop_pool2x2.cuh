@@ -5,16 +5,16 @@
 //
 // As a matrix product (conv2d_gemm.cuh):
 //
-//     rows     positions of the windows (n, pp, qq): of every 32 rows, row 8 * position + w belongs to window w
-//     columns  filters k of one group, reordered among four threads' filters (Filters)
-//     steps    taps, as in conv2d_fprop.cuh
+//   rows     positions of the windows (n, pp, qq): of every 32 rows, row 8 * position + w belongs to window w
+//   columns  filters k of one group, reordered among four threads' filters (Filters)
+//   steps    taps, as in conv2d_fprop.cuh
 //
-//     a block   has Tile::rows / 4 windows and a tile of filters; nothing is computed twice
-//     a warp    has a quarter as many windows as rows
-//     a thread  gets the sums of rows lane / 4 and lane / 4 + 8 of every 16, so two products give it all positions of
-//               window lane / 4. Bias, ReLU, maximum and code stay in its registers. It has two of every 8 columns,
-//               which are neighboring filters; several products together give 16 bytes of y. It stores them directly: 4
-//               lanes write 64 bytes in NHWC, 8 lanes write 8 windows of a filter in NCHW
+//   a block   has Tile::rows / 4 windows and a tile of filters; nothing is computed twice
+//   a warp    has a quarter as many windows as rows
+//   a thread  gets the sums of rows lane / 4 and lane / 4 + 8 of every 16, so two products give it all positions of
+//             window lane / 4. Bias, ReLU, maximum and code stay in its registers. It has two of every 8 columns, which
+//             are neighboring filters; several products together give 16 bytes of y. It stores them directly: 4 lanes
+//             write 64 bytes in NHWC, 8 lanes write 8 windows of a filter in NCHW
 #pragma once
 
 #include "conv2d_fprop.cuh"

@@ -6,14 +6,12 @@
 // Each direction decides what rows, columns and steps are. It describes each of them by a Coord, and the sum of two
 // Coords addresses an element of a or b.
 //
-//     a block   computes Tile::rows x Tile::columns accumulators and runs over all their steps, Tile::steps an
-//     iteration a warp    loads elements that are neighbors in memory into registers during the previous iteration's
-//     products, and
-//               then stores them as accumulators, a[step][row], to the other slot of shared memory (Access says how)
-//     a thread  owns rows_each x columns_each accumulators. Per step it reads rows_each + columns_each numbers from
-//     shared
-//               memory, 16 bytes at a time, for rows_each * columns_each multiply-adds. 8 x 8 is the size at which
-//               arithmetic is the limit (estimated), and 64 accumulators still leave room below 128 registers
+//   a block   computes Tile::rows x Tile::columns accumulators and runs over all their steps, Tile::steps an iteration
+//   a warp    loads neighboring elements of memory into registers during the previous iteration's products. Then it
+//             stores them as accumulators, a[step][row], to the other slot of shared memory (Access says how)
+//   a thread  owns rows_each x columns_each accumulators. Per step it reads rows_each + columns_each numbers from
+//             shared memory, 16 bytes at a time, for rows_each * columns_each multiply-adds. 8 x 8 is the size at which
+//             arithmetic is the limit (estimated), and 64 accumulators still leave room below 128 registers
 //
 // The accumulators pass through shared memory once more, as [row][column]. ReLU masks, pooling windows and stores to
 // either memory format then find the whole tile and write along the format's inner axis.

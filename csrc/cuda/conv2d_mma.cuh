@@ -1,14 +1,12 @@
 // The matrix product of conv2d_gemm.cuh on tensor cores, with accumulators in float:
 //
-//     a block   computes Tile::rows x Tile::columns accumulators, Tile::steps an iteration. Tile::stages of operands
-//     lie
-//               in shared memory: one stage is multiplied while the following ones are being copied
-//     a warp    owns warp_rows x warp_columns accumulators. For two chunks of steps it reads warp_rows + warp_columns
-//               lines by ldmatrix and computes warp_rows * warp_columns * 2 chunks of products. A 64 x 64 warp tile
-//               thus needs a quarter of shared memory's bandwidth (estimated)
-//     a thread  copies chunks of 16 bytes straight to shared memory where they lie together in global memory. A chunk
-//     is
-//               neighboring steps of one line (a row or a column). Otherwise it reads single elements (Access)
+//   a block   computes Tile::rows x Tile::columns accumulators, Tile::steps an iteration. Tile::stages of operands lie
+//             in shared memory: one stage is multiplied while the following ones are being copied
+//   a warp    owns warp_rows x warp_columns accumulators. For two chunks of steps it reads warp_rows + warp_columns
+//             lines by ldmatrix and computes warp_rows * warp_columns * 2 chunks of products. A 64 x 64 warp tile thus
+//             needs a quarter of shared memory's bandwidth (estimated)
+//   a thread  copies chunks of 16 bytes straight to shared memory where they lie together in global memory. A chunk is
+//             neighboring steps of one line (a row or a column). Otherwise it reads single elements (Access)
 //
 // A thread copies the same lines in every iteration and keeps their coordinates in registers if they are few. It
 // advances through the reduction as an odometer over (c, r, s), with carries, so the main loop needs no integer

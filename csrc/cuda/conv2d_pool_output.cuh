@@ -1,9 +1,9 @@
 // ReLU and max-pool over a window of the convolution's output, and the store of y and the code:
 //
-//     best   = max over the window's positions inside the convolution's output. The first of equal values wins, among
-//              NaNs the last
-//     y      = best if best > 0 or NaN, else 0; -inf for an empty window
-//     code   = the winner's position i * window_w + j, or dead if y is neither positive nor NaN
+//   best   = max over the window's positions inside the convolution's output. The first of equal values wins, among
+//          NaNs the last
+//   y      = best if best > 0 or NaN, else 0; -inf for an empty window
+//   code   = the winner's position i * window_w + j, or dead if y is neither positive nor NaN
 //
 // A thread writes two or more neighboring filters, so each byte of two 4-bit codes has one writer.
 #pragma once

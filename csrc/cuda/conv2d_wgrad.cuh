@@ -6,10 +6,10 @@
 // g is the gradient of the convolution's output, computed from dy and the code while it is loaded (GradientView). As a
 // matrix product (conv2d_gemm.cuh):
 //
-//     rows     taps (c, r, s) of one group, (r, s, c) if x's channels lie together; one more, with x = 1, if dbias is
-//              wanted
-//     columns  filters k of that group
-//     steps    pixels (n, p, q) of g
+//   rows     taps (c, r, s) of one group, (r, s, c) if x's channels lie together; one more, with x = 1, if dbias is
+//            wanted
+//   columns  filters k of that group
+//   steps    pixels (n, p, q) of g
 //
 // Rows and columns are few and steps are many, so the steps are split over blocks. A block writes the accumulators of
 // one split to the workspace, [split][k][row]. conv2d_wgrad_sum.cuh adds the splits up.

@@ -6,17 +6,17 @@
 // The sums run over the windows (pp, qq) that are not dead. (p, q) is the place of the window's winner, which the code
 // gives for each k. As a matrix product:
 //
-//     rows     filters k of one group
-//     columns  taps (r, s, c) of that group; one more, with x = 1, if dbias is wanted
-//     steps    (n, pp, qq, position)
+//   rows     filters k of one group
+//   columns  taps (r, s, c) of that group; one more, with x = 1, if dbias is wanted
+//   steps    (n, pp, qq, position)
 //
 // The gradient of the convolution's output is never in memory, and each pooled gradient is read once.
 //
-//     a block   computes Tile::rows x Tile::columns accumulators over one split of the windows and writes them to the
-//               workspace, [split][k][column] (conv2d_wgrad_sum.cuh). A stage in shared memory holds an iteration's
-//               pooled gradients and codes, unchanged, and its x. Later stages are copied meanwhile
-//     a warp    multiplies on tensor cores, dense or sparse (conv2d_wgrad_pool2x2_mma.cuh)
-//     a thread  copies 16 bytes at a time: the same columns of x, at all four positions of some windows
+//   a block   computes Tile::rows x Tile::columns accumulators over one split of the windows and writes them to the
+//             workspace, [split][k][column] (conv2d_wgrad_sum.cuh). A stage in shared memory holds an iteration's
+//             pooled gradients and codes, unchanged, and its x. Later stages are copied meanwhile
+//   a warp    multiplies on tensor cores, dense or sparse (conv2d_wgrad_pool2x2_mma.cuh)
+//   a thread  copies 16 bytes at a time: the same columns of x, at all four positions of some windows
 #pragma once
 
 #include "conv2d_views.cuh"

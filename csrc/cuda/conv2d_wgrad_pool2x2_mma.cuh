@@ -5,11 +5,10 @@
 // Rows are filters, steps the four positions of each window. The left operand is built in registers, from gradients and
 // codes as they lie in memory.
 //
-//     a warp    multiplies warp_rows x warp_columns by 128 bytes of steps per iteration, as conv2d_mma.cuh does
-//     a thread  needs whole windows of the left operand for its products, since steps may be numbered freely
-//     (step_of()). It
-//               reads a gradient and its code once and puts the gradient into the winner's register. Rows may be
-//               numbered freely, too: a thread's rows are neighboring filters (filter()), read 16 bytes at a time
+//   a warp    multiplies warp_rows x warp_columns by 128 bytes of steps per iteration, as conv2d_mma.cuh does
+//   a thread  needs whole windows of the left operand for its products, since steps may be numbered freely (step_of()).
+//             It reads a gradient and its code once and puts the gradient into the winner's register. Rows may be
+//             numbered freely, too: a thread's rows are neighboring filters (filter()), read 16 bytes at a time
 //
 // At most one of four neighboring steps in a row is not zero. Sparse tensor cores (Tile::sparse) skip the others. Their
 // metadata says which of the four, or of the two with TF32, is the winner.

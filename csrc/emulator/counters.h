@@ -3,8 +3,7 @@
 // Every access is seen with its address. The k-th access of each lane on one line of code between two barriers counts
 // as one instruction of the warp. As on the hardware,
 //   shared memory   has 32 banks of 4 bytes. Accesses of 8 bytes are served half a warp at a time, of 16 bytes a
-//   quarter.
-//                   Each such part costs as many steps as the busiest bank has different words
+//                   quarter. Each such part costs as many steps as the busiest bank has different words
 //   global memory   moves in sectors of 32 bytes
 //
 // Device-memory traffic is counted per launch as behind an ideal cache: each sector read counts once, each sector
