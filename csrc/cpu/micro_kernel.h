@@ -4,7 +4,6 @@
 //
 // PIXELS is the number that fits into registers beside two vectors of weights and one of x: 6, or 12 with the 32
 // registers of AVX-512. The caller decides what a pixel is and where its elements are.
-// registers 12. What a pixel is, and where its elements lie, is the caller's.
 #pragma once
 
 #include "vec.h"

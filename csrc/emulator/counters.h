@@ -9,7 +9,6 @@
 // Device-memory traffic is counted per launch as behind an ideal cache: each sector read counts once, each sector
 // written counts once. The cache holds what blocks share for as long as they do (an H100's L2 has 50 MB). It keeps
 // nothing from one launch to the next, not even sums that the next one reads at once. The order of blocks is ignored.
-// the next one reads at once. The order of blocks, which decides how long they share, is not looked at.
 #pragma once
 
 #include "source_line.h"
