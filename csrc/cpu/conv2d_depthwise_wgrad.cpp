@@ -6,8 +6,8 @@
 // channels. For each piece and each vector it keeps some kernel positions' sums in registers while it reads the piece,
 // so every multiply-add reads one vector of x. NHWC tensors are read in place; pixels at the edges go one column at a
 // time, since they see less of the kernel. Otherwise g is packed, and x with the left and right padding in place.
-// Kernel rows that see only padding are skipped. The chunks' sums are then added up in order; they are as small beside
-// x as dw is.
+// Kernel rows that see only padding are skipped. The chunks' sums are then added up in order; like dw, they are small
+// compared with x.
 #include "depthwise.h"
 #include "isa_kernels.h"
 #include "parallel.h"
