@@ -305,10 +305,10 @@ void write_tile(const Conv2d& conv, const T* packed, int64_t width, int64_t firs
 }
 
 template <class T>
-void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* workspace) {
+void run(const Conv2dProblem& problem, const WgradArgs& args, const Launch& launch) {
     const Conv2d& conv = problem.conv;
     const Plan<T> plan(problem);
-    const Workspace<T> space(problem, plan, workspace);
+    const Workspace<T> space(problem, plan, launch.workspace);
     const int64_t channel_groups = args.dw.data ? ceil_div(conv.C, channels_packed) : 0;
     const int64_t tiles = args.dw.data ? plan.blocks * plan.shares : 0;
     for (int64_t i = 0; i < plan.ranges * conv.K; ++i) space.bias[i] = 0;
@@ -386,7 +386,7 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
 // Refuses gradients that may be dead, and groups with too few filters. These leave vectors empty or make a group's sums
 // wait for each other, while live_wgrad fills vectors with channels.
 template <class T>
-bool takes_typed(const Conv2dProblem& problem) {
+bool takes(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
     if (problem.epilogue.activation != Activation::none || conv.N == 0 || conv.C == 0 || conv.P == 0 || conv.Q == 0)
         return false;
@@ -401,22 +401,19 @@ bool takes_typed(const Conv2dProblem& problem) {
 
 constexpr const char* condition = "gradients without a code, of filters that fill vectors";
 
-bool takes(const Conv2dProblem& problem) {
-    return (in_double(problem.dtype) ? takes_typed<double> : takes_typed<float>)(problem);
-}
-
+template <class T>
 size_t workspace(const Conv2dProblem& problem) {
-    return in_double(problem.dtype) ? Workspace<double>(problem, Plan<double>(problem), nullptr).bytes
-                                    : Workspace<float>(problem, Plan<float>(problem), nullptr).bytes;
-}
-
-void run(const Conv2dProblem& problem, const WgradArgs& args, const Launch& launch) {
-    (in_double(problem.dtype) ? run_typed<double> : run_typed<float>)(problem, args, launch.workspace);
+    return Workspace<T>(problem, Plan<T>(problem), nullptr).bytes;
 }
 
 }  // namespace
 
 extern const Implementation<WgradArgs> dense_wgrad;
-const Implementation<WgradArgs> dense_wgrad = {"dense", condition, takes, workspace, nullptr, run};
+const Implementation<WgradArgs> dense_wgrad = {"dense",
+                                               condition,
+                                               by_type<takes<float>, takes<double>>,
+                                               by_type<workspace<float>, workspace<double>>,
+                                               nullptr,
+                                               by_type<run<float>, run<double>>};
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

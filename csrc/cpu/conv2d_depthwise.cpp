@@ -287,44 +287,30 @@ void run_direction(const Conv2dProblem& problem, const Direction& direction, con
 }
 
 template <class T>
-void run_fprop(const Conv2dProblem& problem, const FpropArgs& args, void* space) {
+void fprop(const Conv2dProblem& problem, const FpropArgs& args, const Launch& launch) {
     const auto pack = [&](int64_t n, Range rows, const RowBlock& block, T* out, T*) {
         pack_rows(channels_of(args.x, block.first_k, block.count), n, rows.first, rows.last - rows.first, block.q0,
                   block.width, block.pixel, out);
     };
-    run_direction<T>(problem, Direction(problem, false), args, pack, space);
+    run_direction<T>(problem, Direction(problem, false), args, pack, launch.workspace);
 }
 
 template <class T>
-void run_dgrad(const Conv2dProblem& problem, const DgradArgs& args, void* space) {
+void dgrad(const Conv2dProblem& problem, const DgradArgs& args, const Launch& launch) {
     const auto pack = [&](int64_t n, Range rows, const RowBlock& block, T* out, T* pooled) {
         gradient_rows(problem, args.dy, args.code, n, rows, block, out, pooled);
     };
-    run_direction<T>(problem, Direction(problem, true), {args.dy, args.w, {}, args.dx, {}}, pack, space);
+    run_direction<T>(problem, Direction(problem, true), {args.dy, args.w, {}, args.dx, {}}, pack, launch.workspace);
 }
 
 // Sized for packed input, too: whether x can be read in place depends on its strides.
-template <class T>
-size_t workspace_bytes(const Conv2dProblem& problem, const Direction& direction) {
+template <class T, bool backward>
+size_t workspace(const Conv2dProblem& problem) {
+    const Direction direction(problem, backward);
     const auto bytes = [&](bool in_place) {
         return Workspace<T>(problem, direction, Plan<T>(direction, in_place), nullptr).bytes;
     };
     return size_t(max(int64_t(bytes(false)), int64_t(bytes(true))));
-}
-
-template <bool backward>
-size_t workspace(const Conv2dProblem& problem) {
-    const Direction direction(problem, backward);
-    return in_double(problem.dtype) ? workspace_bytes<double>(problem, direction)
-                                    : workspace_bytes<float>(problem, direction);
-}
-
-void fprop(const Conv2dProblem& problem, const FpropArgs& args, const Launch& launch) {
-    (in_double(problem.dtype) ? run_fprop<double> : run_fprop<float>)(problem, args, launch.workspace);
-}
-
-void dgrad(const Conv2dProblem& problem, const DgradArgs& args, const Launch& launch) {
-    (in_double(problem.dtype) ? run_dgrad<double> : run_dgrad<float>)(problem, args, launch.workspace);
 }
 
 }  // namespace
@@ -332,8 +318,12 @@ void dgrad(const Conv2dProblem& problem, const DgradArgs& args, const Launch& la
 extern const Implementation<FpropArgs> depthwise_fprop;
 extern const Implementation<DgradArgs> depthwise_dgrad;
 const Implementation<FpropArgs> depthwise_fprop = {
-    "depthwise", depthwise_condition, is_depthwise, workspace<false>, nullptr, fprop};
+    "depthwise",  depthwise_condition,
+    is_depthwise, by_type<workspace<float, false>, workspace<double, false>>,
+    nullptr,      by_type<fprop<float>, fprop<double>>};
 const Implementation<DgradArgs> depthwise_dgrad = {
-    "depthwise", depthwise_condition, is_depthwise, workspace<true>, nullptr, dgrad};
+    "depthwise",  depthwise_condition,
+    is_depthwise, by_type<workspace<float, true>, workspace<double, true>>,
+    nullptr,      by_type<dgrad<float>, dgrad<double>>};
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

@@ -250,12 +250,12 @@ void add_piece(const Conv2dProblem& problem, const WgradPlan<T>& plan, const Wgr
 }
 
 template <class T>
-void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* workspace) {
+void run(const Conv2dProblem& problem, const WgradArgs& args, const Launch& launch) {
     constexpr int W = lanes<T>;
     const Conv2d& conv = problem.conv;
     const bool in_place = reads_in_place<T>(conv, args.x);
     const WgradPlan<T> plan(conv, in_place);
-    const WgradWorkspace<T> space(problem, plan, workspace);
+    const WgradWorkspace<T> space(problem, plan, launch.workspace);
     const int64_t width = plan.blocks.width, size = plan.sums * width;
     parallel_for(problem.threads, plan.chunks * plan.blocks.count, [&](int64_t item, int thread) {
         const int64_t chunk = item / plan.blocks.count, block = item % plan.blocks.count;
@@ -282,25 +282,18 @@ void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* worksp
 
 // Sized for packed input, too: whether x can be read in place depends on its strides.
 template <class T>
-size_t workspace_bytes(const Conv2dProblem& problem) {
+size_t workspace(const Conv2dProblem& problem) {
     const auto bytes = [&](bool in_place) {
         return WgradWorkspace<T>(problem, WgradPlan<T>(problem.conv, in_place), nullptr).bytes;
     };
     return size_t(max(int64_t(bytes(false)), int64_t(bytes(true))));
 }
 
-size_t workspace(const Conv2dProblem& problem) {
-    return in_double(problem.dtype) ? workspace_bytes<double>(problem) : workspace_bytes<float>(problem);
-}
-
-void run(const Conv2dProblem& problem, const WgradArgs& args, const Launch& launch) {
-    (in_double(problem.dtype) ? run_typed<double> : run_typed<float>)(problem, args, launch.workspace);
-}
-
 }  // namespace
 
 extern const Implementation<WgradArgs> depthwise_wgrad;
-const Implementation<WgradArgs> depthwise_wgrad = {"depthwise", depthwise_condition, is_depthwise, workspace, nullptr,
-                                                   run};
+const Implementation<WgradArgs> depthwise_wgrad = {"depthwise",  depthwise_condition,
+                                                   is_depthwise, by_type<workspace<float>, workspace<double>>,
+                                                   nullptr,      by_type<run<float>, run<double>>};
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

@@ -291,9 +291,9 @@ void compute_item(const Conv2dProblem& problem, const Plan<T>& plan, const Fprop
 }
 
 template <class T>
-void run_typed(const Conv2dProblem& problem, const FpropArgs& args, void* workspace) {
+void run(const Conv2dProblem& problem, const FpropArgs& args, const Launch& launch) {
     const Plan<T> plan(problem);
-    Workspace<T> space(problem, plan, workspace);
+    Workspace<T> space(problem, plan, launch.workspace);
     const Conv2d& conv = problem.conv;
     space.columns = Spans({0, conv.Q}, conv.stride_w, conv.pad_w, conv.dilation_w, conv.S, conv.W);
     constexpr int64_t widest = max_vectors * lanes<T>;
@@ -315,7 +315,7 @@ void run_typed(const Conv2dProblem& problem, const FpropArgs& args, void* worksp
 // Refuses the few channels per group of a depthwise convolution, and padding or dilation that makes packed rows
 // absurdly large.
 template <class T>
-bool takes_typed(const Conv2dProblem& problem) {
+bool takes(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
     if (conv.N == 0 || conv.C == 0 || conv.K == 0 || problem.pool.P == 0 || problem.pool.Q == 0) return false;
     if (conv.groups > 1 && (conv.K / conv.groups) * 4 < lanes<T>) return false;
@@ -330,22 +330,19 @@ bool takes_typed(const Conv2dProblem& problem) {
 
 constexpr const char* condition = "groups whose filters fill a quarter of a vector, and rows of a sane size";
 
-bool takes(const Conv2dProblem& problem) {
-    return (in_double(problem.dtype) ? takes_typed<double> : takes_typed<float>)(problem);
-}
-
+template <class T>
 size_t workspace(const Conv2dProblem& problem) {
-    return in_double(problem.dtype) ? Workspace<double>(problem, Plan<double>(problem), nullptr).bytes
-                                    : Workspace<float>(problem, Plan<float>(problem), nullptr).bytes;
-}
-
-void run(const Conv2dProblem& problem, const FpropArgs& args, const Launch& launch) {
-    (in_double(problem.dtype) ? run_typed<double> : run_typed<float>)(problem, args, launch.workspace);
+    return Workspace<T>(problem, Plan<T>(problem), nullptr).bytes;
 }
 
 }  // namespace
 
 extern const Implementation<FpropArgs> direct_fprop;
-const Implementation<FpropArgs> direct_fprop = {"direct", condition, takes, workspace, nullptr, run};
+const Implementation<FpropArgs> direct_fprop = {"direct",
+                                                condition,
+                                                by_type<takes<float>, takes<double>>,
+                                                by_type<workspace<float>, workspace<double>>,
+                                                nullptr,
+                                                by_type<run<float>, run<double>>};
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

@@ -323,11 +323,11 @@ void pack_pieces(const DgradPlan<T>& plan, const Conv2d& conv, const Tensor& w, 
 }
 
 template <class T>
-void run_typed(const Conv2dProblem& problem, const DgradArgs& args, void* workspace) {
+void run(const Conv2dProblem& problem, const DgradArgs& args, const Launch& launch) {
     const Conv2d& conv = problem.conv;
     const Pool2d& pool = problem.pool;
     const DgradPlan<T> plan(problem);
-    const DgradWorkspace<T> space(problem, plan, workspace);
+    const DgradWorkspace<T> space(problem, plan, launch.workspace);
     for (int thread = 0; thread < problem.threads; ++thread)
         std::memset(space.of(thread).filter, 0, size_t(plan.slabs.filter_size) * sizeof(T));
     parallel_for(problem.threads, conv.K,
@@ -361,18 +361,15 @@ bool takes(const Conv2dProblem& problem) {
            double(conv.K) * double(conv.C + 16) * double(conv.R) * double(conv.S) < limit;
 }
 
+template <class T>
 size_t workspace(const Conv2dProblem& problem) {
-    return in_double(problem.dtype) ? DgradWorkspace<double>(problem, DgradPlan<double>(problem), nullptr).bytes
-                                    : DgradWorkspace<float>(problem, DgradPlan<float>(problem), nullptr).bytes;
-}
-
-void run(const Conv2dProblem& problem, const DgradArgs& args, const Launch& launch) {
-    (in_double(problem.dtype) ? run_typed<double> : run_typed<float>)(problem, args, launch.workspace);
+    return DgradWorkspace<T>(problem, DgradPlan<T>(problem), nullptr).bytes;
 }
 
 }  // namespace
 
 extern const Implementation<DgradArgs> live_dgrad;
-const Implementation<DgradArgs> live_dgrad = {"live", condition, takes, workspace, nullptr, run};
+const Implementation<DgradArgs> live_dgrad = {
+    "live", condition, takes, by_type<workspace<float>, workspace<double>>, nullptr, by_type<run<float>, run<double>>};
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

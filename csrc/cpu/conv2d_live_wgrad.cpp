@@ -326,10 +326,10 @@ void write_item(const WgradPlan<T>& plan, const Conv2d& conv, const T* packed, c
 }
 
 template <class T>
-void run_typed(const Conv2dProblem& problem, const WgradArgs& args, void* workspace) {
+void run(const Conv2dProblem& problem, const WgradArgs& args, const Launch& launch) {
     const Conv2d& conv = problem.conv;
     const WgradPlan<T> plan(problem);
-    const WgradWorkspace<T> space(problem, plan, workspace);
+    const WgradWorkspace<T> space(problem, plan, launch.workspace);
     // Without dw there are no blocks to share, just lists.
     const int64_t shares = args.dw.data ? plan.shares : 1, blocks = args.dw.data ? plan.blocks_per_group : 0;
     for (int64_t k = 0; k < conv.K; ++k) space.bias[k] = 0;
@@ -389,18 +389,15 @@ bool takes(const Conv2dProblem& problem) {
            double(conv.K) * double(conv.C) * double(conv.R) * double(conv.S) < limit;
 }
 
+template <class T>
 size_t workspace(const Conv2dProblem& problem) {
-    return in_double(problem.dtype) ? WgradWorkspace<double>(problem, WgradPlan<double>(problem), nullptr).bytes
-                                    : WgradWorkspace<float>(problem, WgradPlan<float>(problem), nullptr).bytes;
-}
-
-void run(const Conv2dProblem& problem, const WgradArgs& args, const Launch& launch) {
-    (in_double(problem.dtype) ? run_typed<double> : run_typed<float>)(problem, args, launch.workspace);
+    return WgradWorkspace<T>(problem, WgradPlan<T>(problem), nullptr).bytes;
 }
 
 }  // namespace
 
 extern const Implementation<WgradArgs> live_wgrad;
-const Implementation<WgradArgs> live_wgrad = {"live", condition, takes, workspace, nullptr, run};
+const Implementation<WgradArgs> live_wgrad = {
+    "live", condition, takes, by_type<workspace<float>, workspace<double>>, nullptr, by_type<run<float>, run<double>>};
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

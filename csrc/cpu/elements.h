@@ -94,6 +94,12 @@ template <class E>
 using Computed = typename ComputedOf<E>::type;
 
 inline bool in_double(DType dtype) { return dtype == DType::float64; }
+
+// by_type<f<float>, f<double>> calls f<T>, where T is the type that the problem is computed in.
+template <auto for_float, auto for_double, class... Args>
+auto by_type(const Conv2dProblem& problem, Args... args) {
+    return (in_double(problem.dtype) ? for_double : for_float)(problem, args...);
+}
 inline int64_t element_bytes(DType dtype) { return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2; }
 
 // Calls use(an element of this type), for operations that pass over memory once.
