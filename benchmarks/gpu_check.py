@@ -12,7 +12,7 @@ The parts, in this order (the most important first):
     cpu        the CPU kernels' tests on this machine's instruction sets
     blocks     conv + bias + ReLU + max-pool against torch.nn, forward and backward
     layers     the convolution layers of ResNet-50 and VGG-16 in bf16, f16, f32 against torch's
-    sweep      all variants of the kernels on these layers; a table of the fastest, variants.json
+    sweep      all implementations on these layers; a table of the fastest, implementations.json
 
 DIR gets gpu.json, gpu.md (the same, readable) and a log for each part, up to date after each step.
 Each part is a process of its own: an illegal access ends all CUDA work of its process.

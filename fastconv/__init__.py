@@ -26,11 +26,11 @@ from . import functional as functional
 from . import nn as nn
 from .convert import convert, explain, revert
 from .functional import conv2d, conv2d_relu, conv2d_relu_max_pool2d, max_pool2d, relu
+from .implementations import load_implementations
 from .info import info
 from .nn import Conv2d, ConvReLU2d, ConvReLUMaxPool2d, MaxPool2d, ReLU
 from .operators import decompositions
 from .precision import get_precision, set_precision
-from .variants import load_variants
 
 if TYPE_CHECKING:
     from . import data as data
@@ -75,7 +75,7 @@ __all__ = [
     "explain",
     "get_precision",
     "info",
-    "load_variants",
+    "load_implementations",
     "max_pool2d",
     "relu",
     "resnet50",

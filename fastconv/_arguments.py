@@ -1,4 +1,4 @@
-"""What the user passes, checked and made plain.
+"""The arguments of the public functions, checked and made plain.
 
 Error types are torch's. Messages state the expected value, the actual value and, if it is not
 obvious, the fix. Results depend on sizes alone and are remembered, so that a repeated call checks
@@ -13,7 +13,8 @@ from typing import Any, NoReturn, TypeVar
 
 import torch
 
-from .operators import _geometry as geometry
+from . import geometry
+from .geometry import ConvSpec, PoolSpec
 
 LIMIT = 2**30  # the kernels' own, for every size and parameter
 
@@ -126,8 +127,8 @@ def conv2d(
     padding: Any,
     dilation: Any,
     groups: Any,
-) -> tuple[int, ...] | None:
-    """The operators' `conv`, None where something is empty and torch says what happens."""
+) -> ConvSpec | None:
+    """The convolution's spec, None where something is empty and torch says what happens."""
     _expect_images(operation, x_size)
     if len(w_size) != 4:
         raise RuntimeError(
@@ -157,7 +158,7 @@ def conv2d(
         )
     if 0 in x_size or 0 in w_size:
         return None
-    conv = (*stride, *pads, *dilation, groups)
+    conv = ConvSpec(*stride, *pads, *dilation, groups)
     p, q = geometry.conv_size(h, w, r, s, conv)
     if p < 1 or q < 1:
         padded = h + pads[0] + pads[1], w + pads[2] + pads[3]
@@ -195,8 +196,8 @@ def max_pool2d(
     padding: Any,
     dilation: Any,
     ceil_mode: bool,
-) -> tuple[int, ...] | None:
-    """The operators' `pool`, None where something is empty and torch says what happens."""
+) -> PoolSpec | None:
+    """The pool's spec, None where something is empty and torch says what happens."""
     prefix = "" if operation == "max_pool2d" else "pool_"  # a fused block has two of each
     _expect_images(operation, x_size)
     window = pair(operation, f"{prefix}kernel_size", kernel_size)
@@ -217,7 +218,7 @@ def max_pool2d(
         )
     if 0 in x_size:
         return None
-    pool = (*window, *stride, *padding, *dilation, int(ceil_mode))
+    pool = PoolSpec(*window, *stride, *padding, *dilation, int(ceil_mode))
     p, q = geometry.pool_size(x_size[-2], x_size[-1], pool)
     if p < 1 or q < 1:
         what = f"the convolution's output {list(x_size)}" if prefix else f"input {list(x_size)}"
@@ -228,7 +229,7 @@ def max_pool2d(
 
 @_remembered
 def conv_output(
-    x_size: Sequence[int], w_size: Sequence[int], conv: Sequence[int]
+    x_size: Sequence[int], w_size: Sequence[int], conv: ConvSpec
 ) -> tuple[int, int, int]:
     """Channels, height and width behind a convolution."""
     p, q = geometry.conv_size(x_size[-2], x_size[-1], w_size[2], w_size[3], conv)

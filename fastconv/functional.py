@@ -9,12 +9,12 @@ Here arguments are checked and the call goes to fastconv's operator, or to torch
     forward AD, torch.func.functionalize, and torch.func's transforms inside torch.compile;
     a lone ReLU or max-pool inside torch.compile, which makes one loop of it and its neighbours;
     a lone ReLU of a DTensor, and indices of its max-pool.
-Subclasses of Tensor and what only acts as one, such as torch.fx's proxies, are asked first
+Subclasses of Tensor and objects that only act as one, such as torch.fx's proxies, are asked first
 (__torch_function__), as by torch's own functions.
 
 float16 and bfloat16 are computed in float32, bias, ReLU and pool too, and rounded once at the end.
-Under autocast a convolution's arguments are cast as torch casts them; relu and max_pool2d take what
-comes.
+Under autocast a convolution's arguments are cast as torch casts them; relu and max_pool2d take any
+dtype as it is.
 """
 
 from __future__ import annotations
@@ -27,21 +27,25 @@ from torch import Tensor
 from torch.compiler import is_compiling, is_dynamo_compiling
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from . import _arguments, operators
-from .operators import _fallback
-from .operators._geometry import MAX_BYTE_POSITIONS
+from . import _arguments, kernels, operators
+from .geometry import MAX_BYTE_POSITIONS, ConvSpec, PoolSpec
+from .operators import fallback
+from .torch_internals import autocast_dtype, needs_torch, unscriptable
 
 __all__ = ["conv2d", "conv2d_relu", "conv2d_relu_max_pool2d", "max_pool2d", "relu"]
 
 Ints = int | tuple[int, int]
 
-_DTYPES = operators.KERNEL_DTYPES
+_DTYPES = kernels.KERNEL_DTYPES
 
 
-# Calls that were checked before. Of batches only: a single image is one with other sizes. They find
-# nothing for tensors or modes that have a say of their own, so they can be asked first.
-_known_conv2d, _known_conv2d_relu, _known_block = (operators.Known(3) for _ in range(3))
-_known_relu, _known_max_pool2d = operators.Known(1), operators.Known(1)
+# The prepared calls of each function, for batches: a single image is a batch of other sizes. The
+# tables find nothing for tensors or modes that have a say of their own, so they are asked first.
+_conv2d_calls = kernels.MemoTable(tensors=3)
+_conv2d_relu_calls = kernels.MemoTable(tensors=3)
+_conv2d_relu_max_pool2d_calls = kernels.MemoTable(tensors=3)
+_relu_calls = kernels.MemoTable(tensors=1)
+_max_pool2d_calls = kernels.MemoTable(tensors=1)
 
 
 def _expect_tensor(operation: str, name: str, value: object) -> None:
@@ -53,7 +57,7 @@ def _expect_tensor(operation: str, name: str, value: object) -> None:
 def _has_kernel(x: Tensor) -> bool:
     if x.dtype not in _DTYPES or x.layout != torch.strided:
         return False
-    return x.is_cpu or x.is_meta or (x.is_cuda and operators.usable(x.get_device()))
+    return x.is_cpu or x.is_meta or (x.is_cuda and kernels.usable(x.get_device()))
 
 
 def _expect_same_kind(operation: str, name: str, x: Tensor, other_name: str, other: Tensor) -> None:
@@ -73,7 +77,7 @@ def _autocast(
     x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Convolution's arguments as autocast wants them."""
-    dtype = operators.autocast_dtype(x)
+    dtype = autocast_dtype(x)
     if dtype is None:
         return x, weight, bias
     return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
@@ -88,7 +92,7 @@ def _prepare(
     padding: Ints | str,
     dilation: Ints,
     groups: int,
-) -> tuple[Tensor, Tensor, Tensor | None, tuple[int, ...]] | None:
+) -> tuple[Tensor, Tensor, Tensor | None, ConvSpec] | None:
     """Checks a convolution's arguments. None: it belongs to torch's own operator."""
     _expect_tensor(operation, "input", x)
     _expect_tensor(operation, "weight", weight)
@@ -115,13 +119,13 @@ def _prepare(
     return x, weight, bias, conv
 
 
-def _takes(x: Tensor, weight: Tensor, conv: tuple[int, ...], pool: tuple[int, ...] | None) -> bool:
+def _takes(x: Tensor, weight: Tensor, conv: ConvSpec, pool: PoolSpec | None) -> bool:
     """Whether the kernels of x's device take these sizes."""
     x_size = x.shape if x.dim() == 4 else (1, *x.shape)
-    return operators.takes_conv2d(x_size, weight.shape, conv, pool, x.is_cuda)
+    return kernels.takes_conv2d(x_size, weight.shape, conv, pool, x.is_cuda)
 
 
-@operators.unscriptable
+@unscriptable
 def conv2d(
     input: Tensor,
     weight: Tensor,
@@ -150,22 +154,22 @@ def conv2d(
     """
     arguments = (input, weight, bias, stride, padding, dilation, groups)
     if not is_dynamo_compiling():
-        known = _known_conv2d.find(*arguments)
-        if known is not None:
-            return known(input, weight, bias)
+        prepared = _conv2d_calls.find(*arguments)
+        if prepared is not None:
+            return prepared(input, weight, bias)
     if has_torch_function_variadic(input, weight, bias):
         return handle_torch_function(conv2d, (input, weight, bias), *arguments)
     ready = _prepare("conv2d", *arguments)
     if ready is None:
-        return _fallback.conv2d(*arguments)
+        return fallback.conv2d(*arguments)
     x, weight, bias, conv = ready
     if x.dim() == 3:
         return operators.conv2d(x.unsqueeze(0), weight, bias, conv).squeeze(0)
-    _known_conv2d.add(operators.conv2d, (conv,), *arguments)
+    _conv2d_calls.add(operators.conv2d.prepare, (conv,), *arguments)
     return operators.conv2d(x, weight, bias, conv)
 
 
-@operators.unscriptable
+@unscriptable
 def conv2d_relu(
     input: Tensor,
     weight: Tensor,
@@ -181,22 +185,22 @@ def conv2d_relu(
     """
     arguments = (input, weight, bias, stride, padding, dilation, groups)
     if not is_dynamo_compiling():
-        known = _known_conv2d_relu.find(*arguments)
-        if known is not None:
-            return known(input, weight, bias)
+        prepared = _conv2d_relu_calls.find(*arguments)
+        if prepared is not None:
+            return prepared(input, weight, bias)
     if has_torch_function_variadic(input, weight, bias):
         return handle_torch_function(conv2d_relu, (input, weight, bias), *arguments)
     ready = _prepare("conv2d_relu", *arguments)
     if ready is None:
-        return _fallback.conv2d_relu(*arguments)
+        return fallback.conv2d_relu(*arguments)
     x, weight, bias, conv = ready
     if x.dim() == 3:
         return operators.conv2d_relu(x.unsqueeze(0), weight, bias, conv, None).squeeze(0)
-    _known_conv2d_relu.add(operators.conv2d_relu, (conv, None), *arguments)
+    _conv2d_relu_calls.add(operators.conv2d_relu.prepare, (conv, None), *arguments)
     return operators.conv2d_relu(x, weight, bias, conv, None)
 
 
-@operators.unscriptable
+@unscriptable
 def conv2d_relu_max_pool2d(
     input: Tensor,
     weight: Tensor,
@@ -226,29 +230,30 @@ def conv2d_relu_max_pool2d(
     arguments = (input, weight, bias, stride, padding, dilation, groups)
     pool_arguments = (pool_kernel_size, pool_stride, pool_padding, pool_dilation, ceil_mode)
     if not is_dynamo_compiling():
-        known = _known_block.find(*arguments, *pool_arguments)
-        if known is not None:
-            return known(input, weight, bias)
+        prepared = _conv2d_relu_max_pool2d_calls.find(*arguments, *pool_arguments)
+        if prepared is not None:
+            return prepared(input, weight, bias)
     if has_torch_function_variadic(input, weight, bias):
         tensors, every = (input, weight, bias), (*arguments, *pool_arguments)
         return handle_torch_function(conv2d_relu_max_pool2d, tensors, *every)
     ready = _prepare(name, *arguments)
     if ready is None:
-        return max_pool2d(_fallback.conv2d_relu(*arguments), *pool_arguments)
+        return max_pool2d(fallback.conv2d_relu(*arguments), *pool_arguments)
     x, weight, bias, conv = ready
     size = _arguments.conv_output(x.shape, weight.shape, conv)
     pool = _arguments.max_pool2d(name, size, *pool_arguments)
-    if pool[0] * pool[1] > MAX_BYTE_POSITIONS or not _takes(x, weight, conv, pool):
+    positions = pool.window_h * pool.window_w
+    if positions > MAX_BYTE_POSITIONS or not _takes(x, weight, conv, pool):
         return max_pool2d(conv2d_relu(*arguments), *pool_arguments)
     if x.dim() == 3:
         x = x.unsqueeze(0)
         return operators.conv2d_relu_max_pool2d(x, weight, bias, conv, pool).squeeze(0)
     operation = operators.conv2d_relu_max_pool2d
-    _known_block.add(operation, (conv, pool), *arguments, *pool_arguments)
-    return operators.conv2d_relu_max_pool2d(x, weight, bias, conv, pool)
+    _conv2d_relu_max_pool2d_calls.add(operation.prepare, (conv, pool), *arguments, *pool_arguments)
+    return operation(x, weight, bias, conv, pool)
 
 
-@operators.unscriptable
+@unscriptable
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """torch.nn.functional.relu, for tensors of any shape.
 
@@ -257,9 +262,9 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
         RuntimeError: `inplace` on a leaf that requires grad, as torch.
     """
     if not inplace and not is_dynamo_compiling():
-        known = _known_relu.find(input)
-        if known is not None:
-            return known(input)
+        prepared = _relu_calls.find(input)
+        if prepared is not None:
+            return prepared(input)
     if has_torch_function_variadic(input):
         return handle_torch_function(relu, (input,), input, inplace)
     _expect_tensor("relu", "input", input)
@@ -268,7 +273,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
         return F.relu(input, inplace)
     if inplace:
         return operators.relu_(input)
-    _known_relu.add(operators.relu, (), input)
+    _relu_calls.add(operators.relu.prepare, (), input)
     return operators.relu(input)
 
 
@@ -297,7 +302,7 @@ def max_pool2d(
 ) -> tuple[Tensor, Tensor]: ...
 
 
-@operators.unscriptable
+@unscriptable
 def max_pool2d(
     input: Tensor,
     kernel_size: Ints,
@@ -327,28 +332,28 @@ def max_pool2d(
     """
     arguments = (kernel_size, stride, padding, dilation, ceil_mode)
     if not is_dynamo_compiling():
-        known = _known_max_pool2d.find(input, *arguments, return_indices)
-        if known is not None:
-            return known(input)
+        prepared = _max_pool2d_calls.find(input, *arguments, return_indices)
+        if prepared is not None:
+            return prepared(input)
     if has_torch_function_variadic(input):
         return handle_torch_function(max_pool2d, (input,), input, *arguments, return_indices)
     _expect_tensor("max_pool2d", "input", input)
     pool = _arguments.max_pool2d("max_pool2d", input.shape, *arguments)
-    needs_torch = is_compiling() or (
-        return_indices and (operators.needs_torch() or operators.is_sharded(input))
+    is_torchs = is_compiling() or (
+        return_indices and (needs_torch() or operators.is_sharded(input))
     )
     if (
         pool is None
-        or needs_torch
+        or is_torchs
         or not _has_kernel(input)
-        or not operators.takes_max_pool2d(input.shape, pool)
+        or not kernels.takes_max_pool2d(input.shape, pool)
     ):
-        return _fallback.max_pool2d(input, *arguments, return_indices, pool)
+        return fallback.max_pool2d(input, *arguments, return_indices, pool)
     x = input.unsqueeze(0) if input.dim() == 3 else input
     if return_indices:
         y, indices = operators.max_pool2d_with_indices(x, pool)
         return (y.squeeze(0), indices.squeeze(0)) if input.dim() == 3 else (y, indices)
     if input.dim() == 3:
         return operators.max_pool2d(x, pool).squeeze(0)
-    _known_max_pool2d.add(operators.max_pool2d, (pool,), input, *arguments, return_indices)
+    _max_pool2d_calls.add(operators.max_pool2d.prepare, (pool,), input, *arguments, return_indices)
     return operators.max_pool2d(x, pool)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from . import _C, operators
+from . import _C, kernels
 from .precision import get_precision
 
 # The instruction sets that fastconv's tests ever ran on. Kept honest by hand.
@@ -71,7 +71,7 @@ def _gpu(built: bool) -> str:
         count = _C.cuda_device_count()[0] if built else 0
         return "there is one, but not for this torch" if count else "none"
     name = torch.cuda.get_device_name()
-    why = operators.why_not_on(torch.cuda.current_device())
+    why = kernels.why_not_on(torch.cuda.current_device())
     return f"{name}, on torch's operators: {why}" if why else name
 
 

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import functional, operators
+from . import functional
+from .torch_internals import unscriptable
 
 __all__ = ["Conv2d", "ConvReLU2d", "ConvReLUMaxPool2d", "MaxPool2d", "ReLU"]
 
@@ -28,7 +29,7 @@ def conv2d_arguments(
     return input, weight, bias, layer.stride, padding, layer.dilation, layer.groups
 
 
-@operators.unscriptable
+@unscriptable
 class Conv2d(torch.nn.Conv2d):
     """torch.nn.Conv2d: same arguments, parameters and state_dict.
 
@@ -42,7 +43,7 @@ class Conv2d(torch.nn.Conv2d):
         return functional.conv2d(*conv2d_arguments(self, input, weight, bias))
 
 
-@operators.unscriptable
+@unscriptable
 class ReLU(torch.nn.ReLU):
     """torch.nn.ReLU, for tensors of any shape."""
 
@@ -50,7 +51,7 @@ class ReLU(torch.nn.ReLU):
         return functional.relu(input, self.inplace)
 
 
-@operators.unscriptable
+@unscriptable
 class MaxPool2d(torch.nn.MaxPool2d):
     """torch.nn.MaxPool2d: same arguments.
 

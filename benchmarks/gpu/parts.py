@@ -50,8 +50,8 @@ def _say(*command: str | Path, cwd: Path, **environment: str) -> tuple[int, str]
 
 PROBE = """
 import torch
-from fastconv import operators
-print("why not:", operators.why_not_on(torch.cuda.current_device()))
+from fastconv import kernels
+print("why not:", kernels.why_not_on(torch.cuda.current_device()))
 """
 
 

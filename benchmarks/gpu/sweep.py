@@ -1,6 +1,6 @@
 """Every variant of every kernel on the layers of ResNet-50 and VGG-16: which is the fastest, where.
 
-Besides the report it writes DIR/variants.json, a table for `fastconv.load_variants`.
+Besides the report it writes DIR/implementations.json, a table for `fastconv.load_implementations`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gpu.layers
-from fastconv import precision, variants
+from fastconv import implementations, precision
+from fastconv.problem import TF32
 from fastconv.testing import Problem, kernels
-from fastconv.testing.problem import TF32
 from gpu import layer_times, steps
 from gpu.budget import Budget
 from measure.truth import Truth
@@ -57,14 +57,14 @@ def with_variant(
     direction: str, problem: Problem, name: str, function: Callable[[], tuple]
 ) -> Callable[[], tuple]:
     """The function, whose kernel is the variant of that name."""
-    table = {variants.key(direction, str(problem)): name}
+    table = {implementations.key(direction, str(problem)): name}
 
     def call() -> tuple:
-        before, variants.table = variants.table, table
+        before, implementations.table = implementations.table, table
         try:
             return function()
         finally:
-            variants.table = before
+            implementations.table = before
 
     return call
 
@@ -77,7 +77,8 @@ def faster(layers: list[dict]) -> list[dict[str, str]]:
             medians = {name: found["median"] for name, found in times.items()}
             best = min(medians, key=medians.__getitem__)
             if medians[best] < WORTH * next(iter(medians.values())):
-                entry = {"direction": direction, "problem": layer["problem"], "variant": best}
+                problem = layer["problem"]
+                entry = {"direction": direction, "problem": problem, "implementation": best}
                 entries.append(entry)
     return entries
 
@@ -97,8 +98,8 @@ def run(
 
     def tell(found: list[dict]) -> dict[str, object]:
         entries = faster(found)
-        table = json.dumps({"environment": where, "variants": entries}, indent=1)
-        (folder / "variants.json").write_text(table + "\n")
+        table = json.dumps({"environment": where, "implementations": entries}, indent=1)
+        (folder / "implementations.json").write_text(table + "\n")
         result = {"environment": where, "batch": gpu.layers.BATCH, "repeat": REPEAT, "unit": "us"}
         count = sum(len(layer["milliseconds"]) for layer in found)
         return {

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from torch.compiler import is_dynamo_compiling
 from torch.nn import Module
 
-from ..operators import constant
+from ..torch_internals import constant
 
 
 def _callers() -> frozenset[types.CodeType]:

@@ -17,7 +17,7 @@ import types
 import torch
 from torch import Tensor
 
-from ..operators import is_tensor_function
+from ..torch_internals import is_tensor_function
 
 _INSTRUCTIONS = {
     "STORE_ATTR": "sets an attribute",

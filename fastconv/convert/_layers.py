@@ -18,7 +18,8 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 from torch.overrides import has_torch_function
 
-from .. import functional, nn, operators
+from .. import functional, nn
+from ..torch_internals import only_devices_are_set
 from ._forward import Forward
 
 # Only these very types: a subclass may do anything.
@@ -80,7 +81,7 @@ def sees_functions(*tensors: Tensor | None) -> bool:
         return False
     if any(t is not None and type(t) not in _PLAIN_TYPES for t in tensors):
         return True
-    return not operators.only_devices_are_set()
+    return not only_devices_are_set()
 
 
 def all_are_watched() -> bool:

@@ -1,31 +1,34 @@
-"""conv2d and its two derivatives. Each is linear in each argument and the three are closed under
-differentiation, so a derivative of any order is made of these kernels.
+"""conv2d and its two derivatives.
+
+Each is linear in each argument and the three are closed under differentiation, so a derivative of
+any order is made of these kernels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from . import _fallback, _kernels
-from . import _geometry as geometry
-from ._define import define
+from .. import geometry
+from ..geometry import ConvSpec, tensor_is_channels_last
+from ..kernels import conv2d as kernels
+from . import fallback
+from .operation import Operation
+
+Sizes = Sequence[int]
 
 
-def _fprop(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Any) -> Tensor:
-    return _kernels.fprop(x, weight, bias, tuple(conv))[0]
+def _prepare_fprop(
+    x: Tensor, weight: Tensor, bias: Tensor | None, conv: ConvSpec
+) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    return kernels.prepare_fprop(x, weight, bias, conv, pool=None, relu=False, save=False)
 
 
-def _bind(*args: Any) -> Callable[..., Tensor]:
-    both = _kernels.bind_fprop(*args, (), False, False)
-    return lambda *tensors: both(*tensors)[0]
-
-
-def _fprop_fake(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Any) -> Tensor:
-    channels_last = _channels_last(x) or _channels_last(weight)
-    size = geometry.block_size(x.shape, weight.shape, conv, ())
+def _fprop_fake(x: Tensor, weight: Tensor, bias: Tensor | None, conv: ConvSpec) -> Tensor:
+    channels_last = tensor_is_channels_last(x) or tensor_is_channels_last(weight)
+    size = geometry.block_size(x.shape, weight.shape, conv, None)
     return x.new_empty_strided(size, geometry.strides(size, channels_last))
 
 
@@ -38,10 +41,10 @@ def _fprop_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
     want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
     dx = dw = dbias = None
-    weight_channels_last = _channels_last(weight)
+    weight_channels_last = tensor_is_channels_last(weight)
     if want_x:
         # In y's memory format, as torch.
-        channels_last = weight_channels_last or _channels_last(x)
+        channels_last = weight_channels_last or tensor_is_channels_last(x)
         dx = conv2d_dgrad(dy, weight, x.shape[2:], channels_last, ctx.conv)
     if want_weight or want_bias:
         dw, dbias = conv2d_wgrad(
@@ -50,12 +53,14 @@ def _fprop_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     return dx, dw if want_weight else None, dbias if want_bias else None
 
 
-def _dgrad(dy: Tensor, weight: Tensor, x_hw: Any, channels_last: bool, conv: Any) -> Tensor:
-    return _kernels.dgrad(dy, None, weight, x_hw, channels_last, tuple(conv))
+def _dgrad(dy: Tensor, weight: Tensor, x_hw: Sizes, channels_last: bool, conv: ConvSpec) -> Tensor:
+    return kernels.dgrad(dy, None, weight, x_hw, channels_last, conv)
 
 
-def _dgrad_fake(dy: Tensor, weight: Tensor, x_hw: Any, channels_last: bool, conv: Any) -> Tensor:
-    size = (dy.shape[0], weight.shape[1] * conv[8], *x_hw)
+def _dgrad_fake(
+    dy: Tensor, weight: Tensor, x_hw: Sizes, channels_last: bool, conv: ConvSpec
+) -> Tensor:
+    size = geometry.input_size(dy.shape[0], weight.shape, x_hw, conv)
     return dy.new_empty_strided(size, geometry.strides(size, channels_last))
 
 
@@ -70,28 +75,39 @@ def _dgrad_backward(ctx: Any, ddx: Tensor) -> tuple[Tensor | None, ...]:
     ddy = conv2d(ddx, weight, None, ctx.conv) if want_dy else None
     dw = None
     if want_weight:
-        dw, _ = conv2d_wgrad(ddx, dy, weight.shape, _channels_last(weight), True, False, ctx.conv)
+        channels_last = tensor_is_channels_last(weight)
+        dw, _ = conv2d_wgrad(ddx, dy, weight.shape, channels_last, True, False, ctx.conv)
     return ddy, dw
 
 
 def _wgrad(
     x: Tensor,
     dy: Tensor,
-    w_size: Any,
+    w_size: Sizes,
     channels_last: bool,
     want_weight: bool,
     want_bias: bool,
-    conv: Any,
+    conv: ConvSpec,
 ) -> tuple[Tensor | None, Tensor | None]:
-    return _kernels.wgrad(
-        x, dy, None, tuple(w_size), channels_last, want_weight, want_bias, tuple(conv)
-    )
+    return kernels.wgrad(x, dy, None, w_size, channels_last, want_weight, want_bias, conv)
 
 
-def wgrad_fake(
-    dy: Tensor, w_size: Any, channels_last: bool, want_weight: bool, want_bias: bool
+def _wgrad_fake(
+    x: Tensor,
+    dy: Tensor,
+    w_size: Sizes,
+    channels_last: bool,
+    want_weight: bool,
+    want_bias: bool,
+    conv: ConvSpec,
 ) -> tuple[Tensor, Tensor]:
-    """Fake (dw, dbias), empty where not wanted."""
+    return fake_weight_gradients(dy, w_size, channels_last, want_weight, want_bias)
+
+
+def fake_weight_gradients(
+    dy: Tensor, w_size: Sizes, channels_last: bool, want_weight: bool, want_bias: bool
+) -> tuple[Tensor, Tensor]:
+    """Fake gradients of weight and bias, empty where not wanted."""
     dw = dy.new_empty(0)
     if want_weight:
         dw = dy.new_empty_strided(tuple(w_size), geometry.strides(w_size, channels_last))
@@ -112,14 +128,14 @@ def _wgrad_backward(
     ddbias = ddbias if ctx.want_bias else None
     dx = ddy = None
     if want_x and ddw is not None:
-        dx = conv2d_dgrad(dy, ddw, x.shape[2:], _channels_last(x), ctx.conv)
+        dx = conv2d_dgrad(dy, ddw, x.shape[2:], tensor_is_channels_last(x), ctx.conv)
     if want_dy:
         ddy = full_gradient(x, ddw, ddbias, ctx.conv, dy.shape)
     return dx, ddy
 
 
 def full_gradient(
-    x: Tensor, ddw: Tensor | None, ddbias: Tensor | None, conv: Any, size: Any
+    x: Tensor, ddw: Tensor | None, ddbias: Tensor | None, conv: ConvSpec, size: Sizes
 ) -> Tensor | None:
     """conv2d(x, ddw, ddbias) where either may be missing; `size` is the output's."""
     if ddw is not None:
@@ -127,23 +143,18 @@ def full_gradient(
     return None if ddbias is None else ddbias.view(1, -1, 1, 1).expand(size)
 
 
-def _channels_last(tensor: Tensor) -> bool:
-    return geometry.is_channels_last(tensor.shape, tensor.stride())
-
-
-conv2d = define(
+conv2d = Operation(
     "conv2d(Tensor x, Tensor weight, Tensor? bias, int[] conv) -> Tensor",
     tensors=3,
-    forward=_fprop,
+    prepare_kernel=_prepare_fprop,
     fake=_fprop_fake,
     save=_fprop_save,
     backward=_fprop_backward,
-    fallback=_fallback.conv2d_padded,
+    fallback=fallback.conv2d_padded,
     fold=(0,),
-    bind=_bind,
 )
 
-conv2d_dgrad = define(
+conv2d_dgrad = Operation(
     "conv2d_dgrad(Tensor dy, Tensor weight, SymInt[] x_hw, bool channels_last, int[] conv) "
     "-> Tensor",
     tensors=2,
@@ -151,19 +162,17 @@ conv2d_dgrad = define(
     fake=_dgrad_fake,
     save=_dgrad_save,
     backward=_dgrad_backward,
-    fallback=_fallback.conv2d_dgrad,
+    fallback=fallback.conv2d_dgrad,
     fold=(0,),
 )
 
-conv2d_wgrad = define(
+conv2d_wgrad = Operation(
     "conv2d_wgrad(Tensor x, Tensor dy, SymInt[] w_size, bool channels_last, bool want_weight, "
     "bool want_bias, int[] conv) -> (Tensor, Tensor)",
     tensors=2,
     forward=_wgrad,
-    fake=lambda x, dy, w_size, channels_last, want_weight, want_bias, conv: wgrad_fake(
-        dy, w_size, channels_last, want_weight, want_bias
-    ),
+    fake=_wgrad_fake,
     save=_wgrad_save,
     backward=_wgrad_backward,
-    fallback=_fallback.conv2d_wgrad,
+    fallback=fallback.conv2d_wgrad,
 )

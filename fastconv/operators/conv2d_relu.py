@@ -1,44 +1,56 @@
 """The fused blocks, convolution + bias + ReLU (+ max-pool), and their sparse derivatives.
 
-The forward pass gives the output and a code (design section 5): with a pool, the winner's position
-in each window, in a byte or 4 bits; without one, a bit per value. Given the code a block is linear,
-so its derivatives are a triple like conv2d's, closed under differentiation. Only picking values at
-the winners, which second derivatives need, has no kernel of its own.
-
-`pool` is None, or empty, where there is no pool. None, because AOTInductor's programs lose an empty
-list on its way to the operator.
+The forward pass gives the output and a code. With a pool the code has the winner's position in each
+window, in a byte or 4 bits; without one, a bit per value. Given the code a block is linear, so its
+derivatives are a triple like conv2d's, closed under differentiation. Only picking values at the
+winners, which second derivatives need, has no kernel of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import _codes, _fallback, _kernels
-from . import _geometry as geometry
-from ._define import define
-from .conv2d import _channels_last, conv2d, full_gradient, wgrad_fake
+from .. import geometry
+from ..geometry import ConvSpec, PoolSpec, tensor_is_channels_last
+from ..kernels import conv2d as kernels
+from . import codes, fallback
+from .conv2d import conv2d, fake_weight_gradients, full_gradient
+from .operation import Operation
+
+Sizes = Sequence[int]
 
 
-def _fprop(
-    x: Tensor, weight: Tensor, bias: Tensor | None, conv: Any, pool: Any, save: bool
-) -> tuple[Tensor, Tensor | None]:
-    return _kernels.fprop(x, weight, bias, tuple(conv), tuple(pool or ()), True, save)
+def _prepare_fprop(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    conv: ConvSpec,
+    pool: PoolSpec | None,
+    save: bool,
+) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    return kernels.prepare_fprop(x, weight, bias, conv, pool, relu=True, save=save)
 
 
 def _fprop_fake(
-    x: Tensor, weight: Tensor, bias: Tensor | None, conv: Any, pool: Any, save: bool
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    conv: ConvSpec,
+    pool: PoolSpec | None,
+    save: bool,
 ) -> tuple[Tensor, Tensor]:
-    channels_last = _channels_last(x) or _channels_last(weight)
+    channels_last = tensor_is_channels_last(x) or tensor_is_channels_last(weight)
     size = geometry.block_size(x.shape, weight.shape, conv, pool)
     y = x.new_empty_strided(size, geometry.strides(size, channels_last))
     if not save:
         return y, x.new_empty(0)
     on_gpu = x.device.type == "cuda"
-    size, stride = geometry.code_form(x.shape, weight.shape, conv, pool, on_gpu)
-    return y, x.new_empty_strided(size, stride, dtype=torch.uint8)
+    code = geometry.code_form(x.shape, weight.shape, conv, pool, on_gpu)
+    return y, x.new_empty_strided(*code, dtype=torch.uint8)
 
 
 def _fprop_save(ctx: Any, args: Any, output: Any) -> None:
@@ -50,9 +62,9 @@ def _fprop_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     x, weight, code = ctx.saved_tensors
     want_x, want_weight, want_bias = ctx.needs_input_grad[:3]
     dx = dw = dbias = None
-    weight_channels_last = _channels_last(weight)
+    weight_channels_last = tensor_is_channels_last(weight)
     if want_x:
-        channels_last = weight_channels_last or _channels_last(x)
+        channels_last = weight_channels_last or tensor_is_channels_last(x)
         dx = conv2d_relu_dgrad(dy, weight, code, x.shape[2:], channels_last, ctx.conv, ctx.pool)
     if want_weight or want_bias:
         dw, dbias = conv2d_relu_wgrad(
@@ -70,15 +82,27 @@ def _fprop_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _dgrad(
-    dy: Tensor, weight: Tensor, code: Tensor, x_hw: Any, channels_last: bool, conv: Any, pool: Any
+    dy: Tensor,
+    weight: Tensor,
+    code: Tensor,
+    x_hw: Sizes,
+    channels_last: bool,
+    conv: ConvSpec,
+    pool: PoolSpec | None,
 ) -> Tensor:
-    return _kernels.dgrad(dy, code, weight, x_hw, channels_last, tuple(conv), tuple(pool or ()))
+    return kernels.dgrad(dy, code, weight, x_hw, channels_last, conv, pool)
 
 
 def _dgrad_fake(
-    dy: Tensor, weight: Tensor, code: Tensor, x_hw: Any, channels_last: bool, conv: Any, pool: Any
+    dy: Tensor,
+    weight: Tensor,
+    code: Tensor,
+    x_hw: Sizes,
+    channels_last: bool,
+    conv: ConvSpec,
+    pool: PoolSpec | None,
 ) -> Tensor:
-    size = (dy.shape[0], weight.shape[1] * conv[8], *x_hw)
+    size = geometry.input_size(dy.shape[0], weight.shape, x_hw, conv)
     return dy.new_empty_strided(size, geometry.strides(size, channels_last))
 
 
@@ -95,7 +119,15 @@ def _dgrad_backward(ctx: Any, ddx: Tensor) -> tuple[Tensor | None, ...]:
         ddy = _pick(conv2d(ddx, weight, None, ctx.conv), code, ctx.conv, ctx.pool)
     if want_weight:
         dw, _ = conv2d_relu_wgrad(
-            ddx, dy, code, weight.shape, _channels_last(weight), True, False, ctx.conv, ctx.pool
+            ddx,
+            dy,
+            code,
+            weight.shape,
+            tensor_is_channels_last(weight),
+            True,
+            False,
+            ctx.conv,
+            ctx.pool,
         )
     return ddy, dw, None
 
@@ -104,28 +136,28 @@ def _wgrad(
     x: Tensor,
     dy: Tensor,
     code: Tensor,
-    w_size: Any,
+    w_size: Sizes,
     channels_last: bool,
     want_weight: bool,
     want_bias: bool,
-    conv: Any,
-    pool: Any,
+    conv: ConvSpec,
+    pool: PoolSpec | None,
 ) -> tuple[Tensor | None, Tensor | None]:
-    return _kernels.wgrad(
-        x,
-        dy,
-        code,
-        tuple(w_size),
-        channels_last,
-        want_weight,
-        want_bias,
-        tuple(conv),
-        tuple(pool or ()),
-    )
+    return kernels.wgrad(x, dy, code, w_size, channels_last, want_weight, want_bias, conv, pool)
 
 
-def _wgrad_fake(x, dy, code, w_size, channels_last, want_weight, want_bias, conv, pool):
-    return wgrad_fake(dy, w_size, channels_last, want_weight, want_bias)
+def _wgrad_fake(
+    x: Tensor,
+    dy: Tensor,
+    code: Tensor,
+    w_size: Sizes,
+    channels_last: bool,
+    want_weight: bool,
+    want_bias: bool,
+    conv: ConvSpec,
+    pool: PoolSpec | None,
+) -> tuple[Tensor, Tensor]:
+    return fake_weight_gradients(dy, w_size, channels_last, want_weight, want_bias)
 
 
 def _wgrad_save(ctx: Any, args: Any, output: Any) -> None:
@@ -142,46 +174,45 @@ def _wgrad_backward(
     ddbias = ddbias if ctx.want_bias else None
     dx = ddy = None
     if want_x and ddw is not None:
-        dx = conv2d_relu_dgrad(dy, ddw, code, x.shape[2:], _channels_last(x), ctx.conv, ctx.pool)
+        dx = conv2d_relu_dgrad(
+            dy, ddw, code, x.shape[2:], tensor_is_channels_last(x), ctx.conv, ctx.pool
+        )
     if want_dy:
         size = dy.shape
-        if ctx.pool and ddw is None and ddbias is not None:
+        if ctx.pool is not None and ddw is None and ddbias is not None:
             # Every position of a window has the same value: no need for the full size.
-            live = _codes.winners(code, size[1], ctx.conv, ctx.pool) != geometry.DEAD
+            live = codes.winners(code, size[1], ctx.conv, ctx.pool) != geometry.DEAD
             return dx, ddbias.view(1, -1, 1, 1) * live.to(ddbias.dtype), None
         full = full_gradient(x, ddw, ddbias, ctx.conv, size)
         ddy = None if full is None else _pick(full, code, ctx.conv, ctx.pool)
     return dx, ddy, None
 
 
-def _pick(full: Tensor, code: Tensor, conv: Any, pool: Any) -> Tensor:
+def _pick(full: Tensor, code: Tensor, conv: ConvSpec, pool: PoolSpec | None) -> Tensor:
     """The full-size tensor's values where the block's output came from, 0 where it is dead."""
-    if pool:
-        return _codes.gather(full, _codes.winners(code, full.shape[1], conv, pool), pool)
-    return full.masked_fill(~_codes.block_live(code, full.shape), 0)
+    if pool is not None:
+        return codes.gather(full, codes.winners(code, full.shape[1], conv, pool), pool)
+    return full.masked_fill(~codes.block_live(code, full.shape), 0)
 
 
 _FORWARD = "(Tensor x, Tensor weight, Tensor? bias, int[] conv, int[]? pool, bool save)"
-_forward_parts = dict(
+_forward_parts: dict[str, Any] = dict(
     tensors=3,
-    forward=_fprop,
+    prepare_kernel=_prepare_fprop,
     fake=_fprop_fake,
     save=_fprop_save,
     backward=_fprop_backward,
-    fallback=_fallback.block,
-    code=True,
+    fallback=fallback.block,
+    has_code=True,
     fold=(0,),
-    bind=lambda x, weight, bias, conv, pool, save: _kernels.bind_fprop(
-        x, weight, bias, conv, pool or (), True, save
-    ),
 )
 # Two names for one operation, so that a profile or an exported graph says what runs.
-conv2d_relu = define(f"conv2d_relu{_FORWARD} -> (Tensor, Tensor)", **_forward_parts)
-conv2d_relu_max_pool2d = define(
+conv2d_relu = Operation(f"conv2d_relu{_FORWARD} -> (Tensor, Tensor)", **_forward_parts)
+conv2d_relu_max_pool2d = Operation(
     f"conv2d_relu_max_pool2d{_FORWARD} -> (Tensor, Tensor)", **_forward_parts
 )
 
-conv2d_relu_dgrad = define(
+conv2d_relu_dgrad = Operation(
     "conv2d_relu_dgrad(Tensor dy, Tensor weight, Tensor code, SymInt[] x_hw, bool channels_last, "
     "int[] conv, int[]? pool) -> Tensor",
     tensors=3,
@@ -189,11 +220,11 @@ conv2d_relu_dgrad = define(
     fake=_dgrad_fake,
     save=_dgrad_save,
     backward=_dgrad_backward,
-    fallback=_fallback.block_dgrad,
+    fallback=fallback.block_dgrad,
     fold=(0, 2),
 )
 
-conv2d_relu_wgrad = define(
+conv2d_relu_wgrad = Operation(
     "conv2d_relu_wgrad(Tensor x, Tensor dy, Tensor code, SymInt[] w_size, bool channels_last, "
     "bool want_weight, bool want_bias, int[] conv, int[]? pool) -> (Tensor, Tensor)",
     tensors=3,
@@ -201,5 +232,5 @@ conv2d_relu_wgrad = define(
     fake=_wgrad_fake,
     save=_wgrad_save,
     backward=_wgrad_backward,
-    fallback=_fallback.block_wgrad,
+    fallback=fallback.block_wgrad,
 )

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from .. import functional
+from ..problem import Problem
 from . import codes, errors, inputs, kernels, reference
-from .problem import Problem
 
 
 class Expected(NamedTuple):

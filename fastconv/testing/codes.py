@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..problem import Problem
 from . import inputs
-from .problem import Problem
 
 
 def has_nibbles(problem: Problem, device: str) -> bool:

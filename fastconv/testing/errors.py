@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .problem import Problem
+from ..problem import Problem
 
 FORWARD, GRADIENT = 2.0, 3.0  # times torch's own error
 

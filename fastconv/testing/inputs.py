@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..problem import Problem
 from . import reference
-from .problem import Problem
 
 # Elements before and behind a guarded tensor. Odd, so that its address is aligned to nothing more;
 # or so many that it keeps the alignment of its memory.

@@ -13,10 +13,11 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from .. import _C, operators
-from ..operators._marshal import DTYPES as CODES
+from .. import _C
+from ..kernels import why_not_on
+from ..kernels.buffers import DTYPES as CODES
+from ..problem import DTYPES, HALF_DTYPES, TF32, Problem
 from . import codes, inputs
-from .problem import DTYPES, HALF_DTYPES, TF32, Problem
 
 # Whose entries are called, by device. The test suite puts the emulated module here.
 modules: dict[str, ModuleType] = {"cpu": _C, "cuda": _C}
@@ -25,7 +26,7 @@ modules: dict[str, ModuleType] = {"cpu": _C, "cuda": _C}
 def _why_not_on_cuda() -> str:
     if not torch.cuda.is_available():
         return "torch finds no GPU"
-    return operators.why_not_on(torch.cuda.current_device())
+    return why_not_on(torch.cuda.current_device())
 
 
 # Why no kernel runs on torch's current GPU, "" where all do.

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .problem import Pool, Problem
+from ..problem import Pool, Problem
 
 
 def conv2d(problem: Problem, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:

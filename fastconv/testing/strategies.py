@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from .problem import DTYPES, LAYOUTS, Pair, Pool, Problem
+from ..problem import DTYPES, LAYOUTS, Pair, Pool, Problem
 
 # Of one problem: multiply-adds, and values looked at by the pool.
 MAX_WORK = 1_500_000

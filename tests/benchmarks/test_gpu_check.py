@@ -20,7 +20,7 @@ import gpu.sweep
 import gpu_check
 import readme_table
 from emulated import wrappers
-from fastconv import variants
+from fastconv import implementations
 from fastconv.testing import Problem
 from gpu import outcomes, report
 from gpu.budget import Budget
@@ -381,15 +381,15 @@ def test_sweep_gives_a_table_of_what_is_faster_than_the_default(tmp_path):
     text = (tmp_path / "gpu.md").read_text()
     numbers = "wgrad | 200 | 100 | **2.0x** | mma128x64 | mma128x32 |"
     assert f"| ResNet-50: 256->256 3x3, 14x14 | bf16 | {numbers}" in text
-    path = tmp_path / "variants.json"
-    entries = json.loads(path.read_text())["variants"]
+    path = tmp_path / "implementations.json"
+    entries = json.loads(path.read_text())["implementations"]
     assert len(entries) == 70
-    assert {e["direction"] + e["variant"] for e in entries} == {"wgradmma128x32"}
+    assert {e["direction"] + e["implementation"] for e in entries} == {"wgradmma128x32"}
     try:
-        fastconv.load_variants(path)
-        assert len(variants.table) == 70
+        fastconv.load_implementations(path)
+        assert len(implementations.table) == 70
     finally:
-        fastconv.load_variants(None)
+        fastconv.load_implementations(None)
 
 
 def test_readme_says_when_no_gpu_was_measured():

@@ -109,11 +109,11 @@ def test_why_not_is_said_once_and_a_compiler_takes_it_for_a_constant(run_python)
         pytest.skip("there is a GPU")
     done = run_python(
         "import warnings, torch\n"
-        "from fastconv import operators\n"
+        "from fastconv import kernels\n"
         "warnings.simplefilter('always')\n"
-        "def f(x): return x + 1 if operators.usable(0) else x - 1\n"
+        "def f(x): return x + 1 if kernels.usable(0) else x - 1\n"
         "y = torch.compile(f, fullgraph=True, backend='eager')(torch.zeros(1))\n"
-        "print(y.item(), operators.usable(1), operators.usable(0))"
+        "print(y.item(), kernels.usable(1), kernels.usable(0))"
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["-1.0", "False", "False"]

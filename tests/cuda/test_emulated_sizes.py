@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastconv.operators import _limits
+from fastconv.kernels import limits
 from fastconv.testing import Pool, Problem, codes, inputs, kernels
 
 NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
@@ -149,7 +149,7 @@ def test_launches_refused(direction, text, what, value, most, emulated_kernels):
 def counted(problem):
     """Whether the operators give the problem to these kernels."""
     sizes = problem.x_size, problem.w_size
-    return _limits.gpu_counts(*sizes, problem.conv_spec, problem.pool_spec)
+    return limits.gpu_counts(*sizes, problem.conv_spec, problem.pool_spec)
 
 
 @pytest.mark.parametrize("text", [text for text, *_ in REFUSED] + [text for _, text, *_ in BLOCKS])

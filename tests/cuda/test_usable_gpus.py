@@ -6,8 +6,8 @@ import warnings
 import pytest
 import torch
 
-from fastconv import _C, operators
-from fastconv.operators import _cuda
+from fastconv import _C, kernels
+from fastconv.kernels import gpus
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def answers(monkeypatch):
     monkeypatch.setattr(_C, "cuda_why_not_on", lambda device: answers.pop(0))
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
-    monkeypatch.setattr(_cuda, "_lasting", {})
-    monkeypatch.setattr(_cuda, "_said", set())
+    monkeypatch.setattr(gpus, "_lasting", {})
+    monkeypatch.setattr(gpus, "_said", set())
     return answers
 
 
@@ -31,15 +31,15 @@ ONE = (1, "", False)
 def test_an_error_that_passes_is_asked_for_again(answers):
     answers += [ONE, ("out of memory", True), ONE, ("", False)]
     with pytest.warns(match="out of memory; later calls ask again$"):
-        assert not operators.usable(0)
-    assert operators.usable(0) and operators.usable(0)
+        assert not kernels.usable(0)
+    assert kernels.usable(0) and kernels.usable(0)
     assert answers == []
 
 
 def test_a_driver_that_is_not_up_yet_is_asked_for_again(answers):
     answers += [(0, "initialization error", True), ONE, ("", False)]
-    assert operators.why_not_on(0) == "initialization error; later calls ask again"
-    assert operators.why_not_on(0) == ""
+    assert kernels.why_not_on(0) == "initialization error; later calls ask again"
+    assert kernels.why_not_on(0) == ""
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_driver_that_is_not_up_yet_is_asked_for_again(answers):
 )
 def test_an_answer_that_lasts_is_remembered_for_each_gpu(said, why, answers):
     answers += 2 * said
-    assert [operators.why_not_on(device) for device in (0, 1, 0, 1)] == [why] * 4
+    assert [kernels.why_not_on(device) for device in (0, 1, 0, 1)] == [why] * 4
     assert answers == []
 
 
@@ -61,7 +61,7 @@ def test_each_reason_is_said_once(answers):
     answers += [*busy, *busy, *image]
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        assert not any(operators.usable(0) for _ in range(5))
+        assert not any(kernels.usable(0) for _ in range(5))
     assert [str(w.message).split(": ")[1].split()[0] for w in said] == ["busy;", "fastconv"]
 
 

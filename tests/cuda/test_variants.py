@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import fastconv
-from fastconv import variants
-from fastconv.operators import _kernels
+from fastconv import implementations
+from fastconv.kernels import conv2d
 from fastconv.testing import Problem, checks, inputs, kernels
 
 DEVICES = [device for device in kernels.DEVICES if device != "cpu"]
@@ -71,32 +71,32 @@ def test_emulated_default_fits_the_shape(name, emulated_kernels):
 @pytest.fixture
 def no_table_afterwards():
     yield
-    fastconv.load_variants(None)
+    fastconv.load_implementations(None)
 
 
 def written(path, *entries):
-    path.write_text(json.dumps({"variants": entries}))
+    path.write_text(json.dumps({"implementations": entries}))
     return path
 
 
-def entry(direction, problem, variant="mma128x64"):
-    return {"direction": direction, "problem": problem, "variant": variant}
+def entry(direction, problem, word="implementation"):
+    return {"direction": direction, "problem": problem, word: "mma128x64"}
 
 
-def how(direction, problem, **changes):
-    """What `_C` would be told of a call on a GPU, of which only dtype and device matter here."""
+def chosen(direction, problem, **changes):
+    """The name that `_C` is told of a call on a GPU."""
     p = problem.replace(**changes)
-    x = inputs.make(p).x.to("meta")
+    x = inputs.make(p).x.to("meta")  # only its dtype and device matter
     arguments = (x, torch.Size(p.w_size), p.relu, p.conv_spec, p.pool_spec)
-    return _kernels._how(direction, x, lambda: _kernels._problem(*arguments))[1]
+    return conv2d._options(direction, x, lambda: conv2d._problem(*arguments))[1]
 
 
 def test_a_table_names_the_kernel_of_its_problems_alone(tmp_path, no_table_afterwards):
     problem = Problem.parse(f"{PROBLEMS[1]}_f16_nhwc")
-    assert how("fprop", problem) == ""
-    fastconv.load_variants(written(tmp_path / "table.json", entry("fprop", str(problem))))
-    assert how("fprop", problem) == "mma128x64"
-    assert how("wgrad", problem) == ""
+    assert chosen("fprop", problem) == ""
+    fastconv.load_implementations(written(tmp_path / "table.json", entry("fprop", str(problem))))
+    assert chosen("fprop", problem) == "mma128x64"
+    assert chosen("wgrad", problem) == ""
     for changes in (
         {"n": 2},
         {"k": 71},
@@ -105,9 +105,17 @@ def test_a_table_names_the_kernel_of_its_problems_alone(tmp_path, no_table_after
         {"layout": "nchw"},
         {"dtype": torch.bfloat16},
     ):
-        assert how("fprop", problem, **changes) == "", changes
-    fastconv.load_variants(None)
-    assert how("fprop", problem) == ""
+        assert chosen("fprop", problem, **changes) == "", changes
+    fastconv.load_implementations(None)
+    assert chosen("fprop", problem) == ""
+
+
+def test_tables_of_earlier_versions_are_read(tmp_path, no_table_afterwards):
+    problem = Problem.parse(f"{PROBLEMS[1]}_f16_nhwc")
+    path = tmp_path / "variants.json"
+    path.write_text(json.dumps({"variants": [entry("dgrad", str(problem), "variant")]}))
+    fastconv.load_implementations(path)
+    assert chosen("dgrad", problem) == "mma128x64"
 
 
 @pytest.mark.parametrize(
@@ -115,17 +123,18 @@ def test_a_table_names_the_kernel_of_its_problems_alone(tmp_path, no_table_after
     [
         "",
         "[]",
+        '{"implementations": [{}]}',
         '{"variants": [{}]}',
-        json.dumps({"variants": [entry("forward", f"{PROBLEMS[0]}_f16_nhwc")]}),
-        json.dumps({"variants": [entry("fprop", "a layer")]}),
+        json.dumps({"implementations": [entry("forward", f"{PROBLEMS[0]}_f16_nhwc")]}),
+        json.dumps({"implementations": [entry("fprop", "a layer")]}),
     ],
 )
 def test_a_bad_table_is_refused_and_the_one_before_kept(text, tmp_path, no_table_afterwards):
     problem = Problem.parse(f"{PROBLEMS[0]}_f16_nhwc")
-    fastconv.load_variants(written(tmp_path / "good.json", entry("dgrad", str(problem))))
-    before = variants.table
+    fastconv.load_implementations(written(tmp_path / "good.json", entry("dgrad", str(problem))))
+    before = implementations.table
     bad = tmp_path / "bad.json"
     bad.write_text(text)
-    with pytest.raises(ValueError, match=r"bad\.json: not a table of variants"):
-        fastconv.load_variants(bad)
-    assert variants.table is before and how("dgrad", problem) == "mma128x64"
+    with pytest.raises(ValueError, match=r"bad\.json: not a table of implementations"):
+        fastconv.load_implementations(bad)
+    assert implementations.table is before and chosen("dgrad", problem) == "mma128x64"

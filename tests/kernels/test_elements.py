@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fastconv import _C
-from fastconv.testing.problem import HALF_DTYPES
+from fastconv.problem import HALF_DTYPES
 
 ROOT = Path(__file__).parents[2]
 ISAS = [isa for isa in _C.build_info()["isas_supported"] if isa != "neon"]

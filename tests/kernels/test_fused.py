@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch._subclasses import FakeTensorMode
 
 from fastconv import functional
-from fastconv.operators import _codes
+from fastconv.operators.codes import from_nibbles
 from fastconv.testing import Pool, Problem, checks, codes, inputs, kernels, reference
 from fastconv.testing.strategies import conv_problems
 
@@ -162,7 +162,7 @@ def test_codes_of_gpus(name):
     kept = codes.keep(problem, code, "cuda")
     assert torch.equal(codes.read(problem, kept, "cuda"), code)
     if codes.has_nibbles(problem, "cuda"):
-        assert torch.equal(_codes.from_nibbles(kept, problem.k, problem.groups), code)
+        assert torch.equal(from_nibbles(kept, problem.k, problem.groups), code)
     with FakeTensorMode():
         x, w = (torch.empty(size, device="cuda") for size in (problem.x_size, problem.w_size))
         fake = torch.ops.fastconv.conv2d_relu_max_pool2d(x, w, None, *spec, True)[1]

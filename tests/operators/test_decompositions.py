@@ -9,8 +9,8 @@ from torch.func import functional_call, grad
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import fastconv
-from fastconv.operators import _codes
-from fastconv.operators._decompositions import to_nibbles
+from fastconv.operators.codes import from_nibbles
+from fastconv.operators.decompositions import to_nibbles
 
 ops = torch.ops.fastconv
 
@@ -165,7 +165,7 @@ def test_codes_of_4_bits(filters, groups):
     code[code == 9] = 255
     packed = to_nibbles(code, groups)
     assert packed.shape[1] == (filters // groups + 1) // 2 * groups
-    assert torch.equal(_codes.from_nibbles(packed, filters, groups), code)
+    assert torch.equal(from_nibbles(packed, filters, groups), code)
 
 
 # Whole graphs

@@ -11,8 +11,10 @@ from torch._subclasses import FakeTensorMode
 
 import fastconv
 from fastconv import functional as fc
-from fastconv.operators import _marshal, conv2d, conv2d_dgrad, conv2d_wgrad
-from fastconv.operators._plan import Plan
+from fastconv.geometry import ConvSpec, PoolSpec
+from fastconv.kernels.plan import Plan
+from fastconv.kernels.workspace import workspace
+from fastconv.operators import conv2d, conv2d_dgrad, conv2d_wgrad
 from fastconv.operators.conv2d_relu import (
     conv2d_relu,
     conv2d_relu_dgrad,
@@ -24,8 +26,8 @@ from fastconv.operators.relu import relu_backward
 
 X, W, B, DY = torch.ones(2, 3, 6, 6), torch.ones(4, 3, 3, 3), torch.ones(4), torch.ones(2, 4, 6, 6)
 BITS = torch.ones(2, 6, 1, 4, dtype=torch.uint8)
-CONV, W_SIZE = (1, 1, 1, 1, 1, 1, 1, 1, 1), (4, 3, 3, 3)
-POOL, POOLED = (2, 2, 2, 2, 0, 0, 1, 1, 0), torch.ones(2, 4, 3, 3)
+CONV, W_SIZE = ConvSpec(1, 1, 1, 1, 1, 1, 1, 1, 1), (4, 3, 3, 3)
+POOL, POOLED = PoolSpec(2, 2, 2, 2, 0, 0, 1, 1, 0), torch.ones(2, 4, 3, 3)
 WINNERS = torch.ones(2, 4, 3, 3, dtype=torch.uint8)
 
 # Every operator that takes more than one tensor.
@@ -33,10 +35,10 @@ CALLS = {
     conv2d: (X, W, B, CONV),
     conv2d_dgrad: (DY, W, (6, 6), False, CONV),
     conv2d_wgrad: (X, DY, W_SIZE, False, True, True, CONV),
-    conv2d_relu: (X, W, B, CONV, ()),
+    conv2d_relu: (X, W, B, CONV, None),
     conv2d_relu_max_pool2d: (X, W, B, CONV, POOL),
-    conv2d_relu_dgrad: (DY, W, BITS, (6, 6), False, CONV, ()),
-    conv2d_relu_wgrad: (X, DY, BITS, W_SIZE, False, True, True, CONV, ()),
+    conv2d_relu_dgrad: (DY, W, BITS, (6, 6), False, CONV, None),
+    conv2d_relu_wgrad: (X, DY, BITS, W_SIZE, False, True, True, CONV, None),
     relu_backward: (X, torch.ones(27, dtype=torch.uint8), X.stride()),
     max_pool2d_backward: (POOLED, WINNERS, (6, 6), False, POOL),
 }
@@ -127,7 +129,7 @@ def test_every_operator_of_several_tensors_is_here():
     [(fc.conv2d, {}), (fc.conv2d_relu, {}), (fc.conv2d_relu_max_pool2d, {"pool_kernel_size": 2})],
 )
 def test_functions(call, more, move, monkeypatch):
-    monkeypatch.setattr(fastconv.operators, "usable", lambda device: True)
+    monkeypatch.setattr(fastconv.kernels, "usable", lambda device: True)
     match = (
         rf"^{call.__name__}: (\w+) and (\w+) must be on the same device, "
         r"got \1 on \S+ and \2 on \S+; \1\.to\('\S+'\) moves it$"
@@ -168,7 +170,7 @@ def test_a_kernel_runs_on_its_tensors_gpu_and_torch_goes_back(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=0))
     plan = Plan("relu_fprop", 0)
-    plan.again = lambda *addresses: seen.append(list(current))  # an entry's call, checked before
+    plan.prepared = lambda *addresses: seen.append(list(current))
     plan.run((on_cuda(X), None, None), (), ())
     current[:] = [0]
     plan.run((on_cuda(X), None, None), (), ())
@@ -177,19 +179,19 @@ def test_a_kernel_runs_on_its_tensors_gpu_and_torch_goes_back(monkeypatch):
 
 def test_workspace_is_where_the_tensors_are():
     # Of the thread's last call, which was on the CPU, nothing may be left for another device.
-    ours = _marshal.workspace(1 << 16, X)
-    again = _marshal.workspace(1 << 15, X)
+    ours = workspace(1 << 16, X)
+    again = workspace(1 << 15, X)
     assert again is ours
-    theirs = _marshal.workspace(1 << 15, on_meta(X))
+    theirs = workspace(1 << 15, on_meta(X))
     assert theirs.device.type == "meta"
-    again = _marshal.workspace(1 << 15, X)
+    again = workspace(1 << 15, X)
     assert again is ours
     # On another stream the last call's kernel may still run.
-    assert _marshal.workspace(1 << 15, on_meta(X)) is not theirs
+    assert workspace(1 << 15, on_meta(X)) is not theirs
 
 
 def test_private_names_of_torch_are_in_one_file():
     pattern = r"\btorch\._(?!_(?:version|file)__)\w|\b_dynamo_|\b_cuda_get|\btorch\.cuda\._"
     for path in Path(fastconv.__file__).parent.rglob("*.py"):
-        found = path.name != "_eager.py" and re.search(pattern, path.read_text())
+        found = path.name != "torch_internals.py" and re.search(pattern, path.read_text())
         assert not found, f"{path}: {found[0]}"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.func import jvp
 
 from fastconv import functional as fc
-from fastconv.operators import _geometry as geometry
+from fastconv import geometry
 from fastconv.testing import DTYPES
 
 channels_last = torch.channels_last

@@ -27,7 +27,7 @@ def called(monkeypatch):
     """A function that calls another one with tensors without memory, and says which convolutions
     and pools were called. All GPUs are taken for ones that have kernels.
     """
-    monkeypatch.setattr(fastconv.operators, "usable", lambda device: True)
+    monkeypatch.setattr(fastconv.kernels, "usable", lambda device: True)
 
     def called(function, *sizes, device="cuda"):
         with FakeTensorMode(), Called() as calls:

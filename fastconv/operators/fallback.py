@@ -1,4 +1,4 @@
-"""Torch's own operators, for what fastconv has no kernel for. The only file that calls them.
+"""The operations by torch's own operators, which this file alone calls.
 
 First the public functions, taken for dtypes and devices without a kernel, then the same operations
 with the operators' signatures, taken where forward AD is at work.
@@ -6,14 +6,18 @@ with the operators' signatures, taken where forward AD is at work.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _codes
-from . import _geometry as geometry
+from .. import geometry
+from ..geometry import ConvSpec, PoolSpec
+from . import codes
+
+Sizes = Sequence[int]
 
 conv2d = F.conv2d
 relu_ = torch.relu_
@@ -32,7 +36,7 @@ def max_pool2d(
     dilation: Any,
     ceil_mode: bool,
     return_indices: bool,
-    pool: Any,
+    pool: PoolSpec | None,
 ) -> Any:
     """F.max_pool2d, which must never see a window that holds no input: its backward pass would
     write outside of memory.
@@ -46,59 +50,62 @@ def max_pool2d(
     return max_pool2d_padded(x, pool)
 
 
-def conv2d_padded(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Any) -> Tensor:
+def conv2d_padded(x: Tensor, weight: Tensor, bias: Tensor | None, conv: ConvSpec) -> Tensor:
     """conv2d with four paddings."""
     stride_h, stride_w, top, bottom, left, right, dilation_h, dilation_w, groups = conv
     if top != bottom or left != right:
         x, top, left = F.pad(x, (left, right, top, bottom)), 0, 0
-    return F.conv2d(
-        x, weight, bias, (stride_h, stride_w), (top, left), (dilation_h, dilation_w), groups
-    )
+    stride, dilation = (stride_h, stride_w), (dilation_h, dilation_w)
+    return F.conv2d(x, weight, bias, stride, (top, left), dilation, groups)
 
 
-def conv2d_dgrad(dy: Tensor, weight: Tensor, x_hw: Any, channels_last: bool, conv: Any) -> Tensor:
+def conv2d_dgrad(
+    dy: Tensor, weight: Tensor, x_hw: Sizes, channels_last: bool, conv: ConvSpec
+) -> Tensor:
     """The gradient of x as a transposed convolution, cut to size."""
-    sizes = (x_hw[0] + conv[2] + conv[3], x_hw[1] + conv[4] + conv[5])
-    rest = [
-        sizes[i] - ((dy.shape[2 + i] - 1) * conv[i] + conv[6 + i] * (weight.shape[2 + i] - 1) + 1)
-        for i in range(2)
-    ]
-    full = F.conv_transpose2d(dy, weight, None, conv[:2], 0, 0, conv[8], conv[6:8])
-    full = F.pad(full, (0, rest[1], 0, rest[0]))  # rows and columns that no window reached
-    return full[:, :, conv[2] : conv[2] + x_hw[0], conv[4] : conv[4] + x_hw[1]]
+    stride_h, stride_w, top, bottom, left, right, dilation_h, dilation_w, groups = conv
+    p, q = dy.shape[2:]
+    r, s = weight.shape[2:]
+    stride, dilation = (stride_h, stride_w), (dilation_h, dilation_w)
+    full = F.conv_transpose2d(dy, weight, None, stride, 0, 0, groups, dilation)
+    # Rows and columns that no window reached.
+    rest_h = x_hw[0] + top + bottom - ((p - 1) * stride_h + dilation_h * (r - 1) + 1)
+    rest_w = x_hw[1] + left + right - ((q - 1) * stride_w + dilation_w * (s - 1) + 1)
+    full = F.pad(full, (0, rest_w, 0, rest_h))
+    return full[:, :, top : top + x_hw[0], left : left + x_hw[1]]
 
 
 def conv2d_wgrad(
     x: Tensor,
     dy: Tensor,
-    w_size: Any,
+    w_size: Sizes,
     channels_last: bool,
     want_weight: bool,
     want_bias: bool,
-    conv: Any,
+    conv: ConvSpec,
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of weight and bias."""
     dw = None
     if want_weight:
         dw = torch.ops.aten.convolution_backward(
             dy,
-            F.pad(x, (conv[4], conv[5], conv[2], conv[3])),
+            F.pad(x, (conv.pad_left, conv.pad_right, conv.pad_top, conv.pad_bottom)),
             x.new_zeros(w_size),
             None,
-            conv[:2],
+            (conv.stride_h, conv.stride_w),
             (0, 0),
-            conv[6:8],
+            (conv.dilation_h, conv.dilation_w),
             False,
             (0, 0),
-            conv[8],
+            conv.groups,
             (False, True, False),
         )[1]
     return dw, dy.sum((0, 2, 3)) if want_bias else None
 
 
-def relu_backward(dy: Tensor, mask: Tensor, stride: Any) -> Tensor:
+def relu_backward(dy: Tensor, mask: Tensor, stride: Sizes) -> Tensor:
     """dy where the mask has a bit."""
-    live = _codes.bits(mask).flatten()[: dy.numel()]
+    live = codes.bits(mask).flatten()[: dy.numel()]
     order = sorted(range(dy.dim()), key=lambda d: -stride[d])
     live = live.view([dy.shape[d] for d in order]).permute(
         [order.index(d) for d in range(dy.dim())]
@@ -106,47 +113,59 @@ def relu_backward(dy: Tensor, mask: Tensor, stride: Any) -> Tensor:
     return dy.masked_fill(~live, 0)
 
 
-def max_pool2d_padded(x: Tensor, pool: Any) -> Tensor:
+def max_pool2d_padded(x: Tensor, pool: PoolSpec) -> Tensor:
     """max_pool2d. A window that holds no input gives -inf; torch must never see one."""
+    window, stride = (pool.window_h, pool.window_w), (pool.stride_h, pool.stride_w)
+    padding, dilation = (pool.pad_h, pool.pad_w), (pool.dilation_h, pool.dilation_w)
     if not geometry.may_have_empty_window(pool):
-        return F.max_pool2d(x, pool[:2], pool[2:4], pool[4:6], pool[6:8], bool(pool[8]))
+        return F.max_pool2d(x, window, stride, padding, dilation, bool(pool.ceil_mode))
     p, q = geometry.pool_size(x.shape[2], x.shape[3], pool)
-    y = F.max_pool2d(pad_for_pool(x, pool), pool[:2], pool[2:4], 0, pool[6:8])
+    y = F.max_pool2d(pad_for_pool(x, pool), window, stride, 0, dilation)
     return y[:, :, :p, :q]
 
 
-def pad_for_pool(x: Tensor, pool: Any) -> Tensor:
+def pad_for_pool(x: Tensor, pool: PoolSpec) -> Tensor:
     """x with the pool's padding around it. A pool of it may have a window more than `pool_size`."""
-    more_h, more_w = (stride - 1 if pool[8] else 0 for stride in pool[2:4])
-    pads = (pool[5], pool[5] + more_w, pool[4], pool[4] + more_h)
+    more_h, more_w = (pool.stride_h - 1, pool.stride_w - 1) if pool.ceil_mode else (0, 0)
+    pads = (pool.pad_w, pool.pad_w + more_w, pool.pad_h, pool.pad_h + more_h)
     lowest = -torch.inf if x.is_floating_point() else torch.iinfo(x.dtype).min
     return F.pad(x, pads, value=lowest)
 
 
 def max_pool2d_backward(
-    dy: Tensor, code: Tensor, x_hw: Any, channels_last: bool, pool: Any
+    dy: Tensor, code: Tensor, x_hw: Sizes, channels_last: bool, pool: PoolSpec
 ) -> Tensor:
     """dy at the winners' places."""
-    return _codes.scatter(dy, code, x_hw, pool)
+    return codes.scatter(dy, code, x_hw, pool)
 
 
-def block(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Any, pool: Any) -> Tensor:
+def block(
+    x: Tensor, weight: Tensor, bias: Tensor | None, conv: ConvSpec, pool: PoolSpec | None
+) -> Tensor:
     """A fused block."""
     y = F.relu(conv2d_padded(x, weight, bias, conv))
-    return max_pool2d_padded(y, pool) if pool else y
+    return y if pool is None else max_pool2d_padded(y, pool)
 
 
-def _full_size(dy: Tensor, code: Tensor, x_hw: Any, w_hw: Any, conv: Any, pool: Any) -> Tensor:
+def _full_size(
+    dy: Tensor, code: Tensor, x_hw: Sizes, w_hw: Sizes, conv: ConvSpec, pool: PoolSpec | None
+) -> Tensor:
     """The gradient of a fused block's convolution."""
-    p, q = geometry.conv_size(*x_hw, *w_hw, conv)
-    if pool:
-        code = _codes.winners(code, dy.shape[1], conv, pool)
-        return _codes.scatter(dy, code, (p, q), pool)
-    return dy.masked_fill(~_codes.block_live(code, dy.shape), 0)
+    p, q = geometry.conv_size(x_hw[0], x_hw[1], w_hw[0], w_hw[1], conv)
+    if pool is not None:
+        code = codes.winners(code, dy.shape[1], conv, pool)
+        return codes.scatter(dy, code, (p, q), pool)
+    return dy.masked_fill(~codes.block_live(code, dy.shape), 0)
 
 
 def block_dgrad(
-    dy: Tensor, weight: Tensor, code: Tensor, x_hw: Any, channels_last: bool, conv: Any, pool: Any
+    dy: Tensor,
+    weight: Tensor,
+    code: Tensor,
+    x_hw: Sizes,
+    channels_last: bool,
+    conv: ConvSpec,
+    pool: PoolSpec | None,
 ) -> Tensor:
     """The gradient of a fused block's x."""
     full = _full_size(dy, code, x_hw, weight.shape[2:], conv, pool)
@@ -157,12 +176,12 @@ def block_wgrad(
     x: Tensor,
     dy: Tensor,
     code: Tensor,
-    w_size: Any,
+    w_size: Sizes,
     channels_last: bool,
     want_weight: bool,
     want_bias: bool,
-    conv: Any,
-    pool: Any,
+    conv: ConvSpec,
+    pool: PoolSpec | None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of a fused block's weight and bias."""
     full = _full_size(dy, code, x.shape[2:], w_size[2:], conv, pool)

@@ -1,7 +1,7 @@
-"""What torch.utils.flop_counter counts: the convolutions' products, as it counts torch's own.
+"""The convolutions' products for torch.utils.flop_counter, as it counts torch's own.
 
-The same for the sparse backward of fused blocks, though fewer are computed: counts are of the
-definition, so that they can be compared.
+A fused block's sparse backward counts all products of the definition, though it computes fewer, so
+that counts can be compared.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import register_flop_formula
 
-from . import _geometry as geometry
+from .. import geometry
+from ..geometry import ConvSpec
 
 
 def _conv(x: Sequence[int], w: Sequence[int], conv: Sequence[int]) -> int:
     """Two operations for each product of x and weight."""
-    p, q = geometry.conv_size(x[2], x[3], w[2], w[3], conv)
+    p, q = geometry.conv_size(x[2], x[3], w[2], w[3], ConvSpec(*conv))
     return 2 * x[0] * prod(w) * p * q
 
 

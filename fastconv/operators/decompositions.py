@@ -1,8 +1,8 @@
 """Every operator as torch's own (aten) operators, codes included.
 
-For what has to see into a graph: quantisers, ONNX, backends without fastconv. They are kept out of
-torch's own tables: inductor refuses operators with a decomposition there (where CI is set), and
-fake tensors would take them instead of the fake kernels.
+Quantisers, ONNX and backends without fastconv have to see into a graph. The decompositions are kept
+out of torch's own tables: inductor refuses operators with a decomposition there (where CI is set),
+and fake tensors would take them instead of the fake kernels.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.fx.traceback import get_current_meta
 from torch.overrides import TorchFunctionMode
 
-from . import _fallback
-from . import _geometry as geometry
+from .. import geometry
+from ..geometry import ConvSpec, PoolSpec
+from . import fallback
 
-Ints = Sequence[int]
 Operator = Any  # torch.ops.fastconv.conv2d.default and the like
 
 
@@ -43,12 +43,17 @@ def decompositions() -> dict[Operator, Callable[..., Any]]:
 
 
 def _of_schema(op: Operator, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with arguments by the schema's names, and tensors for what is not wanted."""
+    """The function with the operator's arguments, and empty tensors for what is not wanted."""
     names = [argument.name for argument in op._schema.arguments]
 
     def decomposed(*args: Any, **kwargs: Any) -> Any:
+        given = dict(zip(names, args, strict=False)) | kwargs
+        if "conv" in given:
+            given["conv"] = ConvSpec(*given["conv"])
+        if "pool" in given:
+            given["pool"] = PoolSpec(*given["pool"]) if given["pool"] else None
         with _Sources():
-            output = function(**dict(zip(names, args, strict=False)), **kwargs)
+            output = function(**given)
         if not isinstance(output, tuple):
             return output
         return tuple(args[0].new_empty(0) if part is None else part for part in output)
@@ -87,29 +92,28 @@ def _block(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    conv: Ints,
+    conv: ConvSpec,
     save: bool,
-    pool: Ints | None = None,
+    pool: PoolSpec | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    full = F.relu(_fallback.conv2d_padded(x, weight, bias, conv))
-    if not pool:
+    full = F.relu(fallback.conv2d_padded(x, weight, bias, conv))
+    if pool is None:
         return full, _bits_along_q(full) if save else None
-    y = _fallback.max_pool2d_padded(full, pool)
+    y = fallback.max_pool2d_padded(full, pool)
     if not save:
         return y, None
     code = _positions(full, pool).masked_fill(y <= 0, geometry.DEAD).to(torch.uint8)
     if geometry.has_nibbles(pool, x.device.type == "cuda"):
-        code = to_nibbles(code, conv[8])
+        code = to_nibbles(code, conv.groups)
     return y, code.contiguous(memory_format=torch.channels_last)
 
 
-def _max_pool2d(x: Tensor, pool: Ints, save: bool) -> tuple[Tensor, Tensor | None]:
-    y = _fallback.max_pool2d_padded(x, pool)
+def _max_pool2d(x: Tensor, pool: PoolSpec, save: bool) -> tuple[Tensor, Tensor | None]:
+    y = fallback.max_pool2d_padded(x, pool)
     if not save:
         return y, None
-    small = pool[0] * pool[1] <= geometry.MAX_BYTE_POSITIONS
-    code = _positions(x, pool).to(torch.uint8 if small else torch.int32)  # -1 becomes 255
-    channels_last = geometry.is_channels_last(x.shape, x.stride())
+    code = _positions(x, pool).to(geometry.pool_code_dtype(pool))  # -1 becomes 255 in a byte
+    channels_last = geometry.tensor_is_channels_last(x)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     return y, code.contiguous(memory_format=memory_format)
 
@@ -143,35 +147,38 @@ def _bits_along_q(y: Tensor) -> Tensor:
 
 
 def to_nibbles(code: Tensor, groups: int) -> Tensor:
-    """A code of 4 bits from one of bytes: the inverse of `_codes.from_nibbles`."""
+    """A code of 4 bits from one of bytes: the inverse of `codes.from_nibbles`."""
     code = code.clamp(max=geometry.DEAD_NIBBLE).unflatten(1, (groups, -1))
     code = F.pad(code, (0, 0, 0, 0, 0, code.shape[2] % 2))
     low, high = code[:, :, 0::2], code[:, :, 1::2]
     return low.bitwise_or(high.bitwise_left_shift(4)).flatten(1, 2)
 
 
-def _positions(x: Tensor, pool: Ints) -> Tensor:
+def _positions(x: Tensor, pool: PoolSpec) -> Tensor:
     """Winners' row-major positions in their windows (int64), -1 where a window holds no input."""
     h, w = x.shape[2:]
     p, q = geometry.pool_size(h, w, pool)
+    window, stride = (pool.window_h, pool.window_w), (pool.stride_h, pool.stride_w)
+    padding, dilation = (pool.pad_h, pool.pad_w), (pool.dilation_h, pool.dilation_w)
+    starts = _starts(p, q, pool, x.device)
     if not geometry.may_have_empty_window(pool):
-        windows = pool[:2], pool[2:4], pool[4:6], pool[6:8], bool(pool[8])
+        windows = window, stride, padding, dilation, bool(pool.ceil_mode)
         index = F.max_pool2d(x, *windows, return_indices=True)[1]
         row, column = _row_and_column(index, w)
-        return _position(row, column, _starts(p, q, pool, x.device), pool)
-    plane = _fallback.pad_for_pool(x, pool)
-    index = F.max_pool2d(plane, pool[:2], pool[2:4], 0, pool[6:8], return_indices=True)[1]
+        return _position(row, column, starts, pool)
+    plane = fallback.pad_for_pool(x, pool)
+    index = F.max_pool2d(plane, window, stride, 0, dilation, return_indices=True)[1]
     row, column = _row_and_column(index[:, :, :p, :q], plane.shape[3])
-    row, column = row - pool[4], column - pool[5]
-    starts = _starts(p, q, pool, x.device)
+    row, column = row - pool.pad_h, column - pool.pad_w
     # The winner is in the padding where all that the window holds is -inf: its first position wins.
     outside = (row < 0) | (row >= h) | (column < 0) | (column >= w)
     first, inside = [], []
-    for i, (start, size) in enumerate(zip(starts, (h, w), strict=True)):
-        steps = (-start).clamp(min=0).add(pool[6 + i] - 1).div(pool[6 + i], rounding_mode="floor")
-        first.append(start + steps * pool[6 + i])
-        inside.append((steps < pool[i]) & (first[i] < size))
-    lowest = _position(*first, starts, pool).masked_fill((inside[0] & inside[1]).logical_not(), -1)
+    for start, size, n, step in zip(starts, (h, w), window, dilation, strict=True):
+        skipped = (-start).clamp(min=0).add(step - 1).div(step, rounding_mode="floor")
+        first.append(start + skipped * step)
+        inside.append((skipped < n) & (first[-1] < size))
+    lowest = _position(first[0], first[1], starts, pool)
+    lowest = lowest.masked_fill((inside[0] & inside[1]).logical_not(), -1)
     return torch.where(outside, lowest, _position(row, column, starts, pool))
 
 
@@ -180,28 +187,28 @@ def _row_and_column(index: Tensor, width: int) -> tuple[Tensor, Tensor]:
     return row, index - row * width
 
 
-def _starts(p: int, q: int, pool: Ints, device: torch.device) -> tuple[Tensor, Tensor]:
+def _starts(p: int, q: int, pool: PoolSpec, device: torch.device) -> tuple[Tensor, Tensor]:
     """The rows [P, 1] and columns [Q] at which windows start, padding included."""
-    rows = torch.arange(p, device=device).view(-1, 1) * pool[2] - pool[4]
-    return rows, torch.arange(q, device=device) * pool[3] - pool[5]
+    rows = torch.arange(p, device=device).view(-1, 1) * pool.stride_h - pool.pad_h
+    return rows, torch.arange(q, device=device) * pool.stride_w - pool.pad_w
 
 
-def _position(row: Tensor, column: Tensor, starts: Sequence[Tensor], pool: Ints) -> Tensor:
-    r = (row - starts[0]).div(pool[6], rounding_mode="floor")
-    s = (column - starts[1]).div(pool[7], rounding_mode="floor")
-    return r * pool[1] + s
+def _position(row: Tensor, column: Tensor, starts: Sequence[Tensor], pool: PoolSpec) -> Tensor:
+    r = (row - starts[0]).div(pool.dilation_h, rounding_mode="floor")
+    s = (column - starts[1]).div(pool.dilation_w, rounding_mode="floor")
+    return r * pool.window_w + s
 
 
 _TABLE: dict[str, Callable[..., Any]] = {
-    "conv2d": _fallback.conv2d_padded,
-    "conv2d_dgrad": _fallback.conv2d_dgrad,
-    "conv2d_wgrad": _fallback.conv2d_wgrad,
+    "conv2d": fallback.conv2d_padded,
+    "conv2d_dgrad": fallback.conv2d_dgrad,
+    "conv2d_wgrad": fallback.conv2d_wgrad,
     "conv2d_relu": _block,
     "conv2d_relu_max_pool2d": _block,
-    "conv2d_relu_dgrad": _fallback.block_dgrad,
-    "conv2d_relu_wgrad": _fallback.block_wgrad,
+    "conv2d_relu_dgrad": fallback.block_dgrad,
+    "conv2d_relu_wgrad": fallback.block_wgrad,
     "relu": _relu,
-    "relu_backward": _fallback.relu_backward,
+    "relu_backward": fallback.relu_backward,
     "max_pool2d": _max_pool2d,
-    "max_pool2d_backward": _fallback.max_pool2d_backward,
+    "max_pool2d_backward": fallback.max_pool2d_backward,
 }

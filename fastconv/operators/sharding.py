@@ -1,6 +1,6 @@
-"""DTensor: how the operators are sharded, which is over the batch (a lone max-pool: channels too).
+"""The operators' shardings for DTensor: over the batch, for a lone max-pool over channels too.
 
-DTensor is told when the first one may have come, since importing it takes half a second.
+They are registered when the first DTensor may have come, since importing it takes half a second.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ._eager import PLAIN_TYPES, constant, operators
+from ..torch_internals import PLAIN_TYPES, constant, operators
 
 # The arguments with N in front. Weights and biases are whole everywhere.
 _BATCHED = frozenset(("x", "dy", "code"))
@@ -49,7 +49,7 @@ def _register() -> None:
 
 
 def _shardings(op: Any) -> Callable[..., Any]:
-    """What register_sharding wants: the placements of outputs and tensor arguments that fit."""
+    """For register_sharding, the placements of outputs and tensor arguments that fit together."""
     from torch.distributed.tensor import Partial, Replicate, Shard
 
     arguments = [a.name for a in op._schema.arguments if "Tensor" in str(a.type)]

@@ -1,4 +1,4 @@
-"""What a test or a benchmark runs, and its name in one line.
+"""A convolution, a fused block or a max-pool with its sizes, and its name in one line.
 
     mb2ic16ih7iw7oc16kh5kw5sh1sw1ph2pw2dh1dw1g1_pool2x2s2x2p0x0d1x1c0_f32_nhwc
 
@@ -15,6 +15,8 @@ import re
 from dataclasses import dataclass, replace
 
 import torch
+
+from .geometry import ConvSpec, PoolSpec
 
 HALF_DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16}
 DTYPES = {"f32": torch.float32, "f64": torch.float64} | HALF_DTYPES
@@ -211,14 +213,14 @@ class Problem:
         return (n, k, p, q) if self.pool is None else (n, k, *self.pool.size(p, q))
 
     @property
-    def conv_spec(self) -> tuple[int, ...]:
-        """The convolution as `_C` takes it."""
-        return *self.stride, *self.pads, *self.dilation, self.groups
+    def conv_spec(self) -> ConvSpec:
+        """The convolution as operators and `_C` take it."""
+        return ConvSpec(*self.stride, *self.pads, *self.dilation, self.groups)
 
     @property
-    def pool_spec(self) -> tuple[int, ...]:
-        """The pool as fastconv's operators take it, () where there is none."""
-        return () if self.pool is None else (*self.pool.spec, int(self.pool.ceil))
+    def pool_spec(self) -> PoolSpec | None:
+        """The pool as operators take it, None where there is none."""
+        return None if self.pool is None else PoolSpec(*self.pool.spec, int(self.pool.ceil))
 
     @property
     def same(self) -> bool:

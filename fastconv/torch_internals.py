@@ -1,7 +1,7 @@
-"""Torch's private names, in this file only. Above all: is this a plain eager call?
+"""Torch's private names, in this file only, above all to ask whether a call is plain and eager.
 
-A plain call may go straight to the kernels. Where a name is missing in some version of torch, no
-call counts as plain and all take the registered operators, which are slower but right everywhere.
+A plain eager call may go straight to the kernels. Where a version of torch lacks one of the names,
+no call counts as plain: all take the registered operators, which are slower but right everywhere.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def quiet() -> bool:
-    """No compiler, transform, mode, tracer or forward-AD level is at work."""
+    """Whether no compiler, transform, mode, tracer or forward-AD level is at work."""
     return (
         COMPLETE
         and not _is_compiling()
@@ -52,8 +52,8 @@ def quiet() -> bool:
     )
 
 
-# All that may be at work, but for a compiler, as functions. One that is missing gives something
-# else each time.
+# Functions whose answers tell all that may be at work, but for a compiler. `object` stands for one
+# that is missing: it gives something else each time.
 MODES = (
     _functorch_active or object,
     _dispatch_modes or object,
@@ -66,36 +66,36 @@ MODES = (
 
 
 def undisturbed() -> bool:
-    """`quiet`, and neither autocast nor a profiler is at work."""
+    """Whether the call is `quiet`, and neither autocast nor a profiler is at work."""
     return quiet() and not _any_autocast() and not profiling()
 
 
 def functorch_active() -> bool:
-    """Inside torch.func's grad, vmap, jvp or functionalize (True where that cannot be known)."""
+    """Whether torch.func's grad, vmap, jvp or functionalize is at work; True where unknown."""
     return _functorch_active is None or _functorch_active()
 
 
 def _functionalizing() -> bool:
-    """Inside torch.func.functionalize (False where that cannot be known)."""
+    """Whether torch.func.functionalize is at work; False where unknown."""
     levels = (_functorch_stack and _functorch_stack()) or ()
     return any(level.key().name == "Functionalize" for level in levels)
 
 
 def tracing() -> bool:
-    """Inside torch.jit.trace."""
+    """Whether torch.jit.trace is at work."""
     return not _is_compiling() and (_tracing_state is not None and _tracing_state() is not None)
 
 
 def forward_ad_active() -> bool:
-    """A forward-AD level is open (False where that cannot be known)."""
+    """Whether a forward-AD level is open; False where unknown."""
     return getattr(forward_ad, "_current_level", -1) >= 0
 
 
 def needs_torch() -> bool:
     """Whether torch's own operators have to run.
 
-    So for forward AD, for ONNX, and for torch.func inside torch.compile or with functionalize in
-    it: neither knows our Functions there.
+    They run for forward AD, for ONNX, and for torch.func inside torch.compile or around
+    functionalize: neither of these knows fastconv's autograd Functions there.
     """
     if functorch_active() and (_is_compiling() or _functionalizing()):
         return True
@@ -103,7 +103,7 @@ def needs_torch() -> bool:
 
 
 def has_no_memory(tensor: torch.Tensor | None) -> bool:
-    """A tensor that only torch's dispatcher can read, though it is plain by its type.
+    """Whether only torch's dispatcher can read a tensor, though it is plain by its type.
 
     It wraps another one (torch.func's, perhaps of a transform that has ended; those of batched
     gradients; functional ones), or is torch's zero without memory, which some gradients are. The
@@ -118,7 +118,7 @@ def has_no_memory(tensor: torch.Tensor | None) -> bool:
 
 
 def any_without_memory(tensors: Sequence[torch.Tensor | None]) -> bool:
-    """Whether one of them is such a tensor."""
+    """Whether one of the tensors has no memory."""
     return any(map(has_no_memory, tensors))
 
 
@@ -133,7 +133,7 @@ def operators() -> list[Any]:
 
 
 def is_tensor_function(function: object) -> bool:
-    """A function of torch in C that computes with tensors, and does nothing else."""
+    """Whether a function is torch's own in C, which computes with tensors and does nothing else."""
     owner = getattr(function, "__self__", None)
     if owner is None:
         functions = getattr(torch._C, "_VariableFunctions", None)
@@ -165,7 +165,7 @@ def autocast_dtype(tensor: torch.Tensor) -> torch.dtype | None:
 
 
 def known_above(value: int, most: int) -> bool:
-    """Whether a count is above this, False where a compiler leaves that open."""
+    """Whether a count is above a limit; False where a compiler leaves that open."""
     if not _is_compiling() and not isinstance(value, torch.SymInt):
         return value > most
     from torch.fx.experimental.symbolic_shapes import statically_known_true  # loads sympy
@@ -215,6 +215,6 @@ def unscriptable(function: Function) -> Function:
 
 @constant
 def exporting_to_onnx() -> bool:
-    """Inside torch.onnx.export, which translates torch's operators only."""
-    onnx = sys.modules.get("torch.onnx")  # loaded by whoever exports
+    """Whether torch.onnx.export is at work, which translates torch's operators only."""
+    onnx = sys.modules.get("torch.onnx")  # exporting has loaded it
     return onnx is not None and onnx.is_in_onnx_export()

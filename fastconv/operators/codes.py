@@ -1,7 +1,7 @@
-"""Codes and masks read with torch's elementwise operations.
+"""Codes and masks read with torch's elementwise operations, where no kernel serves.
 
-Used where a kernel cannot serve: the indices that torch.nn.functional.max_pool2d returns, and
-second derivatives, where values are picked at the winners' places.
+The indices that torch.nn.functional.max_pool2d returns are made of them, and second derivatives,
+where values are picked at the winners' places.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ._geometry import DEAD, DEAD_NIBBLE, bits_size, has_nibbles
+from ..geometry import DEAD, DEAD_NIBBLE, ConvSpec, PoolSpec, bits_size, has_nibbles
 
 
-def flat_index(code: Tensor, width: int, pool: Sequence[int]) -> Tensor:
+def flat_index(code: Tensor, width: int, pool: PoolSpec) -> Tensor:
     """Winners as flat positions in their H x W plane (int64), -1 where there is none."""
     position = code.to(torch.int64)
     dead = position == DEAD if code.dtype == torch.uint8 else position < 0
     p = torch.arange(code.shape[2], device=code.device).view(-1, 1)
     q = torch.arange(code.shape[3], device=code.device)
-    r = position.div(pool[1], rounding_mode="floor")
-    row = p * pool[2] - pool[4] + r * pool[6]
-    column = q * pool[3] - pool[5] + (position - r * pool[1]) * pool[7]
+    r = position.div(pool.window_w, rounding_mode="floor")
+    s = position - r * pool.window_w
+    row = p * pool.stride_h - pool.pad_h + r * pool.dilation_h
+    column = q * pool.stride_w - pool.pad_w + s * pool.dilation_w
     return (row * width + column).masked_fill(dead, -1)
 
 
-def gather(full: Tensor, code: Tensor, pool: Sequence[int]) -> Tensor:
+def gather(full: Tensor, code: Tensor, pool: PoolSpec) -> Tensor:
     """Values of a full-size tensor at the winners, 0 where there is none: max-pool's adjoint."""
     index = flat_index(code, full.shape[3], pool)
     none = index < 0
@@ -34,7 +35,7 @@ def gather(full: Tensor, code: Tensor, pool: Sequence[int]) -> Tensor:
     return picked.masked_fill(none, 0)
 
 
-def scatter(dy: Tensor, code: Tensor, hw: Sequence[int], pool: Sequence[int]) -> Tensor:
+def scatter(dy: Tensor, code: Tensor, hw: Sequence[int], pool: PoolSpec) -> Tensor:
     """The full-size gradient of a max-pool: each value of dy added at its winner's place."""
     index = flat_index(code, hw[1], pool)
     none = index < 0
@@ -49,10 +50,10 @@ def _planes(values: Tensor) -> Tensor:
     return values.reshape(*values.shape[:2], -1)
 
 
-def winners(code: Tensor, filters: int, conv: Sequence[int], pool: Sequence[int]) -> Tensor:
-    """A fused block's code as a byte per pooled value [N, K, P, Q], on whatever device it is."""
+def winners(code: Tensor, filters: int, conv: ConvSpec, pool: PoolSpec) -> Tensor:
+    """A fused block's code as a byte per pooled value [N, K, P, Q], also where it has 4 bits."""
     on_gpu = code.device.type == "cuda"
-    return from_nibbles(code, filters, conv[8]) if has_nibbles(pool, on_gpu) else code
+    return from_nibbles(code, filters, conv.groups) if has_nibbles(pool, on_gpu) else code
 
 
 def from_nibbles(code: Tensor, filters: int, groups: int) -> Tensor:

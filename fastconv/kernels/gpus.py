@@ -1,4 +1,4 @@
-"""Which GPUs this build has kernels for."""
+"""The GPUs that this build has kernels for."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import warnings
 
 import torch
 
-from .. import _C
-from . import _eager
+from .. import _C, torch_internals
 
-_lasting: dict[int, str] = {}  # why not, by device
-_said: set[str] = set()
+_lasting: dict[int, str] = {}  # reasons that stay for the process, by device
+_said: set[str] = set()  # reasons that a warning has told
 
 
 def why_not_on(device: int) -> str:
-    """Why this build has no kernels for a GPU, "" where it has.
+    """Why this build has no kernels for a GPU, "" where it has some.
 
     An error that may pass, such as a lack of memory, is not remembered: the next call asks again.
     """
@@ -44,9 +43,9 @@ def _ask(device: int) -> tuple[str, bool]:
     return error, passing
 
 
-@_eager.constant  # a compiler cannot look into `_C`
+@torch_internals.constant  # a compiler cannot look into `_C`
 def usable(device: int) -> bool:
-    """Whether fastconv's kernels run on that GPU. Says each reason against it once per process."""
+    """Whether fastconv's kernels run on a GPU. Warns once per process of each reason against it."""
     why = why_not_on(device)
     if why and why not in _said:
         _said.add(why)
