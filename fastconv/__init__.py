@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from . import data as data
     from . import models as models
     from . import training as training
-    from .models import CNN, CaseStudyCNN, SimpleCNN, resnet50, squeezenet1_1
+    from .models import CNN, CaseStudyCNN, SimpleCNN
+    from .models.resnet50 import resnet50 as resnet50
+    from .models.squeezenet1_1 import squeezenet1_1 as squeezenet1_1
 
 __version__: str = _build_info()["version"]
 

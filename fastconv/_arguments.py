@@ -158,7 +158,7 @@ def conv2d(
         )
     if 0 in x_size or 0 in w_size:
         return None
-    conv = ConvSpec(*stride, *pads, *dilation, groups)
+    conv = ConvSpec(stride[0], stride[1], *pads, dilation[0], dilation[1], groups)
     p, q = geometry.conv_size(h, w, r, s, conv)
     if p < 1 or q < 1:
         padded = h + pads[0] + pads[1], w + pads[2] + pads[3]
@@ -218,7 +218,17 @@ def max_pool2d(
         )
     if 0 in x_size:
         return None
-    pool = PoolSpec(*window, *stride, *padding, *dilation, int(ceil_mode))
+    pool = PoolSpec(
+        window[0],
+        window[1],
+        stride[0],
+        stride[1],
+        padding[0],
+        padding[1],
+        dilation[0],
+        dilation[1],
+        int(ceil_mode),
+    )
     p, q = geometry.pool_size(x_size[-2], x_size[-1], pool)
     if p < 1 or q < 1:
         what = f"the convolution's output {list(x_size)}" if prefix else f"input {list(x_size)}"

@@ -19,7 +19,7 @@ dtype as it is.
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -242,6 +242,7 @@ def conv2d_relu_max_pool2d(
     x, weight, bias, conv = ready
     size = _arguments.conv_output(x.shape, weight.shape, conv)
     pool = _arguments.max_pool2d(name, size, *pool_arguments)
+    assert pool is not None  # no size is 0
     positions = pool.window_h * pool.window_w
     if positions > MAX_BYTE_POSITIONS or not _takes(x, weight, conv, pool):
         return max_pool2d(conv2d_relu(*arguments), *pool_arguments)
@@ -336,7 +337,8 @@ def max_pool2d(
         if prepared is not None:
             return prepared(input)
     if has_torch_function_variadic(input):
-        return handle_torch_function(max_pool2d, (input,), input, *arguments, return_indices)
+        every: Any = (input, *arguments, return_indices)
+        return handle_torch_function(max_pool2d, (input,), *every)
     _expect_tensor("max_pool2d", "input", input)
     pool = _arguments.max_pool2d("max_pool2d", input.shape, *arguments)
     is_torchs = is_compiling() or (

@@ -18,9 +18,12 @@ Ints = int | tuple[int, int]
 
 def conv2d_arguments(
     layer: torch.nn.Conv2d, input: Tensor, weight: Tensor, bias: Tensor | None
-) -> tuple[Any, ...]:
-    """A convolution layer's call as `functional.conv2d` takes it: other padding than zeros is
-    done here."""
+) -> tuple[Tensor, Tensor, Tensor | None, Any, Any, Any, int]:
+    """A convolution layer's call as `functional.conv2d` takes it.
+
+    Padding with anything but zeros is done here.
+    """
+    padding: Any
     if layer.padding_mode == "zeros":
         padding = layer.padding
     else:
@@ -60,7 +63,7 @@ class MaxPool2d(torch.nn.MaxPool2d):
     """
 
     def forward(self, input: Tensor) -> Any:
-        return functional.max_pool2d(
+        return functional.max_pool2d(  # type: ignore[call-overload]
             input,
             self.kernel_size,
             self.stride,
@@ -125,7 +128,7 @@ class ConvReLUMaxPool2d(Conv2d):
             dilation,
             groups,
             bias,
-            padding_mode,
+            padding_mode,  # type: ignore[arg-type]
             device,
             dtype,
         )
@@ -161,6 +164,9 @@ class FoldedBatchNorm2d(torch.nn.Module):
     Returns its input, and is for inference only. The layer itself and the convolution's own
     parameters are kept for `revert`, unseen by state_dict and modules().
     """
+
+    original: torch.nn.Module
+    unfolded: torch.nn.ParameterDict
 
     def __init__(self, original: torch.nn.Module, conv: torch.nn.Module) -> None:
         super().__init__()

@@ -1,14 +1,16 @@
-"""How exact convolutions are."""
+"""The precision of convolutions: whether faster, less exact implementations are allowed."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
+_cudnn: Any = torch.backends.cudnn  # torch's stubs know no `conv` there
+
 _precision = "high"
 
-# What `_C` is told: "" takes the fastest implementation, "highest" the fastest exact one.
+# The name that `_C` gets: "" takes the fastest implementation, "highest" the fastest exact one.
 implementation = ""
 
 
@@ -34,7 +36,7 @@ def set_precision(precision: Literal["high", "highest"]) -> None:
 
 def tf32() -> bool:
     """Whether float32 convolutions on GPUs may round to TF32: torch's own flag, at "high"."""
-    return _precision == "high" and torch.backends.cudnn.conv.fp32_precision == "tf32"
+    return _precision == "high" and _cudnn.conv.fp32_precision == "tf32"
 
 
 def get_precision() -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -30,7 +31,7 @@ _CONV = ("oc", "kh", "kw", "sh", "sw", "ph", "pw", "dh", "dw", "pb", "pr", "g")
 Pair = tuple[int, int]
 
 
-def _type(name: str) -> dict[str, object]:
+def _type(name: str) -> dict[str, Any]:
     """The fields of a Problem that a dtype's name stands for."""
     return {"dtype": DTYPES.get(name, torch.float32), "tf32": name == TF32}
 
@@ -153,7 +154,7 @@ class Problem:
         if not set(_SIZES) <= set(v) <= {*_SIZES, *_CONV}:
             raise ValueError(f"not a problem: {text!r}")
         top, left = v.get("ph", 0), v.get("pw", 0)
-        fields: dict = {}
+        fields: dict[str, Any] = {}
         for part in tail:
             if part.startswith("pool"):
                 fields["pool"] = Pool.parse(part)
@@ -168,7 +169,10 @@ class Problem:
             else:
                 raise ValueError(f"not a part of a problem: {part!r} in {text!r}")
         return Problem(
-            *(v[name] for name in _SIZES),
+            v["mb"],
+            v["ic"],
+            v["ih"],
+            v["iw"],
             k=v.get("oc", 0),
             r=v.get("kh", 1),
             s=v.get("kw", 1),
@@ -183,7 +187,7 @@ class Problem:
         """The same with the dtype that its text would name so."""
         return self.replace(**_type(name))
 
-    def replace(self, **changes: object) -> Problem:
+    def replace(self, **changes: Any) -> Problem:
         """The same with some fields changed."""
         return replace(self, **changes)
 
@@ -220,7 +224,7 @@ class Problem:
     @property
     def pool_spec(self) -> PoolSpec | None:
         """The pool as operators take it, None where there is none."""
-        return None if self.pool is None else PoolSpec(*self.pool.spec, int(self.pool.ceil))
+        return None if self.pool is None else PoolSpec._make((*self.pool.spec, int(self.pool.ceil)))
 
     @property
     def same(self) -> bool:

@@ -17,10 +17,10 @@ from torch.autograd import forward_ad
 # Exactly these types: a subclass may carry anything (a FakeTensor has no memory at all).
 PLAIN_TYPES = frozenset((torch.Tensor, torch.nn.Parameter))
 
-_functorch_active = getattr(torch._C, "_are_functorch_transforms_active", None)
-_dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", None)
-_function_modes = getattr(torch._C, "_len_torch_function_stack", None)
-_tracing_state = getattr(torch._C, "_get_tracing_state", None)
+_functorch_active: Any = getattr(torch._C, "_are_functorch_transforms_active", None)
+_dispatch_modes: Any = getattr(torch._C, "_len_torch_dispatch_stack", None)
+_function_modes: Any = getattr(torch._C, "_len_torch_function_stack", None)
+_tracing_state: Any = getattr(torch._C, "_get_tracing_state", None)
 _functorch_stack = getattr(getattr(torch._C, "_functorch", None), "get_interpreter_stack", None)
 _any_autocast = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
 _is_compiling = torch.compiler.is_compiling
@@ -109,7 +109,7 @@ def has_no_memory(tensor: torch.Tensor | None) -> bool:
     gradients; functional ones), or is torch's zero without memory, which some gradients are. The
     storage is asked, because a slice's own address is its offset then and not 0.
     """
-    if type(tensor) not in PLAIN_TYPES:
+    if tensor is None or type(tensor) not in PLAIN_TYPES:
         return False
     try:
         return tensor.untyped_storage().data_ptr() == 0 and tensor.numel() > 0

@@ -74,7 +74,7 @@ class Augmentation:
         if self.crop < 1:
             for _ in range(TRIES):
                 area = width * height * random.uniform(self.crop, 1)
-                aspect = math.exp(random.uniform(*map(math.log, ASPECTS)))
+                aspect = math.exp(random.uniform(math.log(ASPECTS[0]), math.log(ASPECTS[1])))
                 w, h = math.sqrt(area * aspect), math.sqrt(area / aspect)
                 if w <= width and h <= height:
                     return random.uniform(0, width - w), random.uniform(0, height - h), w, h

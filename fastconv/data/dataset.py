@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .images import Images
@@ -23,7 +24,7 @@ class Dataset:
 
     source: str
     classes: list[str]
-    parts: dict[str, Images]
+    parts: Mapping[str, Images]
     preprocessing: Preprocessing
     fingerprint: str
     skipped: list[str] = field(default_factory=list)

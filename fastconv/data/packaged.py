@@ -48,8 +48,8 @@ def _fingerprint(parts: dict[str, MemoryImages]) -> str:
     digest = hashlib.sha256()
     for part, images in parts.items():
         digest.update(part.encode())
-        digest.update(images.pixels.numpy())
-        digest.update(images.labels.numpy())
+        digest.update(images.pixels.numpy().data)
+        digest.update(images.labels.numpy().data)
     return digest.hexdigest()[:16]
 
 

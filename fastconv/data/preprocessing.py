@@ -49,7 +49,8 @@ class Preprocessing:
         try:
             with PIL.Image.open(path) as image:
                 # A JPEG decoder may halve the size at once; twice what is needed costs no detail.
-                image.draft(None, tuple(2 * side for side in self._resized(image)))
+                width, height = self._resized(image)
+                image.draft(None, (2 * width, 2 * height))
                 return self._shrink(_upright_rgb(image))
         except FileNotFoundError:
             raise DataError(f"{path}: no such file") from None
@@ -89,7 +90,8 @@ class Preprocessing:
             scale = side / new_side
             start.append(margin * scale)
             end.append((margin + kept_side) * scale)
-        return image.resize(kept, PIL.Image.Resampling.BILINEAR, box=(*start, *end))
+        box = start[0], start[1], end[0], end[1]
+        return image.resize(kept, PIL.Image.Resampling.BILINEAR, box=box)
 
 
 def to_pixels(image: Image) -> Tensor:
@@ -128,7 +130,7 @@ def _upright(image: Image) -> Image:
     }
     image.load()
     try:
-        turn = turns.get(image.getexif().get(Base.Orientation))
+        turn = turns.get(image.getexif().get(Base.Orientation, 1))
     except Exception:  # EXIF data may be anything
         turn = None
     return image if turn is None else image.transpose(turn)

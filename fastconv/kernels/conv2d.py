@@ -132,7 +132,7 @@ class PreparedFprop:
         """The output and, if it is saved, the code."""
         plan, device = self.plan, self.device
         x, weight = plan.inputs(x, weight)
-        if not self.packed_bias:
+        if bias is not None and not self.packed_bias:
             bias = bias.contiguous()
         y, code = plan.output(0, device), plan.output(1, device)
         plan.run((x, weight, bias, y, code), self.specs, self.options)

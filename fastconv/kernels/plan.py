@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,8 +86,8 @@ class Plan:
             for t, copy in zip(tensors, self.copies, strict=True)
         ]
 
-    def output(self, i: int, device: torch.device) -> Tensor | None:
-        """Memory for an output."""
+    def output(self, i: int, device: torch.device) -> Any:
+        """Memory for an output: a tensor, or None for one that is not wanted."""
         form = self.outputs[i]
         if form is None:
             return None
@@ -111,8 +112,7 @@ class Plan:
             options: the entry's last arguments, which on GPUs follow device and stream.
             pack: makes a tensor a buffer.
         """
-        like = tensors[0]
-        assert like is not None
+        like: Any = tensors[0]
         if self.on_gpu and torch_internals.cuda_device() != like.get_device():
             # By torch: where it goes back to a GPU without a context, it makes none there.
             with torch.cuda.device(like.get_device()):
@@ -135,8 +135,7 @@ class Plan:
         pack: Callable[[Tensor | None], Buffer | None],
     ) -> Callable[..., None]:
         """Calls the kernel with all of `_C`'s checks; gives its prepared call."""
-        like = tensors[0]
-        assert like is not None
+        like: Any = tensors[0]
         if self.kernel_sizes is not None:
             pairs = zip(tensors, self.kernel_sizes, strict=True)
             tensors = [t if t is None or size is None else t.view(size) for t, size in pairs]

@@ -52,7 +52,8 @@ class SqueezeNet(nn.Module):
                     nn.init.normal_(module.weight, std=0.01)
                 else:
                     nn.init.kaiming_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         use_layers(self, layers)
 
     def forward(self, x: Tensor) -> Tensor:

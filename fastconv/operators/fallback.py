@@ -6,7 +6,7 @@ with the operators' signatures, taken where forward AD is at work.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from . import codes
 
 Sizes = Sequence[int]
 
-conv2d = F.conv2d
+conv2d: Callable[..., Tensor] = F.conv2d
 relu_ = torch.relu_
 
 
@@ -42,7 +42,8 @@ def max_pool2d(
     write outside of memory.
     """
     if pool is None or not geometry.has_empty_window(x.shape[-2], x.shape[-1], pool):
-        return F.max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+        call: Any = F.max_pool2d  # typed for a literal `return_indices` alone
+        return call(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
     if return_indices:
         raise RuntimeError("max_pool2d: a window holds no input, so it has no index")
     if x.dim() == 3:

@@ -58,4 +58,5 @@ _FORMULAS = {
 def register() -> None:
     """Tells torch's counter."""
     for name, formula in _FORMULAS.items():
-        register_flop_formula(getattr(torch.ops.fastconv, name))(formula)
+        registered: Any = register_flop_formula(getattr(torch.ops.fastconv, name))
+        registered(formula)

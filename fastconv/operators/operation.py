@@ -109,10 +109,11 @@ class Operation:
         torch.library.register_vmap(self.qualified, self._registered_vmap, lib=_library)
 
         title = "".join(part.capitalize() for part in self.name.split("_"))  # seen as grad_fn
-        short = type(title, (ShortFunction,), {"operation": self})
+        short: Any = type(title, (ShortFunction,), {"operation": self})
+        general: Any = type(title, (GeneralFunction,), {"operation": self})
         # Function.apply itself does for torch.func what `__call__` does already, for 1 us more.
-        self.apply_short = super(Function, short).apply
-        self._apply_general = type(title, (GeneralFunction,), {"operation": self}).apply
+        self.apply_short = super(Function, short).apply  # type: ignore[misc]
+        self._apply_general = general.apply
         self.__name__, self.__doc__ = self.name, f"fastconv::{schema}"
 
     # The ways of a call.

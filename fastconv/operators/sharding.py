@@ -57,7 +57,9 @@ def _shardings(op: Any) -> Callable[..., Any]:
 
     def shardings(*args: Any) -> list[tuple[list[Any], list[Any]]]:
         given = [name for name, arg in zip(arguments, args, strict=False) if arg is not None]
-        fitting = [([Replicate()] * returns, [Replicate()] * len(given))]
+        fitting: list[tuple[list[Any], list[Any]]] = [
+            ([Replicate()] * returns, [Replicate()] * len(given))
+        ]
         # ReLU's mask is bits in the order of memory, which nobody can cut.
         if op._opname.startswith("relu"):
             return fitting

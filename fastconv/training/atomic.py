@@ -9,7 +9,7 @@ from pathlib import Path
 from .errors import TrainingError
 
 
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Replaces a file at once: readers, and a crash at any moment, see it old or new.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -26,7 +26,9 @@ def draw_confusion_matrix(path: Path, confusion: Tensor, classes: list[str]) -> 
         classes: their names.
     """
     side = min(max(3.0, 1.5 + 0.5 * len(classes)), 8.0)
-    draw_both(path, (side * 1.15, side), lambda *on: _draw(*on, confusion, classes))
+    draw_both(
+        path, (side * 1.15, side), lambda figure, theme: _draw(figure, theme, confusion, classes)
+    )
 
 
 def _draw(figure: Figure, theme: Theme, confusion: Tensor, classes: list[str]) -> None:
@@ -52,7 +54,7 @@ def _draw(figure: Figure, theme: Theme, confusion: Tensor, classes: list[str]) -
     if count <= _NAMES:
         names = [label(name) for name in classes]
         size = "medium" if count <= _COUNTS else "xx-small"
-        slanted = dict(rotation=45, ha="right", rotation_mode="anchor")
+        slanted: dict[str, Any] = dict(rotation=45, ha="right", rotation_mode="anchor")
         axes.set_xticks(range(count), names, fontsize=size, **slanted)
         axes.set_yticks(range(count), names, fontsize=size)
     if count <= _COUNTS:

@@ -71,7 +71,7 @@ def draw_both(
             **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), theme.line),
             "grid.color": theme.line,
         }
-        with rc_context(colours):
+        with rc_context(colours):  # type: ignore[arg-type]
             figure = new_figure(*size)
             draw(figure, theme)
             save_figure(file, figure)

@@ -85,8 +85,8 @@ def overlay(image: Image, heat: Tensor) -> Image:
     from matplotlib import colormaps
 
     size, bilinear = image.size, PIL.Image.Resampling.BILINEAR
-    values = PIL.Image.fromarray(heat.float().cpu().numpy()).resize(size, bilinear)
-    values = np.asarray(values)[..., None]
+    resized = PIL.Image.fromarray(heat.float().cpu().numpy()).resize(size, bilinear)
+    values = np.asarray(resized)[..., None]
     colours = 255 * colormaps["inferno"](values[..., 0])[..., :3]
     opacity = _OPACITY * np.sqrt(values)  # a lot of colour already where there is some heat
     grey = np.asarray(image.convert("L").convert("RGB"))

@@ -33,7 +33,7 @@ class LogWriter:
 
     def __init__(self, folder: Path | None, first: int, wanted: bool) -> None:
         self._writer: Any = None
-        if wanted:
+        if wanted and folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(folder / FOLDER, purge_step=first)

@@ -55,8 +55,8 @@ def predict_files(
         except DataError as error:
             return error
 
-    paths = [Path(path) for path in paths]
-    chunks = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
+    files = [Path(path) for path in paths]
+    chunks = [files[i : i + BATCH] for i in range(0, len(files), BATCH)]
     for chunk, found in zip(chunks, read_ahead(chunks, read), strict=True):
         good = [pixels for pixels in found if isinstance(pixels, Tensor)]
         rows = iter(_probabilities(model, good, preprocessing, device) if good else ())

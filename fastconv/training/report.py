@@ -160,7 +160,8 @@ def _class_table(classes: list[str], test: dict[str, Any], trained: list[int]) -
     columns = test["per_class"]
     values = (columns[name] for name in ("precision", "recall", "f1", "images"))
     rows = (_class_row(*row) for row in zip(classes, *values, trained, strict=True))
-    means = (test[name] for name in ("precision", "recall", "f1"))
+    precision, recall, f1 = (test[name] for name in ("precision", "recall", "f1"))
+    sums = _class_row("mean, sum", precision, recall, f1, sum(columns["images"]), sum(trained))
     titles = ("precision", "recall", "F1", "test images", "training images")
     lines = [
         "<table>",
@@ -170,7 +171,7 @@ def _class_table(classes: list[str], test: dict[str, Any], trained: list[int]) -
         "<tbody>",
         *rows,
         "</tbody>",
-        f"<tfoot>{_class_row('mean, sum', *means, sum(columns['images']), sum(trained))}",
+        f"<tfoot>{sums}",
         "</tfoot></table>",
     ]
     table = page.scrolled("\n".join(lines))

@@ -14,7 +14,7 @@ FEW = 100  # test images, below which a single one counts for more than a percen
 class Mistake(NamedTuple):
     """An image, by its index in its part, and the wrong class that it was taken for."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     label: int
     predicted: int
     probability: float

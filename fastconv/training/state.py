@@ -79,7 +79,7 @@ def load_state(
     if about["data"] != data:
         raise UsageError(
             f"{path.parent}: the images are no longer those that it was begun with; "
-            f"`{anew_command(path.parent, data=trainer.settings.data)}` begins anew"
+            f"`{anew_command(path.parent, data=str(trainer.settings.data))}` begins anew"
         )
     try:
         trainer.load_tensors(tensors)

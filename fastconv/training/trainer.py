@@ -81,7 +81,7 @@ class Trainer:
         self.network.train()
         for module in self.network.modules():
             own = list(module.parameters(recurse=False))
-            held = own or list(module.buffers(recurse=False))
+            held = [*own, *module.buffers(recurse=False)]
             if self.settings.freeze and held and not any(p.requires_grad for p in own):
                 module.eval()
 
@@ -173,7 +173,8 @@ class Trainer:
         Raises:
             RuntimeError, KeyError: it is another network's.
         """
-        weights, momenta = {}, {}
+        weights: dict[str, Tensor] = {}
+        momenta: dict[str, Tensor] = {}
         for name, value in tensors.items():
             kind, _, key = name.partition(".")
             (weights if kind == "weight" else momenta)[key] = value
