@@ -74,4 +74,4 @@ def test_only_kernels_call_the_binding():
         for path in package.rglob("*.py")
         if imports.search(path.read_text())
     }
-    assert {path for path in found if not path.startswith("kernels/")} == CALLERS_OF_C
+    assert {path for path in found if not path.startswith("kernels/")} <= CALLERS_OF_C
