@@ -166,6 +166,7 @@ class FoldedBatchNorm2d(torch.nn.Module):
     """
 
     original: torch.nn.Module
+    conv: torch.nn.Module
     unfolded: torch.nn.ParameterDict
 
     def __init__(self, original: torch.nn.Module, conv: torch.nn.Module) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.nn import Module
 
@@ -66,7 +68,7 @@ def convert(
     shadow = shadow_of(model)
     plan = make_plan(shadow, fuse, fold_batchnorm)
     real = dict(zip(shadow.modules(), model.modules(), strict=True))
-    places = {real[bn]: fold(real[conv], real[bn]) for conv, bn in plan.folds}
+    places: dict[Any, Any] = {real[bn]: fold(real[conv], real[bn]) for conv, bn in plan.folds}
     for parent in list(model.modules()) if places else ():
         for name, child in parent._modules.items():
             parent._modules[name] = places.get(child, child)

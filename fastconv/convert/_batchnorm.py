@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch.fx import Graph
@@ -30,7 +31,7 @@ def foldable(
     before: dict[Module, set[Module | None]] = defaultdict(set)
     read: set[Module] = set()
     for sequential in filter(is_plain_sequential, model.modules()):
-        layers = [None, *sequential._modules.values(), None]
+        layers: list[Any] = [None, *sequential._modules.values(), None]
         for i in range(1, len(layers) - 1):
             before[layers[i]].add(layers[i - 1])
             behind[layers[i]].add(layers[i + 1])
@@ -77,7 +78,7 @@ def _held(model: Module) -> set[int]:
     return found
 
 
-def fold(conv: Module, bn: Module) -> nn.FoldedBatchNorm2d:
+def fold(conv: Any, bn: Any) -> nn.FoldedBatchNorm2d:
     """Gives the convolution weights of its own that do what BatchNorm does; returns the latter's
     place holder."""
     place = nn.FoldedBatchNorm2d(bn, conv)
@@ -94,7 +95,7 @@ def unfold(place: nn.FoldedBatchNorm2d) -> None:
 
 def _called(root: Module, node: object) -> Module | None:
     if isinstance(node, torch.fx.Node) and node.op == "call_module":
-        return root.get_submodule(node.target)
+        return root.get_submodule(str(node.target))
     return None
 
 

@@ -70,7 +70,7 @@ def behind_in_graph(node: Node, root: Module, paths: dict[int, str]) -> Iterator
     while len(node.users) == 1:
         node = next(iter(node.users))
         if node.op == "call_module":
-            yield _of_layer(root.get_submodule(node.target), paths)
+            yield _of_layer(root.get_submodule(str(node.target)), paths)
         elif node.op == "call_function":
             name = getattr(node.target, "__name__", str(node.target))
             yield Thing(f"{name}()", None, node.target in RELU_CALLS)

@@ -118,15 +118,16 @@ def code_with_chains(
 
 def _compiled(module: Module, graph: Graph, chains: list[Chain]) -> Callable[..., Any]:
     for chain in chains:
-        conv = chain.node
+        conv: Any = chain.node
+        nodes: list[Any] = [step.node for step in chain.steps]
         with graph.inserting_before(conv):
-            layers = [graph.get_attr(chain.name)]
+            layers: list[Any] = [graph.get_attr(chain.name)]
             for step in chain.steps:
                 layers.append(step.pool if step.layer is None else graph.get_attr(step.name))
             fused = graph.call_function(run_chain, (conv.args[0], *layers))
-        chain.steps[-1].node.replace_all_uses_with(fused)
-        for step in reversed(chain.steps):
-            graph.erase_node(step.node)
+        nodes[-1].replace_all_uses_with(fused)
+        for node in reversed(nodes):
+            graph.erase_node(node)
         graph.erase_node(conv)
     code = graph.python_code("self")
     scope = {**_KNOWN, **code.globals}

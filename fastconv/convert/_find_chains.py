@@ -56,7 +56,7 @@ class Chain:
 
 def chains_in_sequential(sequential: Module, folded: set[int]) -> list[Chain]:
     """`folded`: the ids of layers that return what they get once BatchNorm is folded."""
-    layers = list(sequential._modules.items())
+    layers: list[tuple[str, Any]] = list(sequential._modules.items())
     chains = []
     for i, (name, conv) in enumerate(layers):
         if is_single(conv, CONVS):
@@ -86,7 +86,7 @@ def calls_without_chain(graph: Graph, chains: list[Chain]) -> list[str]:
 
 def _joining(following: Iterable[Step | None], folded: set[int]) -> list[Step]:
     """The steps that make one operation with a convolution."""
-    steps = list(itertools.takewhile(lambda step: step is not None, following))
+    steps: list[Any] = list(itertools.takewhile(lambda step: step is not None, following))
     kinds = [
         step.pool if step.layer is None else _NOTHING if id(step.layer) in folded else step.layer
         for step in steps
@@ -106,7 +106,7 @@ def _following(node: Node, root: Module, folded: set[int]) -> Iterator[Step | No
         if node.args[:1] != (value,) or node.all_input_nodes != [value]:
             return
         if node.op == "call_module" and len(node.args) == 1 and not node.kwargs:
-            step = _layer_step(root.get_submodule(node.target), node.target, folded)
+            step = _layer_step(root.get_submodule(str(node.target)), str(node.target), folded)
         else:
             step = _call_step(node)
         if step is not None:

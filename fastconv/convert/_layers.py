@@ -6,7 +6,7 @@ is then: a layer that somebody hooks, parametrises or patches runs as it says it
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -95,7 +95,7 @@ def all_are_watched() -> bool:
     )
 
 
-def tensors_of(conv: Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+def tensors_of(conv: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """The input, weight and bias that a convolution computes with.
 
     Parameters are taken from their dictionary: Module.__getattr__ needs 0.5 us for each. Compilers
@@ -162,7 +162,7 @@ class MaxPool2dForward(Forward):
     """Runs a max-pool on fastconv, as long as it is a plain one."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        layer = self.called()
+        layer: Any = self.called()
         if (
             type(layer) is not _POOL
             or F.max_pool2d is not _MAX_POOL2D
@@ -172,7 +172,7 @@ class MaxPool2dForward(Forward):
             or (has_torch_function(args) and sees_functions(*args))
         ):
             return type(layer).forward(layer, *args, **kwargs)
-        return nn.MaxPool2d.forward(layer, *args)
+        return nn.MaxPool2d.forward(layer, *args)  # type: ignore[arg-type]
 
 
 FORWARDS: dict[type, type[Forward]] = {
@@ -192,7 +192,7 @@ def has_hooks(layer: Module) -> bool:
     )
 
 
-def is_single(layer: Module | None, types: tuple[type, ...]) -> bool:
+def is_single(layer: Any, types: tuple[type, ...]) -> bool:
     """Whether it is a layer of these very types with its class's forward, or ours."""
     return type(layer) in types and not has_own_forward(layer)
 
@@ -220,9 +220,9 @@ def has_own_forward(module: Module) -> bool:
     return "_conv_forward" in own or not isinstance(own.get("forward"), _OURS_OR_NONE)
 
 
-def is_plain_sequential(module: Module) -> bool:
-    """An nn.Sequential that calls its children one after another."""
-    kind = type(module)
+def is_plain_sequential(module: Module) -> TypeGuard[torch.nn.Sequential]:
+    """Whether a module is an nn.Sequential that calls its children one after another."""
+    kind: Any = type(module)
     return (
         isinstance(module, torch.nn.Sequential)
         and kind.forward is torch.nn.Sequential.forward

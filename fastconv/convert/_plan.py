@@ -111,7 +111,8 @@ def _plan_code(
     chains = {training: chains_in_graph(graphs[training], module, folded) for training in graphs}
     outside: Counter[int] = Counter()
     for training, graph in graphs.items():
-        fused = {part.node for chain in chains[training] for part in (chain, *chain.steps)}
+        fused = {chain.node for chain in chains[training]}
+        fused |= {step.node for chain in chains[training] for step in chain.steps}
         counted: Counter[int] = Counter()
         names = Counter(calls_without_chain(graph, chains[training]))
         plan.calls[module] = plan.calls.get(module, Counter()) | names

@@ -90,7 +90,7 @@ class Reads:
         self._imports = 0
         self._made: set[types.CodeType] = set()
         self._last = root
-        self._results: dict[tuple[types.FrameType, int], Any] | None = None
+        self._results: Any = None  # while it runs: by frame and instruction
         self._thread = threading.get_ident()
         self._know(type(root).forward)
 
@@ -105,7 +105,7 @@ class Reads:
             return (before[2] or object.__getattribute__)(module, name)
 
         self._results = {}
-        Module.__getattribute__ = read  # type: ignore[method-assign]
+        Module.__getattribute__ = read  # type: ignore[assignment,method-assign]
         collecting = gc.isenabled()
         gc.disable()  # its callbacks are no part of the code
         sys.setprofile(self._builtin)
@@ -224,7 +224,7 @@ class Reads:
             self.cells |= {id(cell): cell for name, cell in named if name != "__class__"}
         if code not in self._functions and code.co_freevars and code not in self._made:
             self._refuse(f"runs {code.co_name}(), whose variables cannot be watched")
-        first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        first: Any = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
         if isinstance(first, type):  # a class method
             self.classes.add(first)
         elif code.co_name.startswith("__") and issubclass(type(first), Module):
@@ -249,7 +249,7 @@ class Reads:
 
     def called(self, module: Module) -> None:
         """Notes a layer that is called, whose code may change what is read afterwards."""
-        self._changed |= any(may_write(type(m)) for m in _tree(module))
+        self._changed |= any(may_write(kind) for kind in map(type, _tree(module)))
 
     def _step(self, frame: types.FrameType, event: str, value: Any) -> Any:
         """Called before each instruction, and with what a function returns."""
@@ -307,7 +307,7 @@ class Reads:
         first = frame.f_code.co_varnames[:1]
         module = frame.f_locals.get(first[0]) if first else None
         if name is None or not isinstance(module, Module):
-            self._refuse("uses super() in a way that cannot be watched")
+            return self._refuse("uses super() in a way that cannot be watched")
         for kind in type(module).__mro__:
             self._name(vars(kind), name)
 

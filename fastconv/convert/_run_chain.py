@@ -59,11 +59,11 @@ def count_joining(steps: Iterable[Step | None]) -> int:
     return count if relu else 0
 
 
-def _has_indices(pool: Step) -> bool:
+def _has_indices(pool: Any) -> bool:
     return not isinstance(pool, tuple) and pool.return_indices is not False
 
 
-def _is_dilated(pool: Step) -> bool:
+def _is_dilated(pool: Any) -> bool:
     dilation = pool[3] if isinstance(pool, tuple) else pool.dilation
     return dilation not in (1, (1, 1), [1, 1])
 
@@ -76,7 +76,7 @@ def run_chain(x: Tensor, conv: Module, *steps: Step) -> Any:
     return _run_apart(x, conv, steps)
 
 
-def _run_joined(x: Tensor, conv: Module, steps: Sequence[Step]) -> Any:
+def _run_joined(x: Tensor, conv: Any, steps: Sequence[Any]) -> Any:
     """`run_chain` for steps that join the convolution by what they are."""
     if not is_patched() and not all_are_watched() and is_free(conv) and _all_are_free(steps):
         tensors = tensors_of(conv, x)
@@ -85,7 +85,7 @@ def _run_joined(x: Tensor, conv: Module, steps: Sequence[Step]) -> Any:
     return _run_apart(x, conv, steps)
 
 
-def _all_are_free(steps: Sequence[Step]) -> bool:
+def _all_are_free(steps: Sequence[Any]) -> bool:
     # Not by all() of a generator, which takes twice the time.
     for step in steps:  # noqa: SIM110
         if type(step) is not tuple and not is_free(step):
@@ -105,7 +105,7 @@ def _run_apart(x: Tensor, conv: Module, steps: Sequence[Step]) -> Any:
     return x
 
 
-def _run_fused(arguments: tuple[Any, ...], steps: Sequence[Step]) -> Tensor:
+def _run_fused(arguments: Any, steps: Sequence[Any]) -> Tensor:
     for step in steps:
         if type(step) in POOLS:
             step = (step.kernel_size, step.stride, step.padding, step.dilation, step.ceil_mode)
@@ -122,7 +122,7 @@ class SequentialForward(Forward):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         module = self.called()
-        kind = type(module)
+        kind: Any = type(module)
         if (
             kind.forward is not _SEQUENTIAL_FORWARD
             or kind.__iter__ is not _SEQUENTIAL_ITER
@@ -131,7 +131,8 @@ class SequentialForward(Forward):
         ):
             return kind.forward(module, *args, **kwargs)
         (x,) = args
-        layers, i = [*module._modules.values()], 0
+        layers: list[Any] = [*module._modules.values()]
+        i = 0
         while i < len(layers):
             layer = layers[i]
             i += 1

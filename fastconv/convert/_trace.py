@@ -196,7 +196,9 @@ def _unchanged(module: Module, changes: list[str]) -> Iterator[None]:
 
     Looks at attributes and one level into containers.
     """
-    before = [(vars(m), _items(vars(m)), type(m).__name__) for m in module.modules()]
+    before: list[tuple[Any, list[Any], str]] = [
+        (vars(m), _items(vars(m)), type(m).__name__) for m in module.modules()
+    ]
     before += [
         (value, _items(value), f"{kind}.{name}")
         for _, items, kind in before

@@ -49,7 +49,7 @@ class Tracer(torch.fx.Tracer):
     proxy_buffer_attributes = True
 
     def __init__(self, module: Module, arguments: tuple[str, ...]) -> None:
-        super().__init__(autowrap_modules=())
+        super().__init__(autowrap_modules=())  # type: ignore[arg-type]
         self.arguments = arguments
         self.reads = Reads(module, self.refuse, _may_be_anything)
         self.thread = threading.get_ident()
@@ -81,6 +81,7 @@ class Tracer(torch.fx.Tracer):
         """
         kinds = {kind for module in root.modules() for kind in type(module).__mro__}
         own = {k: vars(k)["__call__"] for k in kinds if _calls_its_own_way(k)}
+        kind: Any
         for kind, call in own.items():
             kind.__call__ = self._as_one(call)
         try:
@@ -147,7 +148,8 @@ class Tracer(torch.fx.Tracer):
 
     def _read_callers(self, kind: str) -> None:
         """Looks at the functions that led to a node."""
-        codes, frame = [], sys._getframe(2)
+        codes: list[types.CodeType] = []
+        frame: types.FrameType | None = sys._getframe(2)
         while frame is not None and frame.f_code is not self.start:
             codes.append(frame.f_code)
             frame = frame.f_back
@@ -326,14 +328,14 @@ def _is_torchs(kind: type) -> bool:
 
 def _is_asked() -> bool:
     """It is not tracing that asks a stand-in, if need be through a class's own isinstance."""
-    frame = sys._getframe(2)
+    frame: Any = sys._getframe(2)
     while frame.f_code.co_name == "__instancecheck__":
         frame = frame.f_back
     return not frame.f_code.co_filename.startswith(_TRACING)
 
 
 def _user_frame() -> types.FrameType | None:
-    frame = sys._getframe(1)
+    frame: types.FrameType | None = sys._getframe(1)
     while frame is not None and is_library(frame.f_code):
         frame = frame.f_back
     return frame

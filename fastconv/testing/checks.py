@@ -9,7 +9,7 @@ integers leave no rounding: there everything has to be equal, the first of equal
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -122,6 +122,7 @@ def expected_gradients(
 
     def adjoint(change: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
         x, w, _, dy = data
+        assert w is not None
         g = conv_gradient(problem, change(dy), code)
         return reference.conv2d_grads(problem, change(x), change(w), g)
 
@@ -178,17 +179,17 @@ def check_fprop(
 ) -> None:
     """Checks implementations of the forward pass: those named, or all that apply."""
     data = inputs.make(problem, kind=kind)
+    x, w, bias, _ = data
+    assert w is not None
     expected = expected_conv(problem, data)
-    options = {"threads": threads, "device": device}
-    for name in (
-        kernels.implementations_to_check("fprop", problem, device) if names is None else names
-    ):
+    options: dict[str, Any] = {"threads": threads, "device": device}
+    for name in names or kernels.implementations_to_check("fprop", problem, device):
         for layout in ("nchw", "nhwc"):
-            y, code = kernels.fprop(problem, *data[:3], name, layout=layout, **options)
+            y, code = kernels.fprop(problem, x, w, bias, name, layout=layout, **options)
             label = f"fprop {device} {name} into {layout}"
             check_output(problem, data, y, code, label, kind, expected)
         if problem.relu:  # and where nobody wants a code
-            again, _ = kernels.fprop(problem, *data[:3], name, save=False, **options)
+            again, _ = kernels.fprop(problem, x, w, bias, name, save=False, **options)
             assert torch.equal(again, y), f"fprop {name} differs without code: {problem}"
 
 
@@ -206,12 +207,10 @@ def check_backward(
     x, w, _, dy = data
     assert w is not None
     expected = expected_gradients(problem, data, code)
-    for name in (
-        kernels.implementations_to_check(direction, problem, device) if names is None else names
-    ):
+    for name in names or kernels.implementations_to_check(direction, problem, device):
         for layout in ("nchw", "nhwc"):
             found: dict[str, Tensor | None]
-            options = {"threads": threads, "layout": layout, "device": device}
+            options: dict[str, Any] = {"threads": threads, "layout": layout, "device": device}
             if direction == "dgrad":
                 found = {"dx": kernels.dgrad(problem, dy, code, w, name, **options)}
             else:
@@ -245,13 +244,14 @@ def chosen_code(problem: Problem, x: Tensor, w: Tensor, bias: Tensor | None) -> 
 def check_functional(problem: Problem, kind: str = "normal") -> None:
     """Checks fastconv.functional for a problem, forward and backward through autograd."""
     data = inputs.make(problem, kind=kind)
-    leaves = [None if t is None else t.detach().requires_grad_() for t in data[:3]]
+    operands: tuple[Any, ...] = data[:3]
+    leaves: list[Any] = [None if t is None else t.detach().requires_grad_() for t in operands]
     y = apply(problem, *leaves)
-    code = chosen_code(problem, *data[:3])
+    code = chosen_code(problem, *operands)
     used = {d: kernels.implementations(d, problem)[0] for d in ("fprop", "dgrad", "wgrad")}
     check_output(problem, data, y.detach(), code, f"functional {used['fprop']}", kind)
     wanted = [t for t in leaves if t is not None]
     grads = torch.autograd.grad(y, wanted, data.dy)
-    found = dict(zip(("dx", "dw", "dbias"), grads, strict=False))
+    found: dict[str, Any] = dict(zip(("dx", "dw", "dbias"), grads, strict=False))
     expected = expected_gradients(problem, data, code)
     check_gradients(problem, expected, found, f"functional {used}", kind)

@@ -41,7 +41,7 @@ def guarded(
     stride: Sequence[int],
     dtype: torch.dtype,
     guard: int = GUARD,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
 ) -> Tensor:
     """A tensor of NaNs (255 for bytes) in the midst of more of them; see `intact`."""
     extent = 1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
@@ -52,8 +52,8 @@ def guarded(
 
 def intact(tensor: Tensor) -> bool:
     """Whether what surrounds a guarded dense tensor is as it was."""
-    memory, guard = tensor.untyped_storage(), tensor.storage_offset()
-    memory = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(memory)
+    storage, guard = tensor.untyped_storage(), tensor.storage_offset()
+    memory = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage)
     edges = torch.cat([memory[:guard], memory[-guard:]]).cpu()
     same = edges.isnan() if tensor.is_floating_point() else edges == guarded((), (), tensor.dtype)
     return bool(same.all())

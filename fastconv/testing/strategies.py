@@ -92,7 +92,8 @@ def conv_problems(
         top, left = (draw(st.integers(0, extent + 1)) for extent in extents)
         pads = (top, top, left, left)
     else:
-        pads = tuple(draw(st.integers(0, 4)) for _ in range(4))
+        top, bottom, left, right = (draw(st.integers(0, 4)) for _ in range(4))
+        pads = (top, bottom, left, right)
     sizes = []
     for i in range(2):
         out = _room(draw, pool, i)
