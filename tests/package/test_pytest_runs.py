@@ -34,17 +34,17 @@ def pytest_output(*arguments, **environment):
 
 
 def test_quick_tests_and_the_rest_are_all():
-    places = "tests/kernels/test_relu.py", "tests/cuda"
+    relu, code = "tests/kernels/test_relu.py", "tests/convert/test_convert_code.py"
 
     def chosen(*options):
-        output = pytest_output("-q", "--collect-only", *options, *places)
+        output = pytest_output("-q", "--collect-only", *options, relu, code)
         return [line for line in output.splitlines() if "::" in line]
 
     quick, rest, everything = chosen(), chosen("--rest"), chosen("--all")
     assert sorted(quick + rest) == sorted(everything) and len(set(everything)) == len(everything)
-    assert "tests/kernels/test_relu.py::test_any_problem[cpu]" in quick
-    assert "tests/kernels/test_relu.py::test_any_problem[emulated]" in rest
-    assert any("test_cuda_schedules.py" in name for name in rest)
+    assert f"{relu}::test_zero_dimensions[cpu]" in quick
+    assert f"{relu}::test_zero_dimensions[emulated]" in rest
+    assert f"{code}::test_functional_call" in quick and f"{code}::test_in_a_new_process" in rest
 
 
 def test_quick_tests_need_no_emulated_build():
