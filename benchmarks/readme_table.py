@@ -23,35 +23,43 @@ from collections.abc import Callable
 from pathlib import Path
 
 from parts import layers, memory, networks
-from show import plot, table
+from show import headline, plot, table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-README, DROP_IN = ROOT / "README.md", ROOT / "docs" / "drop_in.md"
+README, DOCS = ROOT / "README.md", ROOT / "docs"
+RESULTS_PAGE, GUIDE, DROP_IN = DOCS / "results.md", DOCS / "guide.md", DOCS / "drop_in.md"
 
-
-PICTURE = "[Every layer in a picture](benchmarks/results/layers.png)."
+PICTURE = "![Every layer in a picture](../benchmarks/results/layers.png)"
 
 # What is made of a part's result, and for which file.
 PARTS: dict[str, tuple[Path, Callable[[dict], str]]] = {
-    "blocks": (README, table.summary),
-    "blocks-64": (README, table.summary),
-    "layers": (README, lambda result: f"{layers.summary(result)}\n\n{PICTURE}"),
-    "networks": (README, networks.summary),
-    "memory": (README, memory.summary),
+    "blocks": (RESULTS_PAGE, table.summary),
+    "blocks-64": (RESULTS_PAGE, table.summary),
+    "layers": (RESULTS_PAGE, lambda result: f"{layers.summary(result)}\n\n{PICTURE}"),
+    "networks": (RESULTS_PAGE, networks.summary),
+    "memory": (RESULTS_PAGE, memory.summary),
     "overhead": (DROP_IN, table.overhead),
-    "install": (README, table.install),
+    "install": (GUIDE, table.install),
 }
 NOTHING = "Not measured."
 
 
+def _file(name: str) -> Path:
+    return RESULTS / f"{name}.json"
+
+
 def tables() -> dict[Path, dict[str, str]]:
     """The tables of the results, by file and the name of their place."""
-    found: dict[Path, dict[str, str]] = {README: {}, DROP_IN: {}}
-    for name, (file, text) in PARTS.items():
-        result = RESULTS / f"{name}.json"
-        found[file][name] = text(json.loads(result.read_text())) if result.exists() else NOTHING
-    found[README]["gpu"] = gpu(
+    found: dict[Path, dict[str, str]] = {f: {} for f in (README, RESULTS_PAGE, GUIDE, DROP_IN)}
+    results = {
+        name: json.loads(file.read_text()) for name in PARTS if (file := _file(name)).exists()
+    }
+    for name, (page, text) in PARTS.items():
+        found[page][name] = text(results[name]) if name in results else NOTHING
+    measured = {name: results[name] for name in headline.FILES if name in results}
+    found[README]["summary"] = headline.headline(measured) if measured else NOTHING
+    found[RESULTS_PAGE]["gpu"] = gpu(
         [json.loads(p.read_text()) for p in sorted(RESULTS.glob("gpu-*.json"))]
     )
     files = {"fastconv": "train-fastconv.json", "torch.nn": "train-torch.json"}
