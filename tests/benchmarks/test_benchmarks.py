@@ -12,9 +12,9 @@ from torch import nn
 import fastconv
 import readme_table
 from fastconv.testing import Problem
-from measure import batch_truth, calls, convolutions, progress, timing
+from measure import batch_truth, calls, convolutions, environment, progress, timing
 from parts import blocks, layers, networks
-from show import compare, plot, table
+from show import compare, headline, plot, table
 
 spec = importlib.util.spec_from_file_location(
     "command", Path(layers.__file__).parents[1] / "__main__.py"
@@ -379,12 +379,30 @@ def test_readme_has_the_results_that_are_there(tmp_path, monkeypatch, few_layers
     file = tmp_path / "layers.json"
     result = layers.run(layers.LAYERS, [1, 4], 1)
     file.write_text(json.dumps(result))
-    text = readme_table.tables()[readme_table.README]["layers"]
+    tables = readme_table.tables()
+    text = tables[readme_table.RESULTS_PAGE]["layers"]
     assert text == f"{layers.summary(result)}\n\n{readme_table.PICTURE}"
+    assert "| single layers of known networks" in tables[readme_table.README]["summary"]
     assert not readme_table.picture(draw=False) and not readme_table.picture(draw=True)
     assert readme_table.picture(draw=False)
     file.write_text(json.dumps({**result, "repeat": 2}))
     assert not readme_table.picture(draw=False)
+
+
+def test_the_headline_has_means_and_least_ratios():
+    times = [{"torch": {"median": 2.0}, "fastconv": {"median": 1.0}}]
+    times += [{"torch": {"median": 4.0}, "torch b": {"median": 8.0}, "fastconv": {"median": 8.0}}]
+    result = {
+        "environment": environment.environment(),
+        "networks": [
+            {"mode": headline.TRAINING, "milliseconds": times[0]},
+            {"mode": headline.TRAINING, "milliseconds": times[1]},
+            {"mode": "inference", "milliseconds": {}},
+        ],
+    }
+    lines = headline.headline({"networks": result}).splitlines()
+    assert lines[2] == "| training steps of whole networks | 2 | **1.00x** | 0.50x |"
+    assert len(lines) == 5
 
 
 def test_install_is_shown_in_minutes():

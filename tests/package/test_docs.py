@@ -1,4 +1,4 @@
-"""What the documentation names is there, and its script runs."""
+"""What the documentation names is there, and its snippets and its script run."""
 
 import re
 import runpy
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-DOCS = TESTS.parent / "docs"
+ROOT = TESTS.parent
+README, DOCS = ROOT / "README.md", ROOT / "docs"
 DROP_IN = DOCS / "drop_in.md"
 
 
@@ -31,7 +32,40 @@ def test_every_test_in_the_table_exists():
             assert re.search(rf"^def {name}\(", (TESTS / file).read_text(), re.M), f"{file}::{name}"
 
 
+<<<<<<< HEAD
 @pytest.mark.slow
+=======
+def blocks(text, language):
+    """The code blocks of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
+
+
+def test_readme_is_short():
+    assert len(README.read_text().splitlines()) <= 120
+
+
+def test_readmes_snippets_print_what_it_says(capsys):
+    snippets, printed = (blocks(README.read_text(), kind) for kind in ("python", "text"))
+    assert len(snippets) == 1
+    exec(snippets[0], {})
+    assert printed == [capsys.readouterr().out]
+
+
+def test_links_lead_somewhere():
+    pages = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")] + sorted(DOCS.glob("*.md"))
+    for page in pages:
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            file, _, place = link.partition("#")
+            target = page.parent / file if file else page
+            assert target.exists(), f"{page.name}: {link}"
+            if place:
+                titles = re.findall(r"^#+ (.+)$", target.read_text(), re.M)
+                anchors = [re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles]
+                assert place in anchors, f"{page.name}: {link}"
+
+
+>>>>>>> 7566705 (tests: README's snippet prints what it says, links lead somewhere)
 def test_the_script_trains_loads_and_predicts(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = runpy.run_path(str(DOCS / "python.py"))
