@@ -1,6 +1,6 @@
 // An implementation is one way to compute one direction of a convolution, on CPUs or on GPUs. Each kind of device has
-// one ordered list of them a direction (cpu/dispatch.cpp, cuda/dispatch.cpp); choose() in choose.h picks from it. Plain
-// data, no functions: see geometry.h.
+// one ordered list of them a direction (cpu/kernel_set.cpp, cuda/dispatch.cpp); choose() in choose.h picks from it.
+// Plain data, no functions: see geometry.h.
 #pragma once
 
 #include "geometry.h"

@@ -1,4 +1,4 @@
-// The instruction set in use, and the one list a direction of the CPU's implementations.
+// The instruction set in use, and each direction's list of implementations in it (kernel_set.cpp).
 #include "dispatch.h"
 
 #include <isas.h>  // FASTCONV_FOR_EACH_ISA, made by CMakeLists.txt
@@ -40,22 +40,28 @@ const KernelSet& kernels() {
     return *set;
 }
 
+// The implementations of the set in use, and the plain one for what none of them takes.
+template <class Args>
+static Implementations<Args> with_plain(const Implementation<Args>* const* set, const Implementation<Args>& plain) {
+    Implementations<Args> list;
+    for (; *set; ++set) list.push_back(**set);
+    list.push_back(plain);
+    return list;
+}
+
 template <>
 const Implementations<FpropArgs>& implementations() {
-    static const Implementations<FpropArgs> list = {kernels().depthwise_fprop, kernels().winograd_fprop,
-                                                    kernels().direct_fprop, plain_fprop};
+    static const auto list = with_plain(kernels().fprop, plain_fprop);
     return list;
 }
 template <>
 const Implementations<DgradArgs>& implementations() {
-    static const Implementations<DgradArgs> list = {kernels().depthwise_dgrad, kernels().winograd_dgrad,
-                                                    kernels().direct_dgrad, kernels().live_dgrad, plain_dgrad};
+    static const auto list = with_plain(kernels().dgrad, plain_dgrad);
     return list;
 }
 template <>
 const Implementations<WgradArgs>& implementations() {
-    static const Implementations<WgradArgs> list = {kernels().depthwise_wgrad, kernels().winograd_wgrad,
-                                                    kernels().dense_wgrad, kernels().live_wgrad, plain_wgrad};
+    static const auto list = with_plain(kernels().wgrad, plain_wgrad);
     return list;
 }
 

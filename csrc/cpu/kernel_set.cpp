@@ -1,4 +1,5 @@
-// The set of one instruction set. Compiled with its flags, so this file holds data and a test only.
+// The kernels of one instruction set, with the ordered list of each direction: a new kernel is a line here. Compiled
+// with the flags of that set, so this file holds data and a test only.
 #include "isa_kernels.h"
 
 namespace fastconv::cpu::FASTCONV_ISA {
@@ -19,23 +20,21 @@ bool runs_here() {
 #endif
 }
 
+const Implementation<FpropArgs>* const fprop[] = {&depthwise_fprop, &winograd_fprop, &direct_fprop, nullptr};
+const Implementation<DgradArgs>* const dgrad[] = {&depthwise_dgrad, &winograd_dgrad, &direct_dgrad, &live_dgrad,
+                                                  nullptr};
+const Implementation<WgradArgs>* const wgrad[] = {&depthwise_wgrad, &winograd_wgrad, &dense_wgrad, &live_wgrad,
+                                                  nullptr};
+
 }  // namespace
 
+// Addresses alone, so that no code of this instruction set runs where the module is merely loaded.
 extern const KernelSet set;
-// Not constant-initialised elsewhere: the addresses below are link-time constants.
 const KernelSet set = {FASTCONV_STRING(FASTCONV_ISA),
                        runs_here,
-                       winograd_fprop,
-                       direct_fprop,
-                       winograd_dgrad,
-                       direct_dgrad,
-                       live_dgrad,
-                       winograd_wgrad,
-                       dense_wgrad,
-                       live_wgrad,
-                       depthwise_fprop,
-                       depthwise_dgrad,
-                       depthwise_wgrad,
+                       fprop,
+                       dgrad,
+                       wgrad,
                        relu_fprop,
                        relu_bprop,
                        max_pool2d_fprop,

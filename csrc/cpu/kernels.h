@@ -9,17 +9,10 @@ namespace fastconv::cpu {
 struct KernelSet {
     const char* name;
     bool (*runs_here)();
-    Implementation<FpropArgs> winograd_fprop;
-    Implementation<FpropArgs> direct_fprop;
-    Implementation<DgradArgs> winograd_dgrad;
-    Implementation<DgradArgs> direct_dgrad;
-    Implementation<DgradArgs> live_dgrad;
-    Implementation<WgradArgs> winograd_wgrad;
-    Implementation<WgradArgs> dense_wgrad;
-    Implementation<WgradArgs> live_wgrad;
-    Implementation<FpropArgs> depthwise_fprop;
-    Implementation<DgradArgs> depthwise_dgrad;
-    Implementation<WgradArgs> depthwise_wgrad;
+    // Each direction's implementations in the order in which they are tried; null ends a list.
+    const Implementation<FpropArgs>* const* fprop;
+    const Implementation<DgradArgs>* const* dgrad;
+    const Implementation<WgradArgs>* const* wgrad;
     // Dense arrays of `count` elements. mask: bit i % 8 of byte i / 8 says "x[i] > 0 or NaN".
     void (*relu_fprop)(DType, const void* x, void* y, uint8_t* mask, int64_t count, int threads);
     void (*relu_bprop)(DType, const void* dy, const uint8_t* mask, void* dx, int64_t count, int threads);
@@ -28,6 +21,7 @@ struct KernelSet {
     void (*max_pool2d_bprop)(const Tensor& dy, const Tensor& code, const Tensor& dx, const Pool2d&, int threads);
 };
 
+// These take every problem, on any CPU.
 extern const Implementation<FpropArgs> plain_fprop;
 extern const Implementation<DgradArgs> plain_dgrad;
 extern const Implementation<WgradArgs> plain_wgrad;

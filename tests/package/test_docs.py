@@ -32,9 +32,6 @@ def test_every_test_in_the_table_exists():
             assert re.search(rf"^def {name}\(", (TESTS / file).read_text(), re.M), f"{file}::{name}"
 
 
-<<<<<<< HEAD
-@pytest.mark.slow
-=======
 def blocks(text, language):
     """The code blocks of a page in one language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
@@ -65,7 +62,7 @@ def test_links_lead_somewhere():
                 assert place in anchors, f"{page.name}: {link}"
 
 
->>>>>>> 7566705 (tests: README's snippet prints what it says, links lead somewhere)
+@pytest.mark.slow
 def test_the_script_trains_loads_and_predicts(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = runpy.run_path(str(DOCS / "python.py"))
