@@ -3,8 +3,8 @@
     python tests/kernels/same_bits.py save FILE        before the change
     python tests/kernels/same_bits.py compare FILE     after it, on the same CPU
 
-It runs every implementation on the named problems of test_conv2d.py and test_fused.py, on the CPU
-and in the emulator, and keeps a hash of the outputs. The installed fastconv is the one that runs.
+It runs every implementation on the problems of named_problems.py, on the CPU and in the
+emulator, and keeps a hash of the outputs. The installed fastconv is the one that runs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -24,9 +25,8 @@ sys.path += [str(TESTS / room) for room in ("cuda", "kernels")]
 
 import emulated  # noqa: E402
 import fastconv  # noqa: E402
-import test_conv2d  # noqa: E402
-import test_fused  # noqa: E402
 from fastconv.testing import Problem, inputs, kernels  # noqa: E402
+from named_problems import BLOCKS, CONVOLUTIONS, CPU_CONVOLUTIONS  # noqa: E402
 
 DTYPES = {"cpu": ("bf16",), "emulated": ("tf32", "bf16", "f16")}  # besides a problem's own
 MOST_MACS = 150_000  # of a problem that is emulated, which takes long
@@ -35,8 +35,7 @@ DEAD = 0.4  # of the gradients behind a ReLU
 
 def problems(device: str) -> Iterator[Problem]:
     """Every named problem, float32 ones in the device's other dtypes too."""
-    named = {**test_conv2d.PROBLEMS, **test_conv2d.CPU_PROBLEMS}
-    for text in (*named.values(), *test_fused.PROBLEMS.values()):
+    for text in chain.from_iterable(d.values() for d in (CONVOLUTIONS, CPU_CONVOLUTIONS, BLOCKS)):
         problem = Problem.parse(text)
         if device != "cpu" and problem.macs > MOST_MACS:
             continue

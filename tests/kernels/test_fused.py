@@ -10,73 +10,27 @@ from fastconv import functional
 from fastconv.operators.codes import from_nibbles
 from fastconv.testing import Pool, Problem, checks, codes, inputs, kernels, reference
 from fastconv.testing.strategies import conv_problems
+from named_problems import BLOCKS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-PROBLEMS = {
-    "one value": "mb1ic1ih1iw1oc1_relu",
-    "one pooled value": "mb1ic1ih2iw2oc1_pool2x2s2x2p0x0d1x1c0",
-    "relu": "mb2ic5ih9iw11oc19kh3kw3ph1pw1_relu_f32_nhwc",
-    "relu 1x1": "mb2ic16ih7iw9oc24kh1kw1_relu_f32_nchw",
-    "relu float64": "mb2ic5ih9iw7oc9kh3kw3ph1pw1_relu_f64_nchw",
-    "no bias": "mb2ic8ih10iw10oc16kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_nobias_f32_nhwc",
-    "rest of pool cut off": "mb2ic8ih11iw13oc16kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
-    "ceil_mode": "mb2ic8ih11iw12oc16kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c1_f32_nhwc",
-    "padded 2x2": "mb1ic8ih8iw9oc34kh3kw3ph1pw1_pool2x2s2x2p1x1d1x1c1_f32_nchw",
-    "2x2 with gaps": "mb1ic8ih14iw15oc130kh3kw3ph1pw1_pool2x2s4x3p1x0d3x2c1_f32_nhwc",
-    "overlap": "mb2ic8ih11iw12oc16kh3kw3ph1pw1_pool3x3s2x2p1x1d1x1c0_f32_nhwc",
-    "overlap stride 1": "mb1ic3ih9iw8oc9kh3kw3ph1pw1_pool3x2s1x1p1x1d1x1c0_f32_nchw",
-    "gaps": "mb1ic8ih14iw15oc16kh3kw3ph1pw1_pool2x2s4x5p0x0d1x1c0_f32_nhwc",
-    "dilated pool": "mb1ic8ih14iw15oc16kh3kw3ph1pw1_pool3x2s2x2p1x1d2x3c1_f32_nhwc",
-    "empty windows": "mb1ic4ih4iw5oc8kh1kw1_pool2x2s3x3p1x1d5x1c0_f32_nhwc",
-    "pool of one row": "mb2ic8ih2iw20oc16kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
-    "pool 1x1": "mb1ic8ih7iw7oc16kh3kw3ph1pw1_pool1x1s1x1p0x0d1x1c0_f32_nhwc",
-    "254 positions": "mb1ic3ih6iw130oc8kh3kw3ph1pw1_pool2x127s2x2p0x0d1x1c0_f32_nchw",
-    "225 positions": "mb1ic2ih20iw19oc9kh3kw3ph1pw1_pool15x15s2x3p7x7d1x1c0_f64_nchw",
-    "stride larger than kernel": "mb1ic3ih21iw23oc16kh2kw2sh3sw4_pool2x2s2x2p0x0d1x1c0",
-    "dilation": "mb1ic8ih13iw13oc16kh3kw3ph2pw2dh2dw2_pool2x2s2x2p0x0d1x1c0",
-    "groups": "mb2ic8ih9iw9oc12kh3kw3ph1pw1g4_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
-    "depthwise": "mb2ic16ih9iw9oc16kh3kw3ph1pw1g16_pool3x3s2x2p1x1d1x1c0_f32_nhwc",
-    "depthwise relu": "mb2ic35ih9iw11oc35kh3kw3sh2sw2ph1pw1g35_relu_f32_nchw",
-    "depthwise 2x2": "mb2ic16ih9iw10oc16kh3kw3ph1pw1g16_pool2x2s2x2p0x0d1x1c1_f32_nhwc",
-    "depthwise, windows with gaps": "mb1ic9ih19iw17oc9kh3kw3g9_pool3x2s5x4p1x1d2x3c1_f32_nchw",
-    "odd groups": "mb2ic8ih9iw7oc22kh3kw3ph1pw1g2_pool2x2s2x2p0x1d1x1c0_f32_nhwc",
-    "odd channels": "mb1ic7ih9iw9oc13kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
-    "overlap in many channels": "mb9ic24ih13iw13oc40kh3kw3sh2sw2ph1pw1_pool3x3s2x2p0x0d1x1c0",
-    "overlap over gaps": "mb2ic32ih14iw15oc16kh3kw3ph1pw1_pool3x2s2x4p1x1d1x1c1_f32_nhwc",
-    "overlap of dilated pools": "mb2ic32ih14iw15oc16kh3kw3ph1pw1_pool3x2s2x2p1x1d2x3c1_f32_nhwc",
-    "overlap in groups": "mb2ic32ih13iw13oc16kh3kw3ph1pw1g2_pool3x3s2x2p0x0d1x1c0_f32_nhwc",
-    "overlap in wide images": "mb1ic16ih7iw800oc8kh3kw3ph1pw1_pool3x3s2x2p1x1d1x1c0_f32_nhwc",
-    "images in turns": "mb6ic32ih40iw40oc8kh3kw3ph1pw1_pool3x3s2x2p0x0d1x1c0_f32_nhwc",
-    "sliced": "mb2ic8ih10iw9oc16kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f32_sliced",
-    "transposed": "mb2ic8ih10iw9oc16kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f32_transposed",
-    "float64": "mb2ic8ih10iw9oc16kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f64_nhwc",
-    "bfloat16": "mb2ic8ih11iw9oc24kh5kw5ph2pw2_pool3x3s2x2p1x1d1x1c0_bf16_nchw",
-    "float16": "mb2ic19ih10iw9oc17kh3kw3ph1pw1_relu_f16_nhwc",
-    "A": "mb1ic3ih44iw44oc32kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f32_nchw",
-    "B": "mb1ic32ih22iw22oc64kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
-    "C": "mb1ic64ih12iw12oc128kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
-    "D": "mb1ic3ih48iw48oc64kh7kw7sh2sw2ph3pw3_pool3x3s2x2p0x0d1x1c0_f32_nchw",
-    "E": "mb1ic64ih17iw17oc128kh3kw3sh2sw2ph1pw1_pool3x3s2x2p0x0d1x1c0_f32_nhwc",
-    "F": "mb2ic3ih30iw30oc32kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f32_nchw",
-}
 # Shares of the gradient that are dead: none, as usual behind a pool and a ReLU, rare, all.
 DEAD = [0.0, 0.4, 0.95, 1.0]
 
 
 @pytest.mark.parametrize("kind", ["normal", "positive", "integers"])
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", BLOCKS)
 def test_named_problem_forward(name, kind, device):
-    checks.check("fprop", Problem.parse(PROBLEMS[name]), device, kind)
+    checks.check("fprop", Problem.parse(BLOCKS[name]), device, kind)
 
 
 @pytest.mark.parametrize(
     "device, name_of_type", kernels.SHORT_TYPES + kernels.TENSOR_CORE_TYPES, indirect=["device"]
 )
 @pytest.mark.parametrize("direction", ["fprop", "dgrad", "wgrad"])
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", BLOCKS)
 def test_named_problem_of_narrow_types(name, direction, device, name_of_type):
-    checks.check(direction, Problem.parse(PROBLEMS[name]).with_type(name_of_type), device)
+    checks.check(direction, Problem.parse(BLOCKS[name]).with_type(name_of_type), device)
 
 
 @pytest.mark.parametrize("device, name_of_type", kernels.TENSOR_CORE_TYPES, indirect=["device"])
@@ -90,10 +44,10 @@ def test_any_2x2_pool_on_tensor_cores(data, kind, device, name_of_type):
 
 @pytest.mark.parametrize("dead", DEAD)
 @pytest.mark.parametrize("direction", ["dgrad", "wgrad"])
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", BLOCKS)
 def test_named_problem_backward(name, direction, dead, device):
     for kind in ("normal", "integers"):
-        checks.check(direction, Problem.parse(PROBLEMS[name]), device, kind, dead)
+        checks.check(direction, Problem.parse(BLOCKS[name]), device, kind, dead)
 
 
 @pytest.mark.parametrize("after", ["relu", "pool"])
@@ -119,16 +73,16 @@ def test_function(after, data):
     checks.check_functional(data.draw(conv_problems(after, for_functional=True)))
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", BLOCKS)
 def test_function_on_named_problem(name):
-    checks.check_functional(Problem.parse(PROBLEMS[name]))
-    checks.check_functional(Problem.parse(PROBLEMS[name]), kind="integers")
+    checks.check_functional(Problem.parse(BLOCKS[name]))
+    checks.check_functional(Problem.parse(BLOCKS[name]), kind="integers")
 
 
 @pytest.mark.parametrize("name", ["A", "B", "relu", "relu 1x1", "depthwise", "float64", "bfloat16"])
 @pytest.mark.parametrize("want", [(True, False), (False, True)])
 def test_one_of_weight_and_bias_gradient(name, want):
-    problem = Problem.parse(PROBLEMS[name])
+    problem = Problem.parse(BLOCKS[name])
     x, _, _, dy = inputs.make(problem)
     code = kernels.make_code(problem, 0.4)
     for implementation in kernels.implementations("wgrad", problem):
@@ -144,7 +98,7 @@ def test_one_of_weight_and_bias_gradient(name, want):
 @pytest.mark.parametrize("name", ["A", "B", "E", "relu", "dilated pool", "overlap"])
 def test_codes_that_no_forward_pass_gives_write_nowhere_else(name):
     # kernels.dgrad and wgrad look for writes outside of their buffers.
-    problem = Problem.parse(PROBLEMS[name])
+    problem = Problem.parse(BLOCKS[name])
     data = inputs.make(problem)
     stride = inputs.strides(codes.size(problem), "nhwc" if problem.pool else "nchw")
     code = inputs.guarded(codes.size(problem), stride, torch.uint8)
@@ -157,7 +111,7 @@ def test_codes_that_no_forward_pass_gives_write_nowhere_else(name):
 
 @pytest.mark.parametrize("name", ["A", "odd groups", "odd channels", "overlap", "225 positions"])
 def test_codes_of_gpus(name):
-    problem = Problem.parse(PROBLEMS[name])
+    problem = Problem.parse(BLOCKS[name])
     code, spec = kernels.make_code(problem, 0.4), (problem.conv_spec, problem.pool_spec)
     kept = codes.keep(problem, code, "cuda")
     assert torch.equal(codes.read(problem, kept, "cuda"), code)
@@ -170,7 +124,7 @@ def test_codes_of_gpus(name):
 
 
 def test_window_without_input():
-    problem = Problem.parse(PROBLEMS["empty windows"])
+    problem = Problem.parse(BLOCKS["empty windows"])
     data = inputs.make(problem, kind="positive")
     x = data.x.detach().requires_grad_()
     y = checks.apply(problem, x, data.w, data.bias)
@@ -192,7 +146,7 @@ def test_more_than_254_positions():
 
 @pytest.mark.parametrize("name", ["relu", "A", "B", "dilation", "depthwise"])
 def test_nan_goes_through_as_in_torch(name):
-    problem = Problem.parse(PROBLEMS[name])
+    problem = Problem.parse(BLOCKS[name])
     data = inputs.make(problem)
     data.x[0, 0, problem.h // 2, problem.w // 3] = torch.nan
     expected = reference.forward(problem, *data[:3])
@@ -221,7 +175,7 @@ def test_zero_is_dead(pool):
 
 @pytest.mark.parametrize("name", ["A", "relu"])
 def test_kept_for_backward_are_input_weight_and_code(name):
-    problem = Problem.parse(PROBLEMS[name])
+    problem = Problem.parse(BLOCKS[name])
     data = inputs.make(problem)
     x, w, bias = (t.detach().clone().requires_grad_() for t in data[:3])
     kept = []
@@ -256,11 +210,11 @@ def test_gradcheck(text):
 @pytest.mark.parametrize("direction", ["fprop", "dgrad", "wgrad"])
 @pytest.mark.parametrize("name", "ABCDEF")
 def test_common_blocks_have_a_fast_kernel(name, direction):
-    assert kernels.implementations(direction, Problem.parse(PROBLEMS[name]))[0] != "plain"
+    assert kernels.implementations(direction, Problem.parse(BLOCKS[name]))[0] != "plain"
 
 
 @pytest.mark.parametrize(
-    "text", [*PROBLEMS.values(), *GRADCHECK, "mb1ic2ih9iw9_pool3x3s2x2p1x1d1x1c1"]
+    "text", [*BLOCKS.values(), *GRADCHECK, "mb1ic2ih9iw9_pool3x3s2x2p1x1d1x1c1"]
 )
 def test_problem_strings_come_back(text):
     problem = Problem.parse(text)
