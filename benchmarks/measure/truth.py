@@ -23,9 +23,7 @@ class Truth:
             self.gradients = checks.expected_gradients(problem, data, self.winners)
         # What fastconv uses: Winograd's algorithm has an error rule of its own.
         directions = ("fprop", "dgrad", "wgrad")
-        self.used = [
-            kernels.implementations(direction, problem, device)[0] for direction in directions
-        ]
+        self.used = [kernels.implementations_to_check(d, problem, device)[0] for d in directions]
 
     def _here(self) -> AbstractContextManager:
         """On a GPU the truth is computed there; what it makes by itself must be there as well."""
