@@ -88,7 +88,7 @@ def why_no_gpu() -> str:
 
 def _run(part: Part, folder: Path, seconds: float, dry: bool = False) -> str:
     """Runs a part in a process of its own; how it ended badly, "" if it did not."""
-    command = [sys.executable, "-m", "gpu.parts"]
+    command = [sys.executable, "-m", "gpu.child"]
     with (folder / f"{part.name}.log").open("w") as log:
         process = subprocess.Popen(
             [*command, part.name, str(folder), str(seconds), *["dry"] * dry],

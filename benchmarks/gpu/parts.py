@@ -1,9 +1,6 @@
-"""The parts of gpu_check.py, each in a process of its own, started in benchmarks/:
+"""The parts of gpu_check.py, as they run on a GPU; dry_run.py has them without one.
 
-    python -m gpu.parts NAME FOLDER SECONDS [dry]
-
-With `dry` those of dry_run.py. What a part prints goes to its log; what it finds, step by step,
-into the report.
+A part prints into its log, and writes each of its steps into the report.
 """
 
 from __future__ import annotations
@@ -20,7 +17,6 @@ from types import ModuleType
 
 from gpu import outcomes
 from gpu.budget import Budget
-from gpu.report import Report
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -239,18 +235,3 @@ def sweep(write: Write, folder: Path, budget: Budget) -> None:
 
 
 PARTS = {f.__name__: f for f in (build, wrappers, tests, sanitizer, cpu, blocks, layers, sweep)}
-
-
-def main() -> None:
-    """Runs the part that the command line names."""
-    name, folder, seconds, *dry = sys.argv[1:]
-    report = Report(Path(folder))
-    budget = Budget(float(seconds))
-    parts = PARTS
-    if dry:
-        from gpu.dry_run import PARTS as parts
-    parts[name](lambda **result: report.write(name, **result), Path(folder), budget)
-
-
-if __name__ == "__main__":
-    main()

@@ -10,30 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fastconv
-from fastconv import functional
 from fastconv.models.resnet50 import Bottleneck
 from measure import progress, timing
 from measure.environment import environment
+from measure.tiny_calls import OPERATIONS, SIZES, tensors
 from parts import startup
 from show import table
-
-SIZES = {"x": (1, 3, 6, 6), "weight": (4, 3, 3, 3), "bias": (4,)}
-
-Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-BLOCK = "conv2d + relu + max_pool2d"
-
-# Torch's way and fastconv's.
-OPERATIONS: dict[str, tuple[Operation, Operation]] = {
-    "conv2d": (F.conv2d, functional.conv2d),
-    "relu": (lambda x, w, b: F.relu(x), lambda x, w, b: functional.relu(x)),
-    "max_pool2d": (lambda x, w, b: F.max_pool2d(x, 2), lambda x, w, b: functional.max_pool2d(x, 2)),
-    "conv2d + relu": (lambda x, w, b: F.relu(F.conv2d(x, w, b)), functional.conv2d_relu),
-    BLOCK: (
-        lambda x, w, b: F.max_pool2d(F.relu(F.conv2d(x, w, b)), 2),
-        lambda x, w, b: functional.conv2d_relu_max_pool2d(x, w, b, pool_kernel_size=2),
-    ),
-}
 
 
 class InCode(nn.Module):
@@ -60,12 +42,6 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "converted ResNet block": (lambda: Bottleneck(16, 4, stride=1), 16),
 }
 MODES = ("no grad", "forward with a graph", "forward + backward")
-
-
-def tensors() -> list[Tensor]:
-    """What an operation is called with."""
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(size, generator=generator) for size in SIZES.values()]
 
 
 def _module_ways(name: str) -> tuple[nn.Module, nn.Module, Tensor]:

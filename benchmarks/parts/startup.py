@@ -23,7 +23,7 @@ def measure(side: str) -> dict[str, float]:
         import fastconv  # noqa: F401
 
         times["import fastconv, after torch"] = time.perf_counter() - start
-    from parts.overhead import BLOCK, OPERATIONS, tensors
+    from measure.tiny_calls import BLOCK, OPERATIONS, tensors
 
     way = OPERATIONS[BLOCK][side == "fastconv"]
     torch.set_num_threads(1)
