@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 import emulated
 from fastconv import functional
@@ -82,8 +82,9 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(config, items):
     """Marks tests by the device that they run on; chooses quick ones, the rest, or all.
 
-    A test is slow if it is marked so, or if it needs the emulated builds, which take minutes to
-    compile: by the fixture `emulated_builds`, or by the device "emulated".
+    A test is slow if it is marked so, if it draws random examples (hypothesis), or if it needs the
+    emulated builds, which take minutes to compile: by the fixture `emulated_builds`, or by the
+    device "emulated".
     """
     chosen, others = [], []
     for item in items:
@@ -92,6 +93,8 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker("emulated")
         if device == "cuda":
             item.add_marker("gpu")
+        if is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker("slow")
         slow = any(map(item.get_closest_marker, ("slow", "emulated")))
         wanted = config.option.which in ("all", "rest" if slow else "quick")
         (chosen if wanted else others).append(item)
