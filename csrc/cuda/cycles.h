@@ -1,5 +1,5 @@
 // A model of the cycles that a tile takes for a problem: the cost by which tiles are chosen. It is of one GPU, an H100,
-// and looks at the geometry and at whether channels are inside; a measured table (load_variants) names implementations.
+// and looks at the geometry and at whether channels are inside; a measured table (load_implementations) names implementations.
 #pragma once
 
 #include <cmath>
