@@ -1,4 +1,4 @@
-// The one way from an error's text to an exception.
+// check() throws an error's text as an exception.
 #pragma once
 
 #include <stdexcept>
@@ -6,7 +6,7 @@
 
 namespace fastconv::cuda {
 
-// Throws where CUDA or a kernel has something against a launch.
+// Throws std::runtime_error unless the text is empty.
 inline void check(const std::string& error) {
     if (!error.empty()) throw std::runtime_error(error);
 }

@@ -1,4 +1,4 @@
-// The launcher of the kernel for the gradient of the input.
+// The launcher of dgrad, the gradient of a convolution's input.
 #include "conv2d_dgrad.cuh"
 
 #include "conv2d_implementations.h"
@@ -16,7 +16,7 @@ struct Dgrad {
         return c.N * c.H * c.W > 0 && c.C > 0;
     }
 
-    // All phases together; their taps differ by one each way at most.
+    // The work of all phases together. Their numbers of taps differ by at most one along each axis.
     template <class Tile>
     static Work work(const Conv2dProblem& problem) {
         const Conv2d& c = problem.conv;

@@ -27,8 +27,8 @@ FASTCONV_HOST_DEVICE int greatest_common_divisor(int a, int b) {
     return a;
 }
 
-// A phase along one axis. Its taps are r = first + i * tap_step for i < taps. Its pixel number j meets output p = start
-// + j - i * output_step.
+// A phase along one axis. Its taps are r = first + i * tap_step for i < taps. At tap i, its pixel number j reads output
+// p = start + j - i * output_step.
 struct Phase {
     int first = 0, taps = 0, start = 0;
 

@@ -112,7 +112,7 @@ FASTCONV_DEVICE const T* bytes_on(const T* from, int bytes) {
     return reinterpret_cast<const T*>(reinterpret_cast<const char*>(from) + bytes);
 }
 
-// The 4 bytes of an operand: one or two elements, at the places of their taps.
+// Returns 4 bytes of an operand: one or two elements, at their taps' offsets.
 FASTCONV_DEVICE uint32_t operand(const float* from, const int* places) {
     return simt::float_bits(*bytes_on(from, places[0]));
 }

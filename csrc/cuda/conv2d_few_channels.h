@@ -1,4 +1,4 @@
-// What is a first layer, and how it is cut into rectangles, if it fits.
+// The condition under which the few-channels kernels take a convolution, and its split into rectangles.
 #pragma once
 
 #include "conv2d_few_channels.cuh"
@@ -7,18 +7,18 @@
 
 namespace fastconv::cuda {
 
-// What every GPU from sm_80 on gives a block.
+// Shared memory per block on every GPU from sm_80 on.
 constexpr int few_channels_most_bytes = 99 * 1024;
 
-// Cuts what is pooled into rectangles of so many pixels at most, whose halos have `most` bytes at most: those that
-// should be the fastest; false if there are none.
+// Cuts the convolution's output into the rectangles with the least estimated time. A rectangle has at most `pixels`
+// pixels, its halo at most `most` bytes. Returns false if no rectangle fits.
 inline bool cut(FewChannelsLayout& layout, const Conv2d& c, const Pool2d& windows, int pixels, int most,
                 int element_bytes, int apart) {
     const Geometry conv(c);
     layout.pool = PoolGeometry(windows);
     const PoolGeometry& pool = layout.pool;
     most /= element_bytes;
-    // How many windows, of `count`, cover no more than `room` pixels.
+    // The largest number of neighboring windows, up to `count`, that cover at most `room` pixels.
     const auto fitting = [](int room, int count, int stride, int window, int dilation) {
         const int64_t rest = room - PoolTiling::covered(1, stride, window, dilation);
         return rest < 0 ? 0 : least(count, int(rest / stride) + 1);
@@ -40,7 +40,7 @@ inline bool cut(FewChannelsLayout& layout, const Conv2d& c, const Pool2d& window
         const Halo halo(conv, tiling.height, width, element_bytes, apart);
         if (halo.size(conv.channels) > most) continue;
 
-        // The products of a tile's pixel take about as long as bringing three pixels of x.
+        // Estimated: multiplying one pixel of a tile takes as long as loading three pixels of x.
         const int64_t rectangles = int64_t(conv.N) * tiling.tiles_h * tiling.tiles_w;
         const int64_t time = rectangles * (3 * pixels + h * w);
         if (rectangles > most_reached || (fastest && time >= fastest)) continue;
@@ -56,8 +56,8 @@ inline bool cut(FewChannelsLayout& layout, const Conv2d& c, const Pool2d& window
 constexpr const char* few_channels_condition =
     "float16, bfloat16 or TF32, one group of 1 to 7 channels, 9 filters or more, and kernels that fit shared memory";
 
-// Calls run(a value of the tile's type) with the tile that the filters fill: for few channels, and not so few filters
-// that most of a tile would be empty. What that returns, or a Result() for other problems.
+// Calls run(a value of the tile's type) with the tile that suits the number of filters, and returns its result. Returns
+// Result() for problems with many channels, and for those with so few filters that a tile would be mostly empty.
 template <template <class> class Tiles, class Result, class Run>
 Result with_few_channels_tile(const Conv2dProblem& problem, const Run& run) {
     const Conv2d& conv = problem.conv;

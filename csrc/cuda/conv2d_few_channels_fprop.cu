@@ -1,4 +1,4 @@
-// The launcher of the forward kernels for few channels, as first layers have them.
+// The launcher of fprop for convolutions with few channels, such as a network's first layer.
 #include "conv2d_few_channels_fprop.cuh"
 
 #include <optional>
@@ -18,7 +18,7 @@ int bytes_of(const FewChannelsLayout& layout) {
     return shared.bytes();
 }
 
-// Nothing where the filters are too long, or the halo of any rectangle is longer than the sums that later lie there.
+// Returns nullopt if the filters do not fit shared memory, or if no rectangle's halo fits the accumulators' buffer.
 template <class T, class Tile>
 std::optional<FewChannelsLayout> layout_of(const Conv2dProblem& problem) {
     const Conv2d& c = problem.conv;
@@ -31,7 +31,7 @@ std::optional<FewChannelsLayout> layout_of(const Conv2dProblem& problem) {
                                               : bytes_of<FewChannelsFpropMemory<Tile>>(layout);
     if (bytes > few_channels_most_bytes || !cut(layout, c, problem.pool, Tile::rows, Tile::buffer * 4, sizeof(T), 8))
         return {};
-    // Multiprocessors stay busy; beyond that, filters are brought less often.
+    // Few rectangles per block keep all multiprocessors busy. Many rectangles per block load the filters less often.
     const int64_t blocks = layout.rectangles * ceil_div(c.K, Tile::columns);
     layout.rectangles_per_block = least(int(blocks / (4 * multiprocessors * Tile::blocks)), 7) + 1;
     return layout;

@@ -1,5 +1,5 @@
-// Forward of convolutions with few channels: conv2d_few_channels.cuh's product, with the outputs of conv2d_fprop.cuh
-// and conv2d_fprop_pool.cuh. A block's rectangles are consecutive.
+// fprop of convolutions with few channels. The product is conv2d_few_channels.cuh's. The output is written as in
+// conv2d_fprop.cuh or conv2d_fprop_pool.cuh. A block's rectangles are consecutive.
 #pragma once
 
 #include "conv2d_few_channels.cuh"

@@ -1,4 +1,4 @@
-// The launcher of wgrad for few channels, as first layers have them.
+// The launcher of wgrad for convolutions with few channels, such as a network's first layer.
 #include "conv2d_few_channels_wgrad.cuh"
 
 #include <optional>
@@ -16,7 +16,8 @@ struct Cut {
     int filled, bias_row, row_tiles, column_tiles, splits;
 };
 
-// Nothing where no rectangle's halo fits beside its gradient. By the problem alone: with the bias, wanted or not.
+// Returns nullopt if no rectangle's halo fits beside its gradient. The cut depends on the problem alone, so it always
+// has a row for dbias.
 template <class T, class Tile>
 std::optional<Cut> cut_of(const Conv2dProblem& problem) {
     const Conv2d& c = problem.conv;
@@ -34,7 +35,7 @@ std::optional<Cut> cut_of(const Conv2dProblem& problem) {
     pixels.P = c.P, pixels.Q = c.Q;
     const int most = Tile::buffer * 4 - few_channels_wgrad_pixels * Tile::columns * int(sizeof(T));
     if (!cut(layout, c, pixels, few_channels_wgrad_pixels, most, sizeof(T), 4)) return {};
-    // As many splits as run at once; more would only write and read more partial sums.
+    // The number of splits is the number that run at once. More splits would only add partial sums to write and read.
     const int64_t tiles = int64_t(result.row_tiles) * result.column_tiles;
     layout.rectangles_per_block =
         int(ceil_div(layout.rectangles, ceil_div(multiprocessors * few_channels_wgrad_blocks, tiles)));
@@ -65,7 +66,7 @@ void launch_few_channels(const Conv2dProblem& problem, const WgradArgs& args, co
     conv2d_wgrad_sum(problem, args, launch, cut.splits);
 }
 
-// 0 where there is no such cut.
+// Returns 0 if there is no such cut.
 int splits_of(const Conv2dProblem& problem) {
     return with_few_channels_tile<FewChannelsWgradTiles, int>(problem, [&](auto tile) {
         const auto cut = cut_of<typename decltype(tile)::T, decltype(tile)>(problem);

@@ -84,7 +84,7 @@ FASTCONV_DEVICE void load_gradient(const FewChannelsWgradParameters<T>& d, const
     }
 }
 
-// The 4 bytes of an operand of x: one pixel, or two neighbors.
+// Returns 4 bytes of x: one pixel, or two neighbors.
 FASTCONV_DEVICE uint32_t neighbors(const float* x) { return simt::float_bits(*x); }
 template <class T>
 FASTCONV_DEVICE uint32_t neighbors(const T* x) {

@@ -1,4 +1,4 @@
-// The launcher of the forward kernel, for convolutions without a pool behind them.
+// The launcher of fprop without a pool.
 #include "conv2d_fprop.h"
 #include "conv2d_implementations.h"
 #include "conv2d_tiles.h"

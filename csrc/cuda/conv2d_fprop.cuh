@@ -18,7 +18,7 @@
 
 namespace fastconv::cuda {
 
-// What fprop's kernels read; shared with the kernels that pool.
+// FpropInput holds the operands of all fprop kernels, with or without a pool.
 template <class T>
 struct FpropInput {
     Source<ImageView<T>, Access::lines | Access::step_vectors> x;
@@ -66,9 +66,9 @@ struct FpropOutput {
     bool relu, along_columns, vectors;
 };
 
-// Writes the tile whose sums are in shared memory; the caller need not have passed a barrier after storing them.
-// pixel_of(row) is a row's pixel, outside of y for padding rows. Eight rows from a multiple of 8 on are eight neighbors
-// in an image row, and the first one's q is a multiple of 8.
+// Writes the tile whose sums are in shared memory. The caller needs no barrier after storing them. pixel_of(row) is a
+// row's pixel, outside of y for padding rows. Eight rows from a multiple of 8 on are neighbors in an image row. The
+// first one's q is a multiple of 8.
 template <class T, class Tile, class PixelOf>
 FASTCONV_DEVICE void write_fprop(const FpropInput<T>& in, const FpropOutput<T>& out, const GemmMemory<Tile>& memory,
                                  int group, int first_column, const PixelOf& pixel_of) {

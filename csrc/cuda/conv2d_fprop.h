@@ -1,5 +1,4 @@
-// The forward kernels' common launch data; conv2d_fprop.cu, conv2d_fprop_pool.cu and conv2d_few_channels_fprop.cu
-// compile them.
+// The kernel arguments that all launchers of fprop build: its input, its output and the work per tile.
 #pragma once
 
 #include "conv2d_fprop.cuh"
@@ -53,7 +52,7 @@ FpropOutput<T> fprop_output(const Conv2dProblem& problem, const FpropArgs& args)
     return out;
 }
 
-// The work with a tile, whose rows are pixels; about: what blocks of pooled pixels compute twice is left out.
+// The work with a tile whose rows are pixels. It is approximate: pixels that two blocks compute count once.
 template <class Tile>
 Work fprop_work(const Conv2dProblem& problem) {
     const Conv2d& c = problem.conv;
@@ -64,7 +63,7 @@ Work fprop_work(const Conv2dProblem& problem) {
             problem.layouts.x.channels_inside && channels % Tile::vector == 0};
 }
 
-// each: neighbouring filters that a thread writes.
+// each: neighboring filters that a thread writes.
 template <class T>
 PoolOutput<T> pool_output(const Conv2dProblem& problem, const FpropArgs& args, int each) {
     PoolOutput<T> out;

@@ -1,4 +1,5 @@
-// The launcher of the forward kernels that pool: 2x2 windows in registers on tensor cores, any others in shared memory.
+// The launcher of fprop with a max-pool. On tensor cores, 2x2 windows are pooled in registers; all others in shared
+// memory.
 #include "conv2d_fprop.h"
 #include "conv2d_fprop_pool.cuh"
 #include "conv2d_fprop_pool2x2.cuh"
@@ -26,7 +27,7 @@ void run_any(const Conv2dProblem& problem, const FpropArgs& args, const Launch& 
                        shared_bytes<FpropPoolMemory<Tile>>(), launch.stream, in, out));
 }
 
-// Whether windows are 2x2 and have no position in common.
+// Whether windows are 2x2 and do not overlap.
 bool apart_2x2(const Pool2d& pool) {
     return pool.window_h == 2 && pool.window_w == 2 && pool.dilation_h < pool.stride_h &&
            pool.dilation_w < pool.stride_w;

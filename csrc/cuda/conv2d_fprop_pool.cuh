@@ -1,4 +1,4 @@
-// Convolution, bias, ReLU and max-pool in one kernel, for every pool. The convolution's output stays in shared memory.
+// fprop fused with ReLU and any max-pool. The convolution's output stays in shared memory.
 //
 //     y, code[n, k, pp, qq] of conv_y[n, k, pp * pool_stride - pool_pad + i * pool_dilation, ...] over positions (i, j)
 //                           of a window, as defined in conv2d_pool_output.cuh

@@ -1,4 +1,4 @@
-// Convolution, bias, ReLU and a 2x2 max-pool without overlap in one kernel on tensor cores. The pool runs in registers.
+// fprop fused with ReLU and a 2x2 max-pool without overlap, on tensor cores. The pool runs in registers.
 //
 //     y, code[n, k, pp, qq] of conv_y[n, k, pp * pool_stride - pool_pad + i * pool_dilation, ...] over the positions
 //                           2 * i + j of a window, as defined in conv2d_pool_output.cuh

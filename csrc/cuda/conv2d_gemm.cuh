@@ -54,7 +54,7 @@ struct Tile {
     FASTCONV_DEVICE static int sum_place(int row, int column) { return row * sum_stride + column; }
 };
 
-// A Coord is one operand's part of an element's address: the element is at the sum of a row's (or column's) and a
+// A Coord is one part of an operand element's address. The address is the sum of a row's (or column's) Coord and a
 // step's. The View that reads the Coord gives its fields their meaning. A negative h marks an element that counts as
 // zero.
 struct Coord {
@@ -67,10 +67,10 @@ struct Coord {
 constexpr int outside = -(1 << 30);  // an h that stays negative whatever coordinate is added
 FASTCONV_DEVICE Coord no_coord() { return {0, outside, 0, 0, 0}; }
 
-// Coords is an array of Coord in shared memory, stored field by field. Entries are dealt to `vector` parts in turn, so
-// a part holds every vector-th one. Threads read either one part in order, for vectors, or all entries in order. The
-// distance between parts keeps the latter free of bank conflicts, too: of 16 lanes that read 8 bytes each, 16 / vector
-// read in each part.
+// Coords is an array of Coord in shared memory, stored field by field. Part i of `vector` parts holds the entries with
+// index % vector == i. Threads read either one part in order, for vectors, or all entries in order. The distance
+// between parts keeps the latter free of bank conflicts, too: 16 lanes read 8 bytes each, 16 / vector of them in each
+// part.
 template <int vector>
 class Coords {
 public:

@@ -1,4 +1,4 @@
-// Index spaces of the convolution kernels: strides, pixels of an image batch, taps (c, r, s) of a filter.
+// The convolution kernels' index spaces: strides, pixels (n, p, q) and taps (c, r, s).
 #pragma once
 
 #include <cstdint>

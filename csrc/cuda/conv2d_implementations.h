@@ -1,4 +1,4 @@
-// What the .cu files of convolutions have for the lists of dispatch.cpp.
+// The convolution implementations in the .cu files, which dispatch.cpp puts into its lists.
 #pragma once
 
 #include "../common/choose.h"

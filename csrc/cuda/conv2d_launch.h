@@ -1,4 +1,4 @@
-// What the launchers of all directions share: how operands are read, and the bytes of shared memory.
+// Helpers for the launchers of all directions: the alignment of operands, and the size of shared memory.
 #pragma once
 
 #include <initializer_list>
@@ -11,14 +11,15 @@
 
 namespace fastconv::cuda {
 
-// Whether `vector` neighbouring channels of T can be read or written at once, beginning at every `vector`-th of a
+// Whether `vector` neighboring channels of T can be read or written at once, starting at every `vector`-th channel of a
 // group.
 template <class T>
 bool has_vectors(const Layout& layout, int vector) {
     return layout.vector_bytes >= vector * int(sizeof(T));
 }
 
-// The same for a gradient, which is read together with its code: a byte or (of a pool) 4 bits a filter.
+// The same for a gradient, which is read together with its code. A code has one byte per filter, or 4 bits for small
+// pools.
 template <class T>
 bool gradient_vectors(const Conv2dProblem& problem, int vector) {
     const int code_bytes = problem.epilogue.pooled && has_nibbles(problem.pool) ? vector / 2 : vector;
@@ -26,7 +27,7 @@ bool gradient_vectors(const Conv2dProblem& problem, int vector) {
            (problem.epilogue.activation == Activation::none || problem.layouts.code.vector_bytes >= code_bytes);
 }
 
-// Whether a weight's taps lie in memory in the order in which Taps counts them.
+// Whether memory holds a weight's taps in the order of Taps.
 inline bool in_order_of_taps(const Tensor& w, bool channels_inside) {
     int64_t dense = 1;
     const std::initializer_list<int> inside_out = {3, 2, 1, 0}, channels_first = {1, 3, 2, 0};

@@ -91,7 +91,7 @@ struct MmaTile {
     }
 };
 
-// a + times * b. May wrap around beyond the last step, where the result is not used.
+// Returns a + times * b. Beyond the last step it may wrap around; that result is not used.
 FASTCONV_HOST_DEVICE Coord wrapped(const Coord& a, const Coord& b, int times) {
     const auto add = [times](int c, int d) { return int(unsigned(c) + unsigned(d) * unsigned(times)); };
     return {a.offset + b.offset * times, add(a.h, b.h), add(a.w, b.w), add(a.n, b.n), add(a.k, b.k)};

@@ -1,5 +1,5 @@
-// The tiles that all directions are compiled for, in one list: each is an implementation of each direction. A new tile
-// is a line here; tests, gates and sweeps then run it.
+// The list of tiles. Each tile is one implementation of each direction. A new tile is one line here; tests, gates and
+// sweeps then run it.
 #pragma once
 
 #include <string>
@@ -11,14 +11,14 @@
 
 namespace fastconv::cuda {
 
-// Products on tensor cores, of 16-bit elements or TF32. A warp's sums and operands of TF32 can be too many for 255
-// registers where those of 16 bits fit, hence its own width.
+// A tile on tensor cores, for 16-bit elements or TF32. TF32 has its own warp width, since its accumulators and operands
+// can exceed 255 registers where 16-bit ones fit.
 template <int rows, int columns, int warp_rows, int warp_columns, int warp_columns_of_tf32 = warp_columns>
 struct TensorCoreTile {
     static constexpr bool tensor_cores = true;
     static constexpr const char *kind = "mma", *condition = "16-bit elements, or float32 where TF32 is allowed";
     static constexpr int sizes[2] = {rows, columns};
-    // The tile for elements T, void where there is none.
+    // The tile for elements T; void if there is none.
     template <class T>
     using Of = std::conditional_t<sizeof(T) <= 4,
                                   MmaTile<T, rows, columns, 64 / int(sizeof(T)), 4, warp_rows,
@@ -26,7 +26,8 @@ struct TensorCoreTile {
                                   void>;
 };
 
-// Exact products in Acc. 16-bit elements have tensor cores, which are as exact, and one such tile for few filters.
+// A tile with exact products in Acc. 16-bit elements need only one, for few filters: tensor cores multiply them exactly
+// too.
 template <class Acc, int rows, int columns, int rows_each, int columns_each, bool of_16_bits = false>
 struct ExactTile {
     static constexpr bool tensor_cores = false;
@@ -53,8 +54,8 @@ using Tiles = TileList<                    // the earlier of equal cost is chose
     ExactTile<double, 64, 32, 4, 4>,       //
     ExactTile<double, 64, 8, 2, 2>>;
 
-// What a kernel that is compiled for every tile says of itself, as a struct:
-//     Args, condition               of its direction, and what `takes` asks for in words
+// TileImplementation makes an implementation from a tile and a struct that describes the kernel. The struct has:
+//     Args, condition               of its direction; the condition of `takes` in words
 //     takes(problem)
 //     work<Tile>(problem)           for the model of cycles
 //     workspace<Tile>(problem)
@@ -65,7 +66,8 @@ struct TileImplementation {
     template <class T>
     static constexpr bool has = !std::is_void_v<typename Family::template Of<T>>;
 
-    // Calls use(a value of T, one of the tile's type); what it returns, or a Result() for elements without the tile.
+    // Calls use(a value of T, a value of the tile's type) and returns its result; Result() for elements without the
+    // tile.
     template <class Result, class Use>
     static Result with(const Conv2dProblem& problem, const Use& use) {
         return with_type(problem.dtype, [&](auto type) {

@@ -1,4 +1,4 @@
-// The launcher of the kernel for the gradients of weight and bias.
+// The launcher of wgrad, the gradients of a convolution's weight and bias.
 #include "conv2d_wgrad.cuh"
 
 #include "conv2d_implementations.h"

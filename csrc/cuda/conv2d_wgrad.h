@@ -1,6 +1,5 @@
-// What the kernels of wgrad share on the host: how sums are cut into splits, and the second kernel, which adds the
-// splits up. conv2d_wgrad.cu, conv2d_few_channels_wgrad.cu, conv2d_wgrad_pool2x2.cu and conv2d_wgrad_sum.cu compile one
-// kernel each.
+// Host code that the launchers of wgrad share: the split of the reduction, the workspace, and the second kernel, which
+// adds the splits up.
 #pragma once
 
 #include "conv2d_launch.h"
@@ -8,12 +7,13 @@
 
 namespace fastconv::cuda {
 
-// How the steps of the sums are cut.
+// Split is the division of the reduction's steps over blocks.
 struct Split {
     int splits, steps_per_split;
 };
 
-// Of one split: blocks and sums, those of the bias too, wanted or not. A tile has that many taps and filters.
+// WgradSize is the size of one split in blocks and sums. A tile is taps_of_tile x filters_of_tile. The bias always
+// counts, so dbias does not change the split.
 struct WgradSize {
     int64_t tiles, sums, steps;
 
@@ -31,14 +31,14 @@ Split split_in(const WgradSize& size, int64_t splits) {
     return {int(ceil_div(size.steps, each)), int(each)};
 }
 
-// The second pass reads what the splits have written.
+// The second pass reads the sums that the splits have written.
 template <class Tile>
 Work work_of(const WgradSize& size, const Split& split, bool vectors) {
     return {size.tiles * split.splits, double(split.steps_per_split), vectors,
             2.0 * double(size.sums) * split.splits * sizeof(typename Tile::Acc)};
 }
 
-// By the geometry alone: as many splits as run at once, or a part of them where that costs less.
+// Returns as many splits as run at once, or fewer where that costs less. It looks at the geometry alone.
 template <class Tile>
 Split split_of(const WgradSize& size) {
     constexpr int64_t least_steps = 128;
@@ -54,7 +54,7 @@ Split split_of(const WgradSize& size) {
     return best;
 }
 
-// Sums of a filter: its taps and, if dbias is wanted, that of the bias behind them.
+// WgradRows counts the sums per filter: one per tap, then one for dbias if it is wanted.
 struct WgradRows {
     Taps taps;
     int weights, all;
@@ -65,14 +65,14 @@ struct WgradRows {
           all(weights + (args.dbias.data ? 1 : 0)) {}
 };
 
-// "" or why so many sums or blocks are refused; tiles: blocks of one split.
+// Returns "" or the reason for refusing the number of sums or blocks. tiles: blocks of one split.
 inline std::string refuse_wgrad(const Geometry& conv, const WgradRows& rows, int64_t tiles, int splits) {
     const std::string refused =
         refuse({{"the number of weights", int64_t(conv.K) * rows.all}, {"the number of tiles", tiles}}, most_counted);
     return refused.empty() ? refuse({{"the number of blocks", tiles * splits}}, most_counted) : refused;
 }
 
-// Bytes of the splits' sums, those of the bias too, wanted or not.
+// Bytes of the splits' sums. Those of the bias always count.
 inline size_t wgrad_workspace(const Conv2dProblem& problem, int splits) {
     const Conv2d& c = problem.conv;
     const size_t bytes = problem.dtype == DType::float64 ? sizeof(double) : sizeof(float);

@@ -1,4 +1,4 @@
-// The launcher of wgrad behind 2x2 pools, on tensor cores and on sparse ones.
+// The launchers of wgrad behind 2x2 pools, on dense and on sparse tensor cores.
 #include "conv2d_wgrad_pool2x2.cuh"
 
 #include <limits>
@@ -10,7 +10,7 @@ namespace fastconv::cuda {
 
 namespace {
 
-// 2x2 windows side by side, none of which reaches beyond the convolution's output.
+// Whether the windows are 2x2, lie side by side, and stay inside the convolution's output.
 bool has_pool2x2(const Conv2dProblem& problem) {
     const Pool2d& pool = problem.pool;
     return problem.epilogue.pooled && pool.window_h == 2 && pool.window_w == 2 && pool.stride_h == 2 &&
@@ -18,7 +18,7 @@ bool has_pool2x2(const Conv2dProblem& problem) {
            2 * pool.P <= problem.conv.P && 2 * pool.Q <= problem.conv.Q;
 }
 
-// Calls run(a value of T, of the tile) for the tile that takes a problem, and returns what that does.
+// Calls run(a value of T, a value of the tile's type) for the tile that takes a problem, and returns its result.
 template <bool sparse, class Run>
 auto with_pool2x2_tile(const Conv2dProblem& problem, const Run& run) {
     const int filters = int(problem.conv.K / problem.conv.groups);
@@ -97,7 +97,7 @@ void run(const Conv2dProblem& problem, const WgradArgs& args, const Launch& laun
         problem, [&](auto type, auto tile) { launch_pool2x2<decltype(type), decltype(tile)>(problem, args, launch); });
 }
 
-// Sparse tensor cores run by name alone, until a measurement shows where they are the faster ones.
+// An infinite cost. Sparse tensor cores run only if named, until a measurement shows where they are faster.
 double by_name_alone(const Conv2dProblem&) { return std::numeric_limits<double>::infinity(); }
 
 }  // namespace

@@ -3,7 +3,7 @@
 //     dw[k, c, r, s] = sum over n, pp, qq of dy[n, k, pp, qq] * x[n, c, p * stride - pad + r * dilation, ...]
 //     dbias[k]       = sum over n, pp, qq of dy[n, k, pp, qq]
 //
-// The sums run over the windows (pp, qq) that are not dead. (p, q) is the place of the window's winner, which the code
+// The sums run over the windows (pp, qq) that are not dead. (p, q) is the pixel of the window's winner, which the code
 // gives for each k. As a matrix product:
 //
 //   rows     filters k of one group

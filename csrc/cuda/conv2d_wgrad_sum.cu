@@ -1,4 +1,4 @@
-// The launcher of wgrad's second pass: it adds up the sums of the splits.
+// The launcher of wgrad's second kernel, which adds up the sums of the splits.
 #include "conv2d_wgrad_sum.cuh"
 
 #include "conv2d_wgrad.h"

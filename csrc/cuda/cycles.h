@@ -1,5 +1,5 @@
-// A model of the cycles that a tile takes for a problem: the cost by which tiles are chosen. It is of one GPU, an H100,
-// and looks at the geometry and at whether channels are inside; a measured table (load_implementations) names implementations.
+// A model of the cycles that a tile takes for a problem. The tile of the least cost is chosen. The model is of an H100
+// and looks at the geometry and at whether channels are inside. A measured table (load_implementations) overrides it.
 #pragma once
 
 #include <cmath>
@@ -7,7 +7,7 @@
 
 namespace fastconv::cuda {
 
-// What a direction would have to do with a tile. Elements that are read one by one cost instructions.
+// Work is the amount of work of a direction with a tile. Elements that are read one by one cost instructions.
 struct Work {
     int64_t blocks;
     double steps;      // of a block
@@ -17,15 +17,15 @@ struct Work {
 
 constexpr int multiprocessors = 132;
 
-// Cycles until the last block has ended. A step's are the most of: products, at what such loops reach of the peak;
-// bytes from the L2 cache; instructions of loads. `ends` are a block's beginning and end, which only other blocks can
-// hide. All numbers are those of an H100 as published, or estimates: none is measured yet.
+// Cycles until the last block has ended. A step takes the longest of three: products at a fraction of the peak, bytes
+// from the L2 cache, and load instructions. `ends` are the cycles at a block's beginning and end, which only other
+// blocks can hide. All numbers are an H100's data sheet or estimated; none is measured.
 template <class Tile>
 double cycles_of(const Work& work) {
     constexpr double bytes_per_cycle = 40, device_bytes_per_cycle = 1750, ends = 2500;
     constexpr int element = Tile::tensor_cores ? 16 / Tile::vector : int(sizeof(typename Tile::Acc));
     constexpr double products_per_cycle = !Tile::tensor_cores ? 384.0 / element : element == 2 ? 2560 : 1280;
-    constexpr double instructions = Tile::tensor_cores ? 20 : 15;  // to read what is read at once
+    constexpr double instructions = Tile::tensor_cores ? 20 : 15;  // per vector or single element that is read
     constexpr int operands = Tile::rows + Tile::columns;
 
     double step = double(Tile::rows) * Tile::columns / products_per_cycle;

@@ -1,4 +1,4 @@
-// The one list a direction of the CUDA implementations, and the problems that none of them can count.
+// The list of CUDA implementations per direction, and the problems that are too large for all of them.
 #include "dispatch.h"
 
 #include "conv2d_implementations.h"
@@ -15,7 +15,7 @@ Implementations<Args> joined(std::initializer_list<Implementations<Args>> parts)
     return list;
 }
 
-// For problems whose output has no element.
+// The implementation for problems whose output has no elements.
 template <class Args, bool (*is_empty)(const Conv2d&, const Pool2d&)>
 constexpr Implementation<Args> empty = {"empty",
                                         "outputs without elements",
@@ -52,7 +52,7 @@ const Implementations<WgradArgs>& implementations() {
 std::string refuse(const Conv2dProblem& problem) {
     const Conv2d& c = problem.conv;
     const Pool2d& pool = problem.pool;
-    // One after the other, so that no product overflows.
+    // Earlier checks bound the factors of later products, so no product overflows.
     const std::string places =
         refuse({{"the height with padding", c.H + 2 * c.pad_h + (c.P - 1) * c.stride_h + c.R * c.dilation_h},
                 {"the width with padding", c.W + 2 * c.pad_w + (c.Q - 1) * c.stride_w + c.S * c.dilation_w},

@@ -1,4 +1,4 @@
-// The lists of implementations on GPUs. Host code that nvcc need not see.
+// The lists of convolution implementations on GPUs. This is host code; nvcc need not compile it.
 #pragma once
 
 #include <string>
@@ -7,8 +7,8 @@
 
 namespace fastconv::cuda {
 
-// The list of a direction: FpropArgs, DgradArgs or WgradArgs. `run` launches on the stream of the current device,
-// allocates nothing and waits for nothing. Tensors are dense NCHW or NHWC; their strides say which.
+// Returns the list of a direction, by its Args: FpropArgs, DgradArgs or WgradArgs. `run` launches on the current
+// device's stream, allocates nothing and waits for nothing. Tensors are dense; their strides tell NCHW from NHWC.
 template <class Args>
 const Implementations<Args>& implementations();
 
@@ -19,7 +19,7 @@ const Implementations<DgradArgs>& implementations();
 template <>
 const Implementations<WgradArgs>& implementations();
 
-// "" or why no implementation takes a problem: it has more of something than the kernels count. Asked first.
+// Returns "" or the count that is too large for every kernel, in words. Callers check this before they choose.
 std::string refuse(const Conv2dProblem&);
 
 }  // namespace fastconv::cuda

@@ -1,4 +1,4 @@
-// From a DType to a template's type, and from that to the one that sums are made in.
+// The C++ type of a DType, and the accumulator type of each.
 #pragma once
 
 #include <stdexcept>
@@ -8,7 +8,7 @@
 
 namespace fastconv::cuda {
 
-// Calls run(a value of the floating-point type that `dtype` names); gives what it returns.
+// Calls run(a value of the floating-point type that `dtype` names) and returns its result.
 template <class Run>
 auto with_type(DType dtype, const Run& run) {
     switch (dtype) {
@@ -28,7 +28,7 @@ template <>
 struct AccumulatorOf<double> {
     using type = double;
 };
-// What values of T are compared and added in.
+// The type in which values of T are compared and added.
 template <class T>
 using Accumulator = typename AccumulatorOf<T>::type;
 

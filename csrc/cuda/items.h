@@ -1,5 +1,5 @@
-// Kernels in which each thread takes one item after another: blocks of `item_threads` threads, as many as fill any
-// GPU a few times over, and a step of the whole grid from one item to a thread's next.
+// Grid-stride loops: a thread processes one item after another, the whole grid's threads apart. A block has
+// `item_threads` threads, and the grid fills any GPU several times over.
 #pragma once
 
 #include "dtypes.h"
@@ -17,8 +17,8 @@ inline simt::Dim item_blocks(int64_t items) {
 FASTCONV_DEVICE int64_t first_item() { return int64_t(simt::block().x) * item_threads + simt::thread(); }
 FASTCONV_DEVICE int64_t item_step() { return int64_t(simt::grid().x) * item_threads; }
 
-// Quotient and remainder of what is not negative. Almost always both fit 32 bits, where a division costs a
-// fraction of one of 64.
+// Quotient and remainder of non-negative numbers. Both almost always fit 32 bits, where a division costs a fraction of
+// a 64-bit one.
 struct Division {
     int64_t quotient, remainder;
 };

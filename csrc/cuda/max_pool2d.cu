@@ -18,7 +18,7 @@ bool is_contiguous(const Tensor& t) {
     return true;
 }
 
-// Whether V channels can be read or written at once at every place.
+// Whether V neighboring channels can be read or written at once at every pixel.
 bool has_packs(const Tensor& t, int V, int bytes) {
     if (t.stride[1] != 1 || t.size[1] % V || !is_aligned(t.data, V * bytes)) return false;
     for (const int i : {0, 2, 3})
@@ -37,7 +37,7 @@ MaxPool2d<T, Code> make(const Tensor& in, const Tensor& code, const Tensor& out,
         t.size[i] = out.size[i];
     }
     t.H = x.size[2], t.W = x.size[3];
-    // Where columns have a stride of 1 as well, there is one channel, or one column.
+    // If columns have a stride of 1 too, there is one channel or one column.
     t.channels_inner = out.stride[1] == 1 && (out.stride[3] != 1 || out.size[3] == 1);
     t.pool = pool;
     return t;
@@ -45,7 +45,8 @@ MaxPool2d<T, Code> make(const Tensor& in, const Tensor& code, const Tensor& out,
 
 int64_t row_pairs(const Tensor& x) { return (x.size[2] + 1) / 2; }
 
-// For the kernels of 2x2 windows: whole chunks, no window beyond the input, and items that an int counts.
+// Whether the kernels for 2x2 windows take a problem: whole chunks, no window beyond the input, and an int counts the
+// items.
 template <class T>
 bool is_planes_2x2(const Tensor& x, const Tensor& y, const Tensor& code, const Pool2d& pool) {
     constexpr int V = 16 / int(sizeof(T));

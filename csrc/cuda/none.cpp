@@ -1,4 +1,4 @@
-// A build without nvcc has these functions in place of the CUDA kernels: they say that there are none.
+// These functions replace the CUDA kernels in a build without nvcc and report that there are none.
 #include <stdexcept>
 
 #include "../simt/device.h"

@@ -1,5 +1,5 @@
-// What the kernels of convolutions cannot count: they have pixels, taps and blocks in 32 bits; only offsets into memory
-// have 64.
+// The limits of the convolution kernels, which count pixels, taps and blocks in 32 bits. Only offsets into memory have
+// 64.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ struct Count {
 constexpr int64_t most_counted = (int64_t(1) << 31) - 1024;  // a tile more still fits
 constexpr int64_t most_reached = (int64_t(1) << 30) - 1;     // places in an image, padding included
 
-// "" or the first count that is too large, in words.
+// Returns "" or a message with the first count that is too large.
 inline std::string refuse(std::initializer_list<Count> counts, int64_t most) {
     for (const Count& count : counts)
         if (count.value > most)

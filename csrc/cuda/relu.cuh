@@ -12,7 +12,7 @@ template <class T, int V>
 FASTCONV_KERNEL relu_fprop_kernel(const T* x, T* y, uint8_t* mask, int64_t count) {
     using W = Accumulator<T>;
     const int64_t step = item_step() * V;
-    // All threads of a block iterate equally often, since a byte of the mask needs all of its lanes.
+    // All threads of a block run the same number of iterations, since a byte of the mask needs all of its lanes.
     int64_t i = first_item() * V;
     for (int64_t first = int64_t(simt::block().x) * item_threads * V; first < count; first += step, i += step) {
         unsigned live = 0;
@@ -26,7 +26,7 @@ FASTCONV_KERNEL relu_fprop_kernel(const T* x, T* y, uint8_t* mask, int64_t count
             }
             simt::store(y + i, values);
         } else {
-            // One thread at most gets here. Unrolled, this loop was most of the code and a third of the registers.
+            // At most one thread gets here. Unrolled, this loop was most of the code and took a third of the registers.
             FASTCONV_NO_UNROLL
             for (int v = 0; i + v < count; ++v) {
                 const T value = x[i + v];
