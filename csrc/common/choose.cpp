@@ -1,4 +1,4 @@
-// How an implementation is chosen: by cost, by exactness or by name.
+// Chooses an implementation by cost, by exactness or by name.
 #include "choose.h"
 
 #include <algorithm>
@@ -19,7 +19,7 @@ double cost_of(const Implementation<Args>& implementation, const Conv2dProblem& 
     return implementation.cost ? implementation.cost(problem) : 0;
 }
 
-// Null where none takes the problem.
+// Returns null if no implementation takes the problem.
 template <class Args>
 const Implementation<Args>* cheapest(const Implementations<Args>& list, const Conv2dProblem& problem, bool exact) {
     const Implementation<Args>* best = nullptr;
@@ -46,7 +46,7 @@ Conv2dProblem with_layouts(Conv2dProblem problem, bool channels_inside, int alig
     return problem;
 }
 
-// As if every tensor had its channels in aligned packs.
+// The same problem with every tensor's channels in aligned packs.
 Conv2dProblem with_any_packs(Conv2dProblem problem) {
     const Layout packed = {true, best_alignment};
     problem.layouts = {packed, packed, packed, packed};
@@ -79,7 +79,7 @@ const Implementation<Args>& choose(const Implementations<Args>& list, const Conv
     throw std::invalid_argument("implementation must be one of " + names_of(list) + ", got " + name);
 }
 
-// A choice looks at whether channels are inside, and then at whether packs are aligned.
+// Implementations look at whether channels are inside, and then at whether packs are aligned.
 template <class Args>
 size_t workspace_of(const Implementations<Args>& list, const Conv2dProblem& problem, const std::string& name) {
     size_t most = 0;

@@ -1,4 +1,4 @@
-// The shapes that every kernel, on any device, works from. Plain data, no functions: kernel sources
+// The shapes that all kernels work with, on every device. They are plain data without functions, since kernel sources
 // are compiled once per instruction set and must not share inline code (see cpu/vec.h).
 #pragma once
 
@@ -9,7 +9,7 @@ namespace fastconv {
 
 enum class DType { float32 = 0, float64 = 1, uint8 = 2, int32 = 3, float16 = 4, bfloat16 = 5 };
 
-// A 4-D array in any memory format. Sizes and strides in elements, always in the order N, C, H, W.
+// A 4-D array in any memory format. Sizes and strides are in elements, in the order N, C, H, W.
 struct Tensor {
     void* data = nullptr;
     DType dtype = DType::float32;
@@ -19,15 +19,15 @@ struct Tensor {
 
 // y[n, k, p, q] = bias[k] + sum over c, r, s of
 //     x[n, c, p * stride_h - pad_h + r * dilation_h, q * stride_w - pad_w + s * dilation_w] * w[k, c, r, s]
-// C and K count all groups; pad_h and pad_w are the padding at the top and on the left, what lies
-// below and to the right follows from P and Q.
+// C and K count all groups. pad_h and pad_w are the padding at the top and on the left. The padding below and on the
+// right follows from P and Q.
 struct Conv2d {
     int64_t N, C, H, W, K, R, S, P, Q;
     int64_t stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
 };
 
-// Window (p, q) covers rows p * stride_h - pad_h + i * dilation_h of what is pooled, i < window_h.
-// P and Q are the pooled size.
+// Window (p, q) covers rows p * stride_h - pad_h + i * dilation_h of the pool's input, i < window_h. P and Q are the
+// pooled size.
 struct Pool2d {
     int64_t window_h = 1, window_w = 1, stride_h = 1, stride_w = 1;
     int64_t pad_h = 0, pad_w = 0, dilation_h = 1, dilation_w = 1;
@@ -40,9 +40,9 @@ struct Pool2d {
 //   relu, pooled    one byte per pooled output, NHWC: row-major position of the winner in its window,
 //                   or `dead` where the pooled value is neither above 0 nor NaN. On GPUs 4 bits for
 //                   windows of up to `max_nibble_positions` (cuda/codes.h), with `dead_nibble`
-// An output is dead where no gradient passes back through it. The backward kernels read dy where the code is not dead,
-// and take it as it is: the activation's local gradient has to be 0 or 1 everywhere. ReLU6 would fit; LeakyReLU needs a
-// factor in each kernel, and SiLU cannot be told from a code.
+// An output is dead if no gradient passes back through it. The backward kernels read dy unchanged where the code is not
+// dead, so the activation's local gradient must be 0 or 1 everywhere. ReLU6 would fit. LeakyReLU would need a factor in
+// each kernel, and a code cannot tell SiLU's gradient.
 enum class Activation { none, relu };
 struct Epilogue {
     Activation activation = Activation::none;
@@ -53,29 +53,29 @@ constexpr int dead = 255;                                   // the code of a win
 constexpr int max_positions = 254;                          // largest window that a one-byte code can describe
 constexpr int dead_nibble = 15, max_nibble_positions = 15;  // the same for 4 bits
 
-// How a tensor's channels lie in memory, of all groups.
+// Layout says how memory holds a tensor's channels, those of all groups.
 struct Layout {
-    bool channels_inside = false;  // there are several, and neighbours are neighbours in memory (channels_last)
-    int vector_bytes = 1;          // at most 16: packs of that many bytes along a group's channels are aligned
+    bool channels_inside = false;  // several channels, neighbors in memory (channels_last)
+    int vector_bytes = 1;          // packs of this many bytes along a group's channels are aligned; at most 16
 };
 
-// By the role of a tensor: x is also dx, w dw and y dy.
+// Layouts of the tensors by role: x is also dx, w is also dw, y is also dy.
 struct Layouts {
     Layout x, w, y, code;
 };
 
-// All that the choice of an implementation, its workspace and its launch may look at.
+// Conv2dProblem holds all that decides the choice of an implementation, its workspace and its launch.
 struct Conv2dProblem {
     DType dtype;
     Conv2d conv;
     Epilogue epilogue;
-    Pool2d pool;  // where nothing is pooled: 1x1 windows, so that (pool.P, pool.Q) is (conv.P, conv.Q)
+    Pool2d pool;  // without a pool: 1x1 windows, so (pool.P, pool.Q) is (conv.P, conv.Q)
     int threads;
     bool tf32 = false;  // on GPUs: float32 operands may be rounded to TF32, for tensor cores
     Layouts layouts = {};
 };
 
-// What a kernel of a convolution is called with. Null data: not given (bias, code) or not wanted (code, dw, dbias).
+// The tensors of each direction. Null data: not given (bias, code) or not wanted (code, dw, dbias).
 struct FpropArgs {
     Tensor x, w, bias, y, code;
 };

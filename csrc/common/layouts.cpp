@@ -1,4 +1,4 @@
-// Layouts of tensors by their strides and addresses.
+// Derives the layouts of tensors from their strides and addresses.
 #include "layouts.h"
 
 #include <initializer_list>
@@ -23,7 +23,7 @@ static int power_of_two(uint64_t bits) {
     return int(bits & (~bits + 1));
 }
 
-// channels: those of one group.
+// channels: channels of one group.
 static Layout layout_of(const Tensor& t, int64_t channels) {
     if (t.size[1] <= 1 || t.stride[1] != 1) return {};
     uint64_t elements = uint64_t(channels);
@@ -32,7 +32,7 @@ static Layout layout_of(const Tensor& t, int64_t channels) {
     return {true, power_of_two(reinterpret_cast<uintptr_t>(t.data) | elements * uint64_t(bytes_of(t.dtype)))};
 }
 
-// A code has its channels inside anyway, in whole packs wherever dy has: its address alone is free.
+// A code always has its channels inside, and whole packs wherever dy has. Only its address varies.
 static Layout layout_of_code(const Tensor& code) {
     return {true, power_of_two(reinterpret_cast<uintptr_t>(code.data))};
 }

@@ -1,4 +1,4 @@
-// How the tensors of a convolution lie in memory (geometry.h, Layouts), for the code that calls kernels.
+// layouts_of() returns the Layouts (geometry.h) of a convolution's tensors, for the code that calls kernels.
 #pragma once
 
 #include "geometry.h"
@@ -9,7 +9,7 @@ Layouts layouts_of(const Conv2d&, const FpropArgs&);
 Layouts layouts_of(const Conv2d&, const DgradArgs&);
 Layouts layouts_of(const Conv2d&, const WgradArgs&);
 
-// The same for tensors that are not there yet: dense ones, at addresses that are multiples of `alignment`.
+// The same for tensors that do not exist yet: dense ones, at addresses that are multiples of `alignment`.
 Layouts dense_layouts(const Conv2d&, DType, bool channels_inside, int alignment);
 
 bool operator==(const Layouts&, const Layouts&);

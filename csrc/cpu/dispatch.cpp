@@ -40,7 +40,7 @@ const KernelSet& kernels() {
     return *set;
 }
 
-// The implementations of the set in use, and the plain one for what none of them takes.
+// The implementations of the set in use, then the plain one, which takes all remaining problems.
 template <class Args>
 static Implementations<Args> with_plain(const Implementation<Args>* const* set, const Implementation<Args>& plain) {
     Implementations<Args> list;

@@ -8,11 +8,13 @@
 
 namespace fastconv::cpu {
 
-// All sets in this build, best first; the one in use: FASTCONV_ISA's, else the best that runs here.
+// kernel_sets(): all sets in this build, best first. kernels(): the set in use, which FASTCONV_ISA names; else the best
+// that runs here.
 std::vector<const KernelSet*> kernel_sets();
 const KernelSet& kernels();
 
-// The list of a direction: FpropArgs, DgradArgs or WgradArgs. Its last implementation takes every problem.
+// Returns the list of a direction, by its Args: FpropArgs, DgradArgs or WgradArgs. Its last implementation takes every
+// problem.
 template <class Args>
 const Implementations<Args>& implementations();
 

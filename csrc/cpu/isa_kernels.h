@@ -1,4 +1,4 @@
-// The kernels of one instruction set, as kernel_set.cpp gathers them.
+// The kernels of one instruction set, which kernel_set.cpp puts into its lists.
 #pragma once
 
 #include "kernels.h"

@@ -1,5 +1,5 @@
-// The kernels of one instruction set, with the ordered list of each direction: a new kernel is a line here. Compiled
-// with the flags of that set, so this file holds data and a test only.
+// The kernels of one instruction set, with an ordered list per direction. A new kernel is one line here. This file is
+// compiled with the flags of that set, so it holds only data and a test.
 #include "isa_kernels.h"
 
 namespace fastconv::cpu::FASTCONV_ISA {
@@ -28,7 +28,7 @@ const Implementation<WgradArgs>* const wgrad[] = {&depthwise_wgrad, &winograd_wg
 
 }  // namespace
 
-// Addresses alone, so that no code of this instruction set runs where the module is merely loaded.
+// The set holds addresses alone, so loading the module runs no code of this instruction set.
 extern const KernelSet set;
 const KernelSet set = {FASTCONV_STRING(FASTCONV_ISA),
                        runs_here,

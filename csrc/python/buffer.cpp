@@ -66,7 +66,7 @@ std::vector<int64_t> integers(const py::handle& sequence, const char* name, size
 }
 
 uintptr_t address_of(const py::handle& value, const char* name) {
-    // A float or a size that Python would have to round never becomes an address.
+    // Only an integer becomes an address: Python would round a float.
     if (!PyLong_Check(value.ptr())) throw std::invalid_argument(std::string(name) + ": data_ptr must be an integer");
     const size_t address = PyLong_AsSize_t(value.ptr());
     if (address == size_t(-1) && PyErr_Occurred()) {
@@ -111,7 +111,7 @@ Buffer::Buffer(const py::tuple& spec, const char* name) {
     overflow |= __builtin_add_overflow(last, int64_t(1), &end);
     overflow |= __builtin_mul_overflow(end, int64_t(size_of(dtype)), &end);
     if (empty) return;
-    // Overlapping elements (stride 0) are refused too: an output would be written twice.
+    // Overlapping elements (stride 0) are refused too, since an output would be written twice.
     if (overflow || bytes < end || bytes < elements)
         throw std::invalid_argument(std::string(name) + ": sizes " + text(size) + " with strides " + text(stride) +
                                     " reach beyond its " + std::to_string(bytes) + " bytes");

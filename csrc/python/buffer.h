@@ -1,4 +1,4 @@
-// How Python hands memory over: tuples of plain numbers, checked here before a kernel sees them.
+// A Buffer is a tensor that Python passes as a tuple of numbers. It is checked before a kernel sees it.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -11,8 +11,8 @@
 
 namespace fastconv::python {
 
-// (data_ptr, nbytes, dtype, sizes, strides). Throws std::invalid_argument if an element lies outside of
-// the bytes given, the address is null or misaligned, or a size or stride is negative.
+// The tuple is (data_ptr, nbytes, dtype, sizes, strides). The constructor throws std::invalid_argument if an element
+// lies outside the given bytes, the address is null or misaligned, or a size or stride is negative.
 struct Buffer {
     void* data = nullptr;
     DType dtype = DType::float32;
@@ -28,7 +28,7 @@ struct Buffer {
 
 using OptionalBuffer = std::optional<pybind11::tuple>;
 
-// An address from Python's integer, and one that is neither null nor misaligned.
+// address_of converts a Python integer to an address. checked_address refuses null and misaligned ones.
 uintptr_t address_of(const pybind11::handle& value, const char* name);
 void* checked_address(uintptr_t address, size_t alignment, const char* name);
 

@@ -1,4 +1,4 @@
-// What the entries of convolutions share on all devices: the directions' tensors, and the check of a code.
+// The convolution entries' code for all devices: each direction's tensors, and the check of a code.
 #include "conv2d.h"
 
 namespace fastconv::python {
@@ -28,7 +28,7 @@ Tensor code_tensor(const OptionalBuffer& spec, const Conv2dProblem& problem, int
         for (int i = 0; i < 4; ++i)
             if (code.size[i] > 1 && code.stride[i] != wanted[i])
                 throw std::invalid_argument("code must be channels_last");
-        // Where a size is 1 torch is free in its stride; the kernels are not.
+        // torch may give a dimension of size 1 any stride. The kernels expect the dense one.
         for (int i = 0; i < 4; ++i) code.stride[i] = wanted[i];
         return code;
     }

@@ -1,4 +1,4 @@
-// The entries of convolutions, fused blocks included, for any kind of device.
+// The entries of convolutions and fused blocks, for any kind of device.
 #pragma once
 
 #include <pybind11/stl.h>
@@ -18,7 +18,7 @@ namespace fastconv::python {
 
 using OptionalTuple = std::optional<pybind11::tuple>;
 
-// A direction by its tensors, in the order of its entry.
+// A direction's names and its tensors, in the order of the entry's arguments.
 template <class Args>
 struct Direction;
 template <>
@@ -37,7 +37,7 @@ struct Direction<WgradArgs> {
     static const Members<WgradArgs> members;
 };
 
-// A call of one direction; its text only where FASTCONV_VERBOSE asks for it.
+// A call of one direction. Its text is empty unless FASTCONV_VERBOSE is set.
 template <class Args>
 struct Conv2dCall {
     Conv2dProblem problem;
@@ -45,10 +45,10 @@ struct Conv2dCall {
     std::string text;
 };
 
-// The code of a fused block (geometry.h, Epilogue), or null data where there is none. pool_bytes: of a pooled pixel.
+// The code of a fused block (Epilogue in geometry.h); null data without a code. pool_bytes: bytes per pooled pixel.
 Tensor code_tensor(const OptionalBuffer&, const Conv2dProblem&, int64_t pool_bytes);
 
-// function(a value of the direction's Args).
+// Calls function(a value of the direction's Args) and returns its result.
 template <class Function>
 auto with_direction(const std::string& name, const Function& function) {
     if (name == "fprop") return function(FpropArgs());
@@ -57,7 +57,7 @@ auto with_direction(const std::string& name, const Function& function) {
     throw std::invalid_argument("direction must be fprop, dgrad or wgrad, got " + name);
 }
 
-// Makes a call, and prepares it for other addresses. Where these are aligned otherwise, the choice is made again.
+// Makes a call and prepares it for other addresses. If their alignment differs, an implementation is chosen again.
 template <class Args, class Device>
 PreparedCall run_conv2d(const Device& device, Conv2dCall<Args> call, const pybind11::tuple& workspace,
                         const std::string& name) {
@@ -174,7 +174,7 @@ struct Conv2dSizesEntries<Device, Types<Tail...>> {
                                                  pool, relu);
     }
 
-    // Bytes, whatever the memory formats and addresses of the tensors.
+    // Bytes of workspace, enough for every memory format and address.
     static size_t workspace(const std::string& direction, int64_t dtype, const Tuple& x_sizes, const Tuple& w_sizes,
                             const Tuple& y_sizes, const Tuple& conv, const OptionalTuple& pool, bool relu, Tail... tail,
                             const std::string& implementation) {
@@ -186,7 +186,7 @@ struct Conv2dSizesEntries<Device, Types<Tail...>> {
         });
     }
 
-    // Names of those that take the problem, the default first, for aligned tensors of one memory format.
+    // Names of the implementations that take the problem with aligned tensors of one memory format, the default first.
     static std::vector<std::string> implementations(const std::string& direction, int64_t dtype, const Tuple& x_sizes,
                                                     const Tuple& w_sizes, const Tuple& y_sizes, const Tuple& conv,
                                                     const OptionalTuple& pool, bool relu, Tail... tail,

@@ -14,7 +14,7 @@
 
 namespace fastconv::python {
 
-// libgomp's threads do not survive fork, and starting new ones in the child hangs: one thread there.
+// A forked child uses one thread: libgomp's threads do not survive fork, and starting new ones hangs.
 static std::atomic<bool> in_forked_child{false};
 
 int usable_threads(int64_t threads) {

@@ -21,7 +21,7 @@ public:
     static constexpr size_t alignment = 64;  // of a workspace
     static constexpr bool has_stream = false;
 
-    // What an entry takes last: behind a call's tensors, behind a convolution's, behind sizes alone.
+    // The last arguments of an entry: after a call's tensors, after a convolution's, and after sizes alone.
     using CallTail = Types<int64_t>;
     using ConvTail = Types<int64_t>;
     using SizesTail = Types<int64_t>;

@@ -1,6 +1,6 @@
-// The entries of the CUDA kernels: the CPU's arguments up to the last, which are the tensors' device, that device's
-// current stream and, for convolutions, whether TF32 is allowed and an implementation's name. The same source makes the
-// module in which tests call emulated kernels.
+// The entries of the CUDA kernels. Their last arguments are the tensors' device and its current stream. Convolutions
+// also take whether TF32 is allowed and an implementation's name. The tests' module of emulated kernels is compiled
+// from the same source.
 #include <climits>
 #include <stdexcept>
 
@@ -24,12 +24,13 @@ void add_cuda_entries(py::module_& m) {
     add_conv2d<Cuda>(m);
     add_relu<Cuda>(m);
     add_max_pool2d<Cuda>(m);
-    // Why there is none ("" where there is one), and whether another answer may come later.
+    // Returns the number of devices, the reason if there is none, and whether the answer may change later.
     m.def("cuda_device_count", [] {
         const auto [count, answer] = simt::device_count();
         return py::make_tuple(count, answer.error, answer.passing);
     });
-    // Why the kernels do not run on that device ("" where they do), and whether another answer may come later.
+    // Returns the reason why the kernels do not run on a device ("" if they do), and whether the answer may change
+    // later.
     m.def(
         "cuda_why_not_on",
         [](int64_t device) {

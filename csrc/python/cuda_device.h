@@ -26,7 +26,7 @@ public:
     static constexpr size_t alignment = 256;  // of a workspace
     static constexpr bool has_stream = true;
 
-    // What an entry takes last: behind a call's tensors, behind a convolution's, behind sizes alone.
+    // The last arguments of an entry: after a call's tensors, after a convolution's, and after sizes alone.
     using CallTail = Types<int64_t, uintptr_t>;
     using ConvTail = Types<int64_t, uintptr_t, bool>;
     using SizesTail = Types<bool>;
@@ -45,7 +45,7 @@ public:
     static const Implementations<Args>& implementations() {
         return cuda::implementations<Args>();
     }
-    // By the names of cpu::KernelSet.
+    // The kernels, under the names of cpu::KernelSet.
     struct Kernels {
         decltype(&cuda::relu_fprop) relu_fprop = cuda::relu_fprop;
         decltype(&cuda::relu_bprop) relu_bprop = cuda::relu_bprop;
@@ -60,8 +60,7 @@ public:
     void complete(Conv2dProblem& problem) const { problem.tf32 = tf32_; }
     static std::string refuse(const Conv2dProblem& problem) { return cuda::refuse(problem); }
 
-    // Calls run(stream) without the GIL, on the device, which is the thread's current one from then on. Errors have the
-    // entry's name.
+    // Calls run(stream) without the GIL. The device stays the thread's current one. Errors have the entry's name.
     template <class Run>
     void run(const char* operation, simt::Stream stream, const Run& run) const {
         pybind11::gil_scoped_release release;
@@ -74,7 +73,7 @@ public:
         }
     }
 
-    // Waits for the stream, hence only where times are worth it.
+    // A timer waits for the stream, so it runs only at FASTCONV_VERBOSE=2.
     class Timer {
     public:
         explicit Timer(simt::Stream stream) : timer_(verbose_level > 1 ? simt::start_timer(stream) : nullptr) {}

@@ -1,4 +1,4 @@
-// The entries of the module, by whose kernels they call.
+// The functions that add the CPU and CUDA entries to the module.
 #pragma once
 
 #include <pybind11/pybind11.h>

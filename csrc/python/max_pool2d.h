@@ -7,7 +7,7 @@
 
 namespace fastconv::python {
 
-// Forward: from x to y; backward: from dy to dx. The code may be missing in the forward direction alone.
+// The tensors are x and y forward, dy and dx backward. Only forward may leave the code out.
 struct MaxPool2dArgs {
     Tensor from, to, code;
 };

@@ -1,4 +1,4 @@
-// The memo table: how its keys are made of tensors, and how values are found and forgotten.
+// The memo table makes keys of tensors, finds values by them, and empties itself when full.
 #include "memo_table.h"
 
 #include <cstdint>
@@ -26,10 +26,10 @@ struct Hash {
 
 PyObject* interned(const char* text) { return PyUnicode_InternFromString(text); }
 
-// In front of each part of a key, so that two keys are equal only if all of their parts are.
+// A tag stands before each part of a key, so two keys are equal only if all of their parts are.
 enum Tag : int64_t { tensor_tag = 1, none_tag, bool_tag, int_tag, sequence_tag, string_tag };
 
-// Adds to a key. False: this is nothing that a key can hold, and the Python error, if any, is gone.
+// KeyMaker adds values to a key. A method returns false if a key cannot hold the value, and clears Python's error.
 class KeyMaker {
 public:
     explicit KeyMaker(std::vector<PyTypeObject*> types) : types_(std::move(types)) {}
@@ -80,7 +80,7 @@ private:
         return false;
     }
 
-    // An attribute, or what a method gives: 1 true, 0 false, -1 neither.
+    // An attribute, or a method's result: 1 for true, 0 for false, -1 for anything else.
     static int flag(PyObject* t, PyObject* name, bool method) {
         const auto value =
             py::reinterpret_steal<py::object>(method ? PyObject_CallMethodNoArgs(t, name) : PyObject_GetAttr(t, name));
@@ -118,9 +118,9 @@ private:
     }
 };
 
-// By tensors of exactly the given types (or None), on CPUs or GPUs and not negated: sizes, strides, layouts, dtypes,
-// devices and whether they require grad; by what else is given (None, bool, int, str, sequences of int); and by what
-// functions give that are asked each time, such as torch's settings.
+// A key has three parts. Tensors, of exactly the given types (or None), on CPUs or GPUs and not negated, give their
+// sizes, strides, layouts, dtypes, devices and requires_grad. Other arguments give their values: None, bool, int, str,
+// sequences of int. Functions that are called each time give their results, such as torch's settings.
 class MemoTable {
 public:
     MemoTable(int tensors, const py::sequence& types, const py::sequence& settings)
@@ -139,12 +139,12 @@ public:
         return value;
     }
 
-    // Remembers what make_value() gives; nothing, and does not call it, where a key cannot hold what is given.
+    // Remembers the result of make_value(). Does not call it if a key cannot hold the arguments.
     void add(const py::function& make_value, const py::args& given) {
         Key key;
         if (!make(given, key)) return;
         py::object value = make_value();
-        // What is forgotten goes last: its end may run any code.
+        // Dropped values are destroyed last, since their destructors may run any code.
         std::unordered_map<Key, py::object, Hash> forgotten;
         if (values_.size() >= most) forgotten.swap(values_);
         std::swap(values_[key], value);
@@ -168,7 +168,7 @@ private:
         return all;
     }
 
-    // Settings may let another thread run.
+    // Asking for settings may let another thread run.
     bool make(const py::args& given, Key& key) const {
         for (size_t i = 0; i < given.size(); ++i) {
             PyObject* const value = PyTuple_GET_ITEM(given.ptr(), Py_ssize_t(i));

@@ -1,4 +1,4 @@
-// A memo table keeps objects by the sizes, strides and dtypes of tensors: its lookup costs less than one in Python.
+// A memo table keeps objects by the sizes, strides and dtypes of tensors. Its lookup is faster than one in Python.
 #pragma once
 
 #include <pybind11/pybind11.h>

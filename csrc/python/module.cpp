@@ -1,4 +1,4 @@
-// fastconv._C: checks what Python passes, releases the GIL and calls the kernels. Knows no torch.
+// The module fastconv._C checks Python's arguments, releases the GIL and calls the kernels. It does not use torch.
 #include <cuda_why.h>  // FASTCONV_CUDA_WHY, made by CMakeLists.txt
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>

@@ -1,4 +1,4 @@
-// The call of an operation that needs no workspace and has one kernel a device: relu and max_pool2d.
+// The call of an operation with one kernel per device and no workspace: relu or max_pool2d.
 #pragma once
 
 #include <pybind11/stl.h>
@@ -10,7 +10,7 @@
 
 namespace fastconv::python {
 
-// Makes the call by run(args, where), and prepares it for other addresses. text() names its problem.
+// Makes the call with run(args, where) and prepares it for other addresses. text() names its problem.
 template <class Device, class Args, class Run, class Text>
 PreparedCall run_plain(const Device& device, const char* operation, const Args& args, const Members<Args>& members,
                        const Run& run, const Text& text) {

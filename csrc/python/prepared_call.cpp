@@ -1,4 +1,4 @@
-// How a prepared call is made: it takes addresses or tensors, and checks only these.
+// A prepared call takes addresses or tensors and checks only their addresses.
 #include "prepared_call.h"
 
 #include <stdexcept>
@@ -9,7 +9,7 @@ namespace py = pybind11;
 
 namespace fastconv::python {
 
-// Asking the tensor here takes half as long as in Python.
+// Asking a tensor for its address takes half as long here as in Python.
 static uintptr_t address_of_tensor(const py::handle& value, const char* name) {
     static PyObject* const data_ptr = PyUnicode_InternFromString("data_ptr");
     if (PyLong_Check(value.ptr()) || value.is_none()) return address_of(value, name);
@@ -42,7 +42,7 @@ void PreparedCall::operator()(const py::args& given) const {
 }
 
 void add_prepared_call(py::module_& m) {
-    // module_local: the tests load more than one module with these entries.
+    // module_local, because the tests load more than one module with these entries.
     py::class_<PreparedCall>(m, "PreparedCall", "The call of an entry, checked, to be made for other addresses.",
                              py::module_local())
         .def("__call__", &PreparedCall::operator());

@@ -1,5 +1,5 @@
-// A prepared call is what an operation's entry gives back: its call with all checks done, to be made for other
-// addresses. Checking takes longer than a small operation does.
+// A prepared call repeats an entry's call for other addresses, without the checks. Checks take longer than a small
+// operation.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -11,7 +11,7 @@
 
 namespace fastconv::python {
 
-// A tensor of a call.
+// A Member is one tensor of a call.
 template <class Args>
 struct Member {
     const char* name;
@@ -22,8 +22,8 @@ using Members = std::vector<Member<Args>>;
 
 class PreparedCall {
 public:
-    // `members` in the order of the entry's arguments. launch(args, workspace, stream) makes the call;
-    // operations without a workspace ignore it, CPUs the stream.
+    // `members` has the order of the entry's arguments. launch(args, workspace, stream) makes the call. Operations
+    // without a workspace ignore `workspace`; CPUs ignore `stream`.
     template <class Args, class Launch>
     PreparedCall(const Args& args, const Members<Args>& members, bool has_workspace, bool has_stream, Launch launch)
         : has_stream_(has_stream) {
@@ -36,14 +36,15 @@ public:
         };
     }
 
-    // The entry's tensors in its order (or their addresses), the workspace, then the stream. They have the sizes,
-    // strides and dtypes of the first call; where that had nothing (None, or empty) anything is ignored.
+    // Takes the entry's tensors in its order (or their addresses), the workspace, then the stream. Tensors have the
+    // sizes, strides and dtypes of the first call. Where the first call had None or an empty tensor, the argument is
+    // ignored.
     void operator()(const pybind11::args& given) const;
 
 private:
     struct Slot {
         const char* name;
-        size_t alignment;  // 0: nothing there
+        size_t alignment;  // 0: None or empty in the first call
     };
     std::vector<Slot> slots_;
     bool has_stream_;

@@ -1,4 +1,4 @@
-// The checks of a geometry: ranges first, so that no later sum or product overflows.
+// The checks of a call's geometry. Ranges are checked first, so no later sum or product overflows.
 #include "problem.h"
 
 #include <stdexcept>
@@ -7,7 +7,7 @@ namespace py = pybind11;
 
 namespace fastconv::python {
 
-// Every size and parameter stays below this, so that products of two and sums of some never overflow.
+// Every size and parameter stays below this limit, so products of two and sums of several never overflow.
 constexpr int64_t limit = int64_t(1) << 30;
 
 static void check_range(const std::vector<int64_t>& values, size_t first, size_t last, int64_t least,
@@ -43,7 +43,7 @@ Pool2d make_pool(const py::tuple& spec, const std::vector<int64_t>& x_size, cons
                                         " and " + text(y_size));
         const int64_t padded = x_size[size_t(i) + 2] + 2 * v[size_t(i) + 4];
         const int64_t extent = (v[size_t(i)] - 1) * v[size_t(i) + 6] + 1, stride = v[size_t(i) + 2];
-        // ceil_mode adds one window at most.
+        // ceil_mode adds at most one window.
         const int64_t least = output_size(padded, extent, stride);
         const int64_t size = y_size[size_t(i) + 2];
         if (size < least || size > output_size(padded + stride - 1, extent, stride))

@@ -1,4 +1,4 @@
-// How the name of a problem is put together; fastconv/testing/problem.py has the same for Python.
+// Builds a problem's name; fastconv/testing/problem.py does the same in Python.
 #include "problem_text.h"
 
 #include <initializer_list>
@@ -18,7 +18,7 @@ static std::string x_text(int64_t n, int64_t c, int64_t h, int64_t w) {
     return numbers({{"mb", n}, {"ic", c}, {"ih", h}, {"iw", w}});
 }
 
-// h and w: what is pooled. Whether there are more windows than without ceil_mode says whether it is on.
+// h and w: sizes of the pool's input. ceil_mode is on if there are more windows than without it.
 static std::string pool_text(const Pool2d& pool, int64_t h, int64_t w) {
     const auto more = [](int64_t windows, int64_t size, int64_t window, int64_t stride, int64_t pad, int64_t dilation) {
         return windows > output_size(size + 2 * pad, (window - 1) * dilation + 1, stride);

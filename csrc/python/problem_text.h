@@ -8,9 +8,9 @@
 
 namespace fastconv::python {
 
-// conv: as Python gives it, with the padding below and on the right.
+// conv: Python's tuple, with the padding below and on the right.
 std::string problem_text(const Conv2dProblem&, const std::vector<int64_t>& conv, bool bias);
 std::string problem_text(const Tensor& x, const Pool2d&);
-std::string problem_text(DType, int64_t relus);  // as many in a row
+std::string problem_text(DType, int64_t relus);  // relus: the number of elements
 
 }  // namespace fastconv::python

@@ -6,8 +6,8 @@
 
 namespace fastconv::python {
 
-// Forward: from x to y; backward: from dy to dx. Dense, seen as one dimension. The mask may be missing in the forward
-// direction alone.
+// The tensors are x and y forward, dy and dx backward. They are dense and count as one-dimensional. Only forward may
+// leave the mask out.
 struct ReluArgs {
     Tensor from, to, mask;
 };

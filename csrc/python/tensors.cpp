@@ -13,7 +13,7 @@ void expect_floating_point(DType dtype, const char* name) {
                                 name_of(dtype));
 }
 
-// Where a size is 1 torch is free in its stride; a dense tensor gets the one that its memory format has.
+// torch may give a dimension of size 1 any stride. A dense tensor gets the stride of its memory format.
 Tensor tensor_of(Strides strides, const Buffer& buffer, const char* name) {
     Tensor t = buffer.tensor();
     if (strides == Strides::any) return t;

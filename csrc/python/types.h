@@ -1,4 +1,4 @@
-// A list of types: the last arguments of an entry, which depend on the device.
+// Types is a list of types, for the last arguments of an entry, which depend on the device.
 #pragma once
 
 namespace fastconv::python {

@@ -1,4 +1,4 @@
-// The level of FASTCONV_VERBOSE, and the lines that it asks for.
+// Reads the level of FASTCONV_VERBOSE and prints its lines.
 #include "verbose.h"
 
 #include <pybind11/pybind11.h>
@@ -31,7 +31,7 @@ void print_call(const CallText& call, const std::string& device, double microsec
     lines += '\n';
     for (const std::string& line : call.passed_over) lines += "fastconv:     not " + line + '\n';
     const py::object out = py::module_::import("sys").attr("stderr");
-    if (!out.is_none()) out.attr("write")(lines);  // all at once: other threads write too
+    if (!out.is_none()) out.attr("write")(lines);  // one write, since other threads write too
 }
 
 }  // namespace fastconv::python

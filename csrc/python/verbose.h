@@ -11,19 +11,19 @@ namespace fastconv::python {
 
 extern int verbose_level;  // 0: nothing is printed
 
-// Sets it from the environment, once, at import. Throws std::invalid_argument for what is not 0, 1 or 2.
+// Reads the level from the environment, once, at import. Throws std::invalid_argument unless it is 0, 1 or 2.
 void read_verbose_level();
 
-// A call in words.
+// CallText is a call in words.
 struct CallText {
     std::string operation, problem, implementation;
     std::vector<std::string> passed_over = {};  // implementations, and why
 };
 
-// microseconds: negative where nothing measured them.
+// microseconds: negative if not measured.
 void print_call(const CallText&, const std::string& device, double microseconds);
 
-// Runs a kernel on the device, and prints the call if anyone wants to see it: text() gives its CallText.
+// Runs a kernel on the device and prints the call if FASTCONV_VERBOSE is set. text() returns its CallText.
 template <class Device, class Run, class Text>
 void run_kernel(const Device& device, const char* operation, void* stream, const Run& run, const Text& text) {
     if (verbose_level == 0) return device.run(operation, stream, run);

@@ -1,4 +1,4 @@
-// What host code asks CUDA's runtime about devices, streams and limits of kernels.
+// Host queries of CUDA's runtime: devices, streams and limits of kernels.
 #include "device.h"
 
 #include <cuda_runtime.h>
@@ -12,14 +12,14 @@
 namespace fastconv::simt {
 namespace {
 
-// The text of an error that was found here, so that no later launch is blamed for it.
+// Returns an error's text and clears it, so no later launch is blamed for it.
 std::string text(cudaError_t status) {
     if (status == cudaSuccess) return "";
     cudaGetLastError();
     return cudaGetErrorString(status);
 }
 
-// Whether an error holds for as long as the process lives: only another driver, GPU or build changes it.
+// Whether an error lasts as long as the process: only another driver, GPU or build would change it.
 bool lasts(cudaError_t status) {
     switch (status) {
         case cudaErrorInsufficientDriver:

@@ -1,5 +1,5 @@
-// Devices, for code that nvcc never sees. device.cu implements it; ../cuda/none.cpp in a build without nvcc, and
-// ../emulator/device.cpp for tests.
+// Device functions for code that nvcc does not compile. device.cu implements them. ../cuda/none.cpp does so in a build
+// without nvcc, and ../emulator/device.cpp for tests.
 #pragma once
 
 #include <string>
@@ -8,29 +8,30 @@
 
 namespace fastconv::simt {
 
-// CUDA's answer to a question; no text: yes.
+// CUDA's answer to a query. An empty text means yes.
 struct Answer {
     std::string error;
-    bool passing = false;  // another answer may come later: memory is short, the device is busy
+    bool passing = false;  // the answer may change later: memory is short, the device is busy
 };
 
 struct DeviceCount {
-    int count;  // 0 where there is an error
+    int count;  // 0 with an error
     Answer answer;
 };
 DeviceCount device_count();
 
-// Makes `device` the thread's current one; "" or CUDA's text. It stays so, because restoring a device that has no
-// context makes one. Callers restore it by torch, which knows the contexts.
+// Makes `device` the thread's current one; returns "" or CUDA's text. It does not restore the old device, since that
+// would create a context there. Callers restore it with torch, which knows the contexts.
 std::string make_current(int device);
 
-// Whether this build's kernels run on `device`, which is the current one from then on.
+// Whether this build's kernels run on `device`, which becomes the current one.
 Answer runs_on(int device);
 
-// Measures by events how long what is launched on a stream takes: from the start to the stop, which waits for it and
-// frees the timer. Null where events cannot be had, as while a graph is captured; the stop may then not be called.
+// A Timer measures launches on a stream with events, from start_timer to stop_timer. stop_timer waits for the stream
+// and frees the timer. start_timer returns null if events are not available, as during graph capture; stop_timer must
+// then not be called.
 struct Timer;
 Timer* start_timer(Stream stream);
-double stop_timer(Timer*);  // microseconds; negative where CUDA could not say
+double stop_timer(Timer*);  // microseconds; negative if CUDA reports an error
 
 }  // namespace fastconv::simt
