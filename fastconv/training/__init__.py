@@ -1,4 +1,4 @@
-"""Training, evaluation and prediction: what the command `fastconv` does, as functions."""
+"""Training, evaluation and prediction as functions, which the command `fastconv` calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are either the old one or the new one, whatever happens in between."""
+"""Replaces files atomically: a reader or a crash sees the old file or the new one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .errors import TrainingError
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Replaces a file at once: readers, and a crash at any moment, see it old or new.
+    """Replaces a file atomically: readers, and a crash at any moment, see it old or new.
 
     Args:
         path: the file, which need not exist yet.
@@ -28,7 +28,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a text file at once. Raises TrainingError where it cannot be written."""
+    """Replaces a text file atomically. Raises TrainingError if it cannot be written."""
     try:
         replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A trained network in one safetensors file, with what is needed to build it again."""
+"""A checkpoint is a trained network in one safetensors file, with all that rebuilds it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HINT = "--model says whose weights it holds, where it is another's"
 
 @dataclass(frozen=True)
 class Description:
-    """What a checkpoint holds besides the weights.
+    """A checkpoint's contents besides the weights.
 
     Attributes:
         model: a name in `fastconv.models.MODELS`.
@@ -33,8 +33,8 @@ class Description:
         image_size, resize: see `fastconv.data.Preprocessing`.
         epoch: the number of finished epochs.
         data, seed: the data set and how it was split, see `fastconv.data.load`.
-        doubt: says that its test was no better than naming the commonest class, and what to try;
-            None where it was, and in older checkpoints.
+        doubt: a warning that its test was no better than naming the most frequent class, and what
+            to try; None if it was better, and in older checkpoints.
     """
 
     model: str
@@ -53,7 +53,7 @@ class Description:
 
 
 def save_checkpoint(path: str | PathLike[str], model: Module, description: Description) -> None:
-    """Writes a checkpoint, replacing an older one at once.
+    """Writes a checkpoint, replacing an older one atomically.
 
     Raises:
         TrainingError: the file cannot be written.
@@ -62,10 +62,10 @@ def save_checkpoint(path: str | PathLike[str], model: Module, description: Descr
 
 
 def move_checkpoint(path: Path, data: str) -> None:
-    """Enters where a checkpoint's data set is now.
+    """Writes the new place of a checkpoint's data set into it.
 
     Raises:
-        UsageError, TrainingError: the file is none of fastconv's, or cannot be written.
+        UsageError, TrainingError: fastconv did not write the file, or it cannot be written.
     """
     tensors, description = _read(path)
     if description.data != data:
@@ -74,7 +74,7 @@ def move_checkpoint(path: Path, data: str) -> None:
 
 
 def read_description(path: Path) -> Description:
-    """The description in a checkpoint. Raises UsageError where it is none of fastconv's."""
+    """The description in a checkpoint. Raises UsageError if fastconv did not write the file."""
     return _read(path)[1]
 
 
@@ -93,7 +93,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Description]:
 
 
 def classes_in(metadata: dict[str, str] | None) -> list[str] | None:
-    """The class list in a safetensors file's metadata; None where fastconv did not write it."""
+    """The class list in a safetensors file's metadata; None if fastconv did not write it."""
     try:
         return json.loads((metadata or {})[_KEY])["classes"]
     except (KeyError, TypeError, ValueError):
@@ -107,8 +107,8 @@ def load_checkpoint(
 
     Args:
         path: a run folder, or a file written by `save_checkpoint`.
-        layers: "fastconv" or "torch"; None is what it was trained with.
-        device: where it shall run.
+        layers: "fastconv" or "torch"; None for the layers that it was trained with.
+        device: the device that it runs on.
 
     Returns:
         The network in evaluation mode, and its description.
@@ -132,9 +132,9 @@ def load_checkpoint(
 
 
 def load_weights(path: Path, model: Module) -> None:
-    """Puts a checkpoint's weights into the network that it was made from.
+    """Loads a checkpoint's weights into the network that it was made from.
 
     Raises:
-        RuntimeError: it is another network's.
+        RuntimeError: the checkpoint is of another network.
     """
     model.load_state_dict(read_tensors(path)[0])

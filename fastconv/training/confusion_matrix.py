@@ -1,4 +1,4 @@
-"""A confusion matrix as a picture."""
+"""Draws a confusion matrix as a picture."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .figures import Theme, draw_both, label
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Up to how many classes there is room for the counts, and for the names.
+# The largest numbers of classes for which there is room for counts, and for names.
 _COUNTS, _NAMES = 20, 60
 
 
 def draw_confusion_matrix(path: Path, confusion: Tensor, classes: list[str]) -> None:
-    """Draws a confusion matrix into PNG files, see `draw_both`, coloured by each row's shares.
+    """Draws a confusion matrix into PNG files (see `draw_both`), coloured by each row's shares.
 
     Args:
         path: the light file.
@@ -39,7 +39,7 @@ def _draw(figure: Figure, theme: Theme, confusion: Tensor, classes: list[str]) -
     shares = (confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)).numpy()
     axes = figure.subplots()
     colours = LinearSegmentedColormap.from_list("shares", (theme.page, theme.training))
-    # By the square root, so that rare confusions show.
+    # The colour follows the square root, so that rare confusions show.
     norm = PowerNorm(0.5, vmin=0, vmax=1)
     image = axes.imshow(shares, cmap=colours, norm=norm)
     figure.colorbar(

@@ -1,4 +1,4 @@
-"""A run's epochs as pictures."""
+"""Draws a run's loss and accuracy over its epochs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SIZE = (4.8, 3.2)  # inches
-_MARKED = 30  # so many epochs get a mark each
+_MARKED = 30  # at most; epochs that get a mark each
 
 
 def draw_loss(path: Path, metrics: dict[str, Any]) -> None:
@@ -32,7 +32,7 @@ def draw_loss(path: Path, metrics: dict[str, Any]) -> None:
 
 
 def draw_accuracy(path: Path, metrics: dict[str, Any]) -> None:
-    """Draws the accuracy over the epochs, and the test's, as `draw_loss` does the loss."""
+    """Draws the accuracy over the epochs and in the test, as `draw_loss` draws the loss."""
     from matplotlib.ticker import PercentFormatter
 
     def draw(figure: Figure, theme: Theme) -> None:
@@ -53,14 +53,14 @@ def _draw_columns(
     epochs = metrics["epochs"]
     numbers = [epoch["epoch"] for epoch in epochs]
     marks = ("o", "s") if len(epochs) <= _MARKED else ("", "")
-    # Runs that an older version began have no training accuracy in their first epochs.
+    # Runs started by an older version have no training accuracy in their first epochs.
     first, second = ([e.get(name, math.nan) for e in epochs] for name in (training, validation))
     axes.plot(numbers, first, marks[0] + "-", ms=4, color=theme.training, label="training")
     axes.plot(numbers, second, marks[1] + "--", ms=4, color=theme.validation, label="validation")
 
 
 def _finish(figure: Figure, axes: Axes, metrics: dict[str, Any], theme: Theme) -> None:
-    """The best epoch, the axis of epochs, and the legend, beside the data."""
+    """Draws the best epoch, the axis of epochs and the legend."""
     best, last = metrics["best_epoch"], metrics["epochs"][-1]["epoch"]
     axes.axvline(best, color=theme.best, linewidth=1, zorder=1, label=f"best epoch: {best}")
     axes.set(xlabel="epoch", xticks=epoch_ticks(last), xlim=(0.5, last + 0.5))
@@ -70,7 +70,7 @@ def _finish(figure: Figure, axes: Axes, metrics: dict[str, Any], theme: Theme) -
 
 
 def epoch_ticks(last: int) -> list[int]:
-    """Which epochs of 1 to `last` are named: whole numbers, the first one among them."""
+    """The epochs from 1 to `last` that get a label, the first one among them."""
     from matplotlib.ticker import MaxNLocator
 
     ticks = MaxNLocator(8, steps=[1, 2, 5, 10], integer=True).tick_values(0, last)

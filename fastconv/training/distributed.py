@@ -1,4 +1,4 @@
-"""The processes of a run, as torchrun starts them; one alone without it."""
+"""The processes of a run: those that torchrun started, or a single one."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes files and speaks."""
+        """Whether this process writes files and logs."""
         return self.rank == 0
 
     def share(self, chunk: Tensor) -> Tensor:
-        """This process's part of a batch; the parts of all differ by one image at most."""
+        """This process's part of a batch. The parts' sizes differ by at most one image."""
         return chunk.tensor_split(self.size)[self.rank]
 
     def sum(self, value: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class Ranks:
         return value
 
     def any(self, flag: bool) -> bool:
-        """Whether it holds in one of the processes."""
+        """Whether the flag is set in at least one process."""
         return flag if self.size == 1 else bool(self.sum(torch.tensor(int(flag))))
 
 
@@ -75,7 +75,7 @@ def joined() -> Iterator[Ranks]:
 
 @contextmanager
 def losses_told() -> Iterator[None]:
-    """Makes a TrainingError of an exchange that failed since another process has ended."""
+    """Raises TrainingError if an exchange fails because another process has ended."""
     try:
         yield
     except RuntimeError as error:
@@ -84,13 +84,13 @@ def losses_told() -> Iterator[None]:
         if not of_exchange and not any(mark in str(error) for mark in marks):
             raise
         if threading.current_thread() is threading.main_thread():
-            # torchrun tells the others to end, too: they do, but shall say why.
+            # torchrun ends the other processes too. They first say why.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise TrainingError(f"another process of this run was lost ({reason(error)})") from None
 
 
 def clear_frames(error: BaseException | None) -> None:
-    """Lets go of what the functions that an error came through hold, see `Trainer.close`."""
+    """Clears the local variables of an error's stack frames, see `Trainer.close`."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__

@@ -1,4 +1,4 @@
-"""Where a run took place, for its metrics.json."""
+"""The software and hardware of a run, for its metrics.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One pass over the training images."""
+"""Trains one epoch, which is one pass over the training images."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .trainer import Trainer
 
 @dataclass
 class Position:
-    """How far a run has come.
+    """The progress of a run.
 
     Attributes:
-        epoch, step: the epoch, of which the first is 1, and how many of its steps are done.
+        epoch, step: the epoch, counted from 1, and the number of its finished steps.
         loss, images: the losses' sum over the images seen in this epoch, and their number.
-        correct: how many of these images were named right, each before its step.
-        seconds, waited: the time that these steps took, and the part spent waiting for images.
+        correct: how many of these images were classified right, each before its step.
+        seconds, waited: the time of these steps, and the part spent waiting for images.
     """
 
     epoch: int = 1
@@ -39,8 +39,8 @@ class Position:
 def batches_of_epoch(settings: Settings, count: int, epoch: int, processes: int) -> list[Tensor]:
     """The images of each step, in an order that follows from seed and epoch.
 
-    A last batch that has fewer than two images for a process is left out, since batch norm cannot
-    be trained on one; unless there is no other.
+    A last batch with fewer than two images for a process is left out, since batch norm cannot be
+    trained on one. It stays if it is the only batch.
     """
     chunks = list(shuffled(count, settings.seed, epoch).split(settings.batch_size))
     least = min(2 * processes, settings.batch_size)
@@ -52,12 +52,12 @@ def train_epoch(
 ) -> None:
     """Trains on every image once, or on the rest of an epoch.
 
-    All chance follows from the seed and the position, so that a run can go on from any step.
+    All random numbers follow from the seed and the position, so a run can resume at any step.
 
     Args:
         trainer: takes the steps.
-        images: those to train with.
-        position: where to begin; moves on with every step.
+        images: the training images.
+        position: the starting point; it advances with every step.
         after_step: called after every step with its number of images.
 
     Raises:
@@ -73,7 +73,7 @@ def train_epoch(
     start = time.perf_counter()
     for chunk, (inputs, labels) in zip(rest, batches, strict=True):
         position.waited += time.perf_counter() - start
-        # Dropout's chance.
+        # Dropout's random numbers.
         numbers = (settings.seed, position.epoch, position.step, ranks.rank)
         torch.manual_seed(derived_seed(*numbers))
         factor = rate_factor(settings, position.epoch, (position.step + 1) / len(chunks))

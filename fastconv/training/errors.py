@@ -1,17 +1,17 @@
-"""What goes wrong around training, each with a one-line message."""
+"""Errors of training, evaluation and prediction, each with a one-line message."""
 
 from .._shown import shown
 
 
 class TrainingError(Exception):
-    """Training, evaluation or prediction cannot go on."""
+    """Training, evaluation or prediction cannot continue."""
 
     def __init__(self, message: str) -> None:
         super().__init__(shown(message))
 
 
 class UsageError(TrainingError):
-    """A setting that makes no sense, or a run folder or checkpoint that cannot be used."""
+    """A setting is invalid, or a run folder or checkpoint cannot be used."""
 
 
 class DivergedError(TrainingError):

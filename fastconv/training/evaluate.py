@@ -1,4 +1,4 @@
-"""Runs a network over images whose classes are known."""
+"""Scores a network on labelled images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..data import Images
 from .distributed import ALONE, Ranks
 from .scores import Mistake, Scores
 
-MISTAKES = 24  # that are kept, the surest ones
+MISTAKES = 24  # kept at most, the most confident ones
 
 
 @torch.inference_mode()
@@ -25,14 +25,15 @@ def evaluate(
     ranks: Ranks = ALONE,
     after_batch: Callable[[int], object] = lambda count: None,
 ) -> Scores:
-    """The network's scores on labelled images, in evaluation mode.
+    """Scores a network on labelled images, in evaluation mode.
 
     Args:
-        model: gives logits [N, classes]; its mode is restored afterwards.
+        model: returns logits [N, classes]; its mode is restored afterwards.
         images: one part of a data set, at least one image for each process.
-        batch_size: images at a time.
-        device: where the model is.
-        ranks: the processes that share the work; each gets the scores of all, but its own mistakes.
+        batch_size: images per batch.
+        device: the model's device.
+        ranks: the processes that share the work. Each gets the scores of all images, but only its
+            own mistakes.
         after_batch: called after every batch with its number of images.
     """
     was_training = model.training
@@ -61,7 +62,7 @@ def evaluate(
 
 
 def _mistakes(indices: Tensor, logits: Tensor, labels: Tensor) -> list[Mistake]:
-    """The images of a batch that were taken for something else."""
+    """The misclassified images of a batch."""
     probabilities, predicted = logits.softmax(dim=1).max(dim=1)
     wrong = (predicted != labels).nonzero().flatten()
     columns = (values[wrong].tolist() for values in (indices, labels, predicted, probabilities))

@@ -1,4 +1,4 @@
-"""Pictures of what in an image made a network say so."""
+"""Draws explanations: an image beside a heat map of the evidence for its class."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from .heat_map import heat_map, overlay
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SIDE = 448  # pixels of a picture that is shown, whatever the network's own size
-_LONGEST = 200  # bytes of an image's name in its picture's: file systems take 255
+_SIDE = 448  # pixels of a drawn picture, for every image size of the network
+_LONGEST = 200  # bytes of an image's name in its picture's; file systems allow 255
 _EVIDENCE = "what speaks for this class, the brighter the more"
 _NO_EVIDENCE = "no evidence: no part of the picture speaks for this class"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a network said of an image: the class by its index and name, and its probability."""
+    """A network's answer for an image: the class by index and name, and its probability."""
 
     index: int
     name: str
@@ -44,12 +44,12 @@ def explain(
     answer: Answer,
     device: torch.device | str = "cpu",
 ) -> Figure:
-    """Draws an image beside a heat map of what speaks for a class, under the class's name.
+    """Draws an image beside a heat map of the evidence for a class, under the class's name.
 
     Args:
         model: in evaluation mode, on `device`.
-        path, preprocessing: the image; the part that the network sees is shown.
-        answer: the class that is explained. Where nothing speaks for it, the picture says so.
+        path, preprocessing: the image; the part that the network sees is drawn.
+        answer: the explained class. Without evidence for it, the picture says so.
 
     Raises:
         fastconv.data.DataError: the image cannot be read.
@@ -78,13 +78,13 @@ def explain(
 
 
 class Explanations:
-    """Explanations of many images in a folder, each named after its image.
+    """A folder of explanations, each named after its image.
 
     Args:
-        folder: is made where it is not there.
+        folder: is created if it does not exist.
 
     Raises:
-        UsageError: the folder cannot be made.
+        UsageError: the folder cannot be created.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -103,10 +103,10 @@ class Explanations:
         answer: Answer,
         device: torch.device | str = "cpu",
     ) -> Path:
-        """Draws an explanation, see `explain`; images of the same name get numbers.
+        """Draws an explanation (see `explain`). Images of the same name get numbers.
 
         Raises:
-            UsageError: the network has no feature maps to explain it by.
+            UsageError: the network has no feature maps to explain the class with.
         """
         stem = os.fsdecode(os.fsencode(path.stem)[:_LONGEST])
         self._names[stem] += 1

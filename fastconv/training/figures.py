@@ -1,4 +1,4 @@
-"""What drawn pictures have in common; those of a report are there for light and dark pages."""
+"""Helpers for drawn pictures. A report has a light and a dark version of each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DPI = 160
 
 
 class Theme(NamedTuple):
-    """Colours of a picture; `page` is the background that page.html has behind it."""
+    """Colours of a picture; `page` is the background in page.html."""
 
     page: str
     text: str
@@ -33,31 +33,31 @@ DARK = Theme("#1b2129", "#e6eaf0", "#46515f", "#6db3f2", "#ff9d5c", "#b5bdc8", "
 
 
 def dark_path(path: Path) -> Path:
-    """Where a picture's dark counterpart is."""
+    """The path of a picture's dark version."""
     return path.with_name(f"{path.stem}-dark{path.suffix}")
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that many inches."""
+    """An empty figure; width and height are in inches."""
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def save_figure(path: Path, figure: Figure) -> None:
-    """Writes a figure into a PNG file, replacing an older one at once."""
+    """Writes a figure into a PNG file, replacing an older one atomically."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a box stands for what the font lacks
+        warnings.filterwarnings("ignore", "Glyph")  # characters that the font lacks become boxes
         replace_file(path, lambda temporary: figure.savefig(temporary, dpi=DPI, format="png"))
 
 
 def draw_both(
     path: Path, size: tuple[float, float], draw: Callable[[Figure, Theme], object]
 ) -> None:
-    """Writes a picture and its dark counterpart into PNG files.
+    """Writes a picture and its dark version into PNG files.
 
     Args:
-        path: the light one.
+        path: the light version's file.
         size: width and height in inches.
         draw: draws into an empty figure.
     """
@@ -78,8 +78,8 @@ def draw_both(
 
 
 def label(text: str, width: int = 24) -> str:
-    """A user's text as matplotlib can draw it: one line of at most `width` characters."""
+    """Shortens a user's text to one line of `width` characters that matplotlib can draw."""
     text = shown(text)
     if len(text) > width:
         text = text[: width - 1].rstrip(" ,") + "…"
-    return text.replace("$", r"\$")  # no mathematics
+    return text.replace("$", r"\$")  # no math mode

@@ -1,4 +1,4 @@
-"""The filters of a network's first layer as a picture."""
+"""Draws the filters of a network's first layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def first_filters(model: Module) -> Tensor | None:
     """The first convolution's filters, each scaled to 0..1.
 
     Returns:
-        float32 [K, 1 or 3, R, S], or None where that convolution does not see grey or RGB images.
+        float32 [K, 1 or 3, R, S], or None if its input is neither grey nor RGB images.
     """
     weights = (getattr(module, "weight", None) for module in model.modules())
     first = next((w for w in weights if isinstance(w, Tensor) and w.dim() == 4), None)
@@ -30,7 +30,7 @@ def first_filters(model: Module) -> Tensor | None:
 
 
 def draw_filters(path: Path, filters: Tensor) -> None:
-    """Draws filters side by side into a PNG file, every value a square, on no background.
+    """Draws filters side by side into a PNG file, each value as a square, on no background.
 
     Args:
         path: the file.
@@ -43,7 +43,7 @@ def draw_filters(path: Path, filters: Tensor) -> None:
     scale = max(1, (_WIDTH // columns - 2 * _GAP) // width)
     tiles = F.pad(filters.expand(-1, 3, -1, -1), (0, 0, 0, 0, 0, 1), value=1.0)  # opaque
     tiles = tiles.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
-    missing = -count % columns  # transparent tiles that fill the last row, as the gaps are
+    missing = -count % columns  # transparent tiles that fill the last row
     tiles = F.pad(tiles, (_GAP, _GAP, _GAP, _GAP, 0, 0, 0, missing))
     grid = tiles.unflatten(0, (-1, columns)).permute(0, 3, 1, 4, 2)  # row, y, column, x, colour
     pixels = (grid.flatten(2, 3).flatten(0, 1) * 255).round().byte().numpy()

@@ -1,4 +1,4 @@
-"""Networks from weights that fastconv did not write."""
+"""Loads networks from checkpoints, or from weights that fastconv did not write."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ def load_network(
     device: torch.device | str = "cpu",
     log: Callable[[str], object] = print,
 ) -> tuple[Module, Description]:
-    """A network ready for prediction, from a checkpoint or from any weights.
+    """Builds a network for prediction from a checkpoint or from any weights.
 
     Args:
-        path: a run folder or checkpoint; where `model` is given, also safetensors or a torch file
-            with a state_dict.
+        path: a run folder or checkpoint. With `model`, also safetensors or a torch file with a
+            state_dict.
         model: the network that the weights are for, see `fastconv.models.create`.
-        layers: "fastconv" or "torch"; None is what it was trained with, else "fastconv".
-        device: where it shall run.
-        log: gets a line where the classes' names could be had.
+        layers: "fastconv" or "torch"; None for the layers that it was trained with, else
+            "fastconv".
+        device: the device that it runs on.
+        log: gets a line that says how to install the classes' names, if they are missing.
 
     Returns:
-        The network in evaluation mode, and its description. Where the file has no list of classes,
-        1000 outputs have ImageNet's.
+        The network in evaluation mode, and its description. If the file has no list of classes,
+        1000 outputs get ImageNet's.
 
     Raises:
-        UsageError: the file is missing or broken, or another network's.
+        UsageError: the file is missing or broken, or of another network.
     """
     if model is None:
         return load_checkpoint(path, layers, device)

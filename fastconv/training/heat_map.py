@@ -1,4 +1,4 @@
-"""Where a network looks: Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391, section 3)."""
+"""Heat maps by Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391, section 3)."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from ..convert import revert
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_OPACITY = 0.7  # of the heat map over a picture, where it is 1
+_OPACITY = 0.7  # of the heat map over a picture, at value 1
 
 
 def heat_map(model: Module, x: Tensor, label: int) -> Tensor:
-    """How much each place of an image speaks for a class.
+    """The evidence for a class at each place of an image.
 
-    Made of the last feature maps [1, C, h, w] of more than one pixel that any of the network's
-    modules returns, each weighted by the mean gradient of the class's output. For networks of
-    convolutions, fastconv's or torch.nn's: `fastconv.revert` takes fused blocks apart first, so
-    that the map does not depend on the kind of layers. The model itself is left as it is.
+    The map is a weighted sum of the last feature maps [1, C, h, w] of more than one pixel that any
+    module returns. A map's weight is the mean gradient of the class's output. The network's
+    convolutions may be fastconv's or torch.nn's. `fastconv.revert` first takes fused blocks of a
+    copy apart, so the map does not depend on the kind of layers. The model does not change.
 
     Args:
-        model: a classifier in evaluation mode that gives logits [1, classes].
+        model: a classifier in evaluation mode that returns logits [1, classes].
         x: one input, [1, channels, H, W].
         label: the class's index.
 
     Returns:
-        [H, W] from 0 to 1, in x's dtype; all 0 where nothing speaks for the class.
+        [H, W] from 0 to 1, in x's dtype; all 0 without evidence for the class.
 
     Raises:
         ValueError: the model is in training mode, `x` is not one image, or there are no such maps.
@@ -43,7 +43,7 @@ def heat_map(model: Module, x: Tensor, label: int) -> Tensor:
         raise ValueError(f"heat_map: expected one image [1, C, H, W], got {list(x.shape)}")
     model = revert(model)  # a copy around the same weights
     with torch.inference_mode(False), torch.enable_grad():
-        # With a graph even where all weights are frozen; the second copy may be changed in place.
+        # The input's graph works with frozen weights too. The network may change the copy in place.
         score, maps = _score_and_maps(model, x.clone().requires_grad_().clone(), label)
         (gradient,) = torch.autograd.grad(score, maps, allow_unused=True)
     if gradient is None:
@@ -55,14 +55,14 @@ def heat_map(model: Module, x: Tensor, label: int) -> Tensor:
 
 
 def _score_and_maps(model: Module, x: Tensor, label: int) -> tuple[Tensor, Tensor]:
-    """The output for the class, and the last feature maps on the way to it. Leaves hooks behind."""
+    """The output for the class, and the last feature maps before it. Leaves hooks behind."""
     maps: list[Tensor] = []
 
     def remember(module: Module, inputs: object, output: object) -> None:
         if isinstance(output, Tensor) and output.dim() == 4 and output[0, 0].numel() > 1:
             maps[:] = [output]
 
-    # Not of single layers alone: what a block returns may come from code behind its last layer.
+    # All modules count, not only layers: a block's output may come from code after its last layer.
     for module in model.modules():
         module.register_forward_hook(remember)
     score = model(x)[0, label]
@@ -72,11 +72,11 @@ def _score_and_maps(model: Module, x: Tensor, label: int) -> tuple[Tensor, Tenso
 
 
 def overlay(image: Image, heat: Tensor) -> Image:
-    """A heat map over a picture in grey, so that its colours stand out on any picture.
+    """Draws a heat map over a picture in grey, so that its colours stand out on any picture.
 
     Args:
-        image: what the network saw, at any size.
-        heat: [H, W] from 0 to 1; it is stretched over the picture.
+        image: the part that the network saw, at any size.
+        heat: [H, W] from 0 to 1; it is resized to the picture.
 
     Returns:
         An RGB picture of the same size.
@@ -88,7 +88,7 @@ def overlay(image: Image, heat: Tensor) -> Image:
     resized = PIL.Image.fromarray(heat.float().cpu().numpy()).resize(size, bilinear)
     values = np.asarray(resized)[..., None]
     colours = 255 * colormaps["inferno"](values[..., 0])[..., :3]
-    opacity = _OPACITY * np.sqrt(values)  # a lot of colour already where there is some heat
+    opacity = _OPACITY * np.sqrt(values)  # the root makes small values visible
     grey = np.asarray(image.convert("L").convert("RGB"))
     mixed = opacity * colours + (1 - opacity) * grey
     return PIL.Image.fromarray(mixed.round().astype(np.uint8))

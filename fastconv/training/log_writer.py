@@ -1,4 +1,4 @@
-"""TensorBoard logs of a run."""
+"""Writes a run's TensorBoard logs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = {
 
 
 def check_tensorboard() -> None:
-    """Raises UsageError where the package tensorboard is not installed."""
+    """Raises UsageError if the package tensorboard is not installed."""
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError:
@@ -29,7 +29,7 @@ def check_tensorboard() -> None:
 
 
 class LogWriter:
-    """Writes each epoch's numbers, from the epoch `first` on, where `wanted`, else nothing."""
+    """Writes each epoch's numbers from epoch `first` on, if `wanted`."""
 
     def __init__(self, folder: Path | None, first: int, wanted: bool) -> None:
         self._writer: Any = None

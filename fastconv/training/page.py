@@ -1,6 +1,6 @@
-"""Pieces of an HTML page that needs nothing else: no scripts, no other files.
+"""Builds the parts of a self-contained HTML page, without scripts or other files.
 
-Texts are escaped here; `content` is HTML already.
+The functions escape texts. `content` is HTML already.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def page(title: str, *content: str) -> str:
 
 
 def escaped(value: object) -> str:
-    """A value as a line of text; a list's items with commas between them."""
+    """A value as an escaped line of text; commas separate a list's items."""
     if isinstance(value, (list, tuple)):
         value = ", ".join(map(str, value))
     return html.escape(shown(value))
@@ -40,19 +40,19 @@ def section(title: str, *content: str) -> str:
 
 
 def folded(title: str, content: str, opened: bool = False) -> str:
-    """What is shown on a click on its title."""
+    """Content that a click on its title shows."""
     state = " open" if opened else ""
     return f"<details{state}>\n<summary>{escaped(title)}</summary>\n{content}\n</details>"
 
 
 def picture(path: Path, caption: str, dark: Path | None = None, wide: bool = False) -> str:
-    """A PNG file with what it shows above it.
+    """A PNG file under its caption.
 
     Args:
-        path: the file, which becomes a part of the page.
-        caption: its text.
+        path: the file, which is embedded in the page.
+        caption: the text above it.
         dark: the file for readers who prefer dark pages.
-        wide: is scrolled on narrow screens.
+        wide: the picture scrolls on narrow screens.
     """
     title = f"<figcaption>{escaped(caption)}</figcaption>"
     light = f'<img alt="{escaped(caption)}" src="{_data("png", path.read_bytes())}">'
@@ -85,7 +85,7 @@ def side_by_side(*content: str) -> str:
 
 
 def scrolled(content: str) -> str:
-    """What is wider than a phone."""
+    """Content that may be wider than a phone's screen, and then scrolls."""
     return f'<div class="scrolled">\n{content}\n</div>'
 
 
@@ -99,7 +99,7 @@ def note(text: str) -> str:
 
 
 def statement(text: str, warning: bool = False) -> str:
-    """The sentences that matter most; as a warning they stand out."""
+    """The page's main sentences; a warning stands out."""
     return f'<p class="{"warning" if warning else "statement"}">{escaped(text)}</p>'
 
 
@@ -110,7 +110,7 @@ def code(*lines: str) -> str:
 
 
 def numbers(tiles: Iterable[tuple[str, str, str]]) -> str:
-    """Large numbers, each with its name and what there is to say about it."""
+    """Large numbers, each with its name and a note."""
     lines = (
         f"<div><dt>{escaped(name)}</dt>"
         f'<dd>{escaped(value)}<span class="quiet">{escaped(remark)}</span></dd></div>'

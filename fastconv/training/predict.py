@@ -1,4 +1,4 @@
-"""The classes of images in files."""
+"""Predicts the classes of image files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..data.images import read_ahead
 from ..data.preprocessing import to_input
 from ..data.search import Search
 
-BATCH = 16  # images at a time
+BATCH = 16  # images per batch
 
 
 def predict(
@@ -30,7 +30,7 @@ def predict(
         model: in evaluation mode, on `device`.
         path: the image file.
         preprocessing: the network's, `Description.preprocessing`.
-        device: where the model is.
+        device: the model's device.
 
     Raises:
         fastconv.data.DataError: the file cannot be read.
@@ -47,7 +47,7 @@ def predict_files(
     preprocessing: Preprocessing,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[Path, Tensor | DataError]]:
-    """For each image file the probability of every class, float [classes], or what is wrong."""
+    """Each image file's class probabilities, float [classes], or its DataError."""
 
     def read(path: Path) -> Tensor | DataError:
         try:
@@ -75,11 +75,11 @@ def _probabilities(
 def find_images(
     paths: Iterable[str | PathLike[str]], log: Callable[[str], object] = lambda line: None
 ) -> list[Path]:
-    """Files as they are, and for a folder the images in it and below, by name.
+    """Files as given, and for a folder all images in it and below, by name.
 
     Args:
         paths: files and folders.
-        log: gets lines on what was passed over in folders.
+        log: gets lines about the files that were passed over in folders.
 
     Raises:
         fastconv.data.DataError: a folder holds none.

@@ -1,18 +1,18 @@
-"""What a run shows while it goes on: bars on a terminal, a line an epoch everywhere."""
+"""Shows a run's progress: bars on a terminal, and one line per epoch everywhere."""
 
 from __future__ import annotations
 
 import sys
 from typing import Any
 
-NOTABLE_WAITING = 0.05  # of an epoch, from which on its line has it
+NOTABLE_WAITING = 0.05  # share of an epoch; its line names a larger one
 
 
 class Progress:
-    """Bars on a terminal, nothing elsewhere.
+    """Progress bars on a terminal, nothing elsewhere.
 
     Args:
-        shown: whether this process is the one that speaks.
+        shown: whether this process shows them.
     """
 
     def __init__(self, shown: bool = True) -> None:
@@ -20,29 +20,29 @@ class Progress:
         self._bar: Any = None
 
     def reading(self, done: int, total: int) -> None:
-        """So many of the image files are read."""
+        """Shows how many image files are read."""
         if self._bar is None:
             self._open("reading images", total)
         self._bar.update(done - self._bar.n)
 
     def epoch(self, number: int, epochs: int, images: int, seen: int) -> None:
-        """An epoch begins, or goes on after `seen` images."""
+        """Starts an epoch, or resumes it after `seen` images."""
         self.close()
         self._open(f"epoch {number}/{epochs}", images, seen)
 
     def update(self, count: int, loss: float) -> None:
-        """A step is done; `loss` is the epoch's mean so far."""
+        """Adds a step's images; `loss` is the epoch's mean so far."""
         self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
         self._bar.update(count)
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
     def line(self, metrics: dict[str, Any], epochs: int, epoch: dict[str, Any]) -> str:
-        """What is said of an epoch that is done."""
+        """The line about a finished epoch."""
         number = epoch["epoch"]
         text = (
             f"epoch {number:{len(str(epochs))}}/{epochs}  loss {epoch['train_loss']:.4f}  "

@@ -1,4 +1,4 @@
-"""The epochs, batch size and learning rates of a run, where nobody named them."""
+"""The recipe: epochs, batch size and learning rates for settings that are not given."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ..data import PACKAGED
 from .settings import Settings
 
 EPOCHS, BATCH, LR = 10, 64, 0.001  # the document's
-# Fewer images are seen more often, in smaller batches, with a higher rate: the steps times the rate
-# are the same for all but the smallest and the largest data sets.
+# Fewer images are seen more often, in smaller batches, with a higher rate. Steps times rate is the
+# same for all but the smallest and the largest data sets.
 MOST_EPOCHS, LEAST_BATCH, HIGHEST_LR = 60, 8, 0.01
-MOST_FINE_TUNING_EPOCHS = 20  # layers that know pictures already need less
+MOST_FINE_TUNING_EPOCHS = 20  # pretrained layers need fewer
 PASSES = 20_000  # images seen in all epochs together
 STEPS = 1_000  # in all epochs together
 ENOUGH_STEPS = 10_000  # for the document's rate
-# These keep ReLUs from dying in the first steps, where the rate is above the document's. Batch norm
+# Warm-up and clipping keep ReLUs alive in the first steps of rates above the document's. Batch norm
 # does so itself, and clipping its large gradients would slow it down.
 CLIP = 0.5
 WARMUP = 0.1  # of the epochs
@@ -25,16 +25,16 @@ WARMUP = 0.1  # of the epochs
 def resolved(
     settings: Settings, images: int, processes: int = 1, batch_norm: bool = False
 ) -> Settings:
-    """The same settings with a value for all that the recipe decides.
+    """The same settings, with a value wherever the recipe decides.
 
-    Values that are there already stay, and the others follow from them: the learning rate from the
-    number of steps, the rate of all but the last layer, clipping and warm-up from the rate.
+    Given values stay, and the others follow from them: the learning rate from the number of steps;
+    the rate of all but the last layer, clipping and warm-up from the learning rate.
 
     Args:
         settings: may have None in `epochs`, `batch_size`, `lr`, `backbone_lr`, `clip`, `warmup`.
-        images: for training.
-        processes: that share each batch.
-        batch_norm: whether the network has any.
+        images: the number of training images.
+        processes: the number of processes that share each batch.
+        batch_norm: whether the network has batch norm.
     """
     document = settings.recipe == "document" or settings.data == PACKAGED
     epochs, batch_size, lr = settings.epochs, settings.batch_size, settings.lr
@@ -71,7 +71,7 @@ def _epochs(settings: Settings, images: int) -> int:
 
 
 def _batch_size(seen: int, parts: int) -> int:
-    """A power of two; at least two images for each part of a batch, which batch norm needs."""
+    """A power of two. Each part of a batch has at least two images, which batch norm needs."""
     fitting = 2 ** int(math.log2(max(1, seen / STEPS)))
     return max(2 * parts, min(BATCH, max(LEAST_BATCH, fitting)))
 

@@ -1,4 +1,4 @@
-"""A run in one HTML file to look at, and the pictures in it."""
+"""Writes a run's report: one HTML file and its pictures."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 LOSS, ACCURACY, CONFUSION, FILTERS = "loss.png", "accuracy.png", "confusion.png", "filters.png"
 
-_FOLDED = 30  # longer tables and lists are shown on a click
+_FOLDED = 30  # longer tables and lists are folded
 _PARTS = {"train": "training", "val": "validation", "test": "test"}
 _THUMBNAIL = 256  # pixels of a mistake's longer side, at most
-# Settings that are listed even where they are the defaults.
+# Settings that are listed even with their defaults.
 _ALWAYS = ("model", "data", "epochs", "batch_size", "lr", "schedule", "image_size", "seed")
 
 
@@ -41,11 +41,11 @@ def write_report(
     """Writes report.html and its pictures into a run's folder.
 
     Args:
-        folder: the run's.
-        metrics: what its metrics.json holds, with the test.
+        folder: the run's folder.
+        metrics: the contents of its metrics.json, with the test.
         model: the network with the weights that were tested.
-        scores: of the test.
-        test_images: the images it was tested with.
+        scores: the test's scores.
+        test_images: the test's images.
 
     Raises:
         fastconv.data.DataError: a test image can no longer be read.
@@ -91,7 +91,7 @@ def write_report(
 
 
 def _head(title: str, metrics: dict[str, Any]) -> str:
-    """The title, the images and the numbers that matter most."""
+    """The title, the images and the main numbers."""
     test, epochs = metrics["test"], metrics["epochs"]
     images = ", ".join(f"{n:,} {_PARTS[part]} images" for part, n in metrics["images"].items())
     about = (
@@ -118,7 +118,7 @@ def _head(title: str, metrics: dict[str, Any]) -> str:
 
 
 def _judgement(classes: list[str], test: dict[str, Any]) -> str:
-    """What the test's numbers mean."""
+    """The test's numbers in words."""
     counts, recall = test["per_class"]["images"], test["per_class"]["recall"]
     images = sum(counts)
     correct = sum(row[label] for label, row in enumerate(test["confusion"]))
@@ -143,7 +143,7 @@ def _judgement(classes: list[str], test: dict[str, Any]) -> str:
 
 
 def _themed(path: Path, caption: str, wide: bool = False) -> str:
-    """A picture that `draw_both` wrote."""
+    """A picture from `draw_both`."""
     return page.picture(path, caption, dark_path(path), wide)
 
 
@@ -156,7 +156,7 @@ def _duration(seconds: float) -> str:
 
 
 def _class_table(classes: list[str], test: dict[str, Any], trained: list[int]) -> str:
-    """Precision, recall and F1 of every class, their means, and how many images there were."""
+    """Precision, recall and F1 of every class, their means, and the numbers of images."""
     columns = test["per_class"]
     values = (columns[name] for name in ("precision", "recall", "f1", "images"))
     rows = (_class_row(*row) for row in zip(classes, *values, trained, strict=True))
@@ -190,7 +190,7 @@ def _class_row(
 
 
 def _confusions(confusion: Tensor, classes: list[str], most: int = 5) -> list[str]:
-    """The most frequent confusions in words: of many classes the picture has no names."""
+    """The most frequent confusions in words, since the picture has no names for many classes."""
     wrong = confusion.clone().fill_diagonal_(0).flatten()
     counts, cells = wrong.sort(descending=True, stable=True)
     texts = [
@@ -202,7 +202,7 @@ def _confusions(confusion: Tensor, classes: list[str], most: int = 5) -> list[st
 
 
 def _mistakes(scores: Scores, images: Images, classes: list[str]) -> list[str]:
-    """The pictures, and which files these are."""
+    """The misclassified pictures, and their files' names."""
     if not scores.mistakes:
         return [page.note("No mistakes.")]
 
@@ -233,9 +233,9 @@ def _commands(run: str) -> tuple[str, str]:
 
 
 def _settings(settings: dict[str, Any]) -> str:
-    """Those that matter for every run, and those that are not the defaults of this network."""
+    """The main settings of every run, and those that differ from this network's defaults."""
     defaults = asdict(Settings(model=settings["model"]))
-    hidden = ("out", "device")  # stand elsewhere
+    hidden = ("out", "device")  # shown elsewhere
     return page.pairs(
         {
             name.replace("_", " "): value

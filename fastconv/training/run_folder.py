@@ -1,4 +1,4 @@
-"""The folders that runs are written to and found in."""
+"""Creates, locks and finds run folders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOCK = ".lock"
 
 
 def check_is_outside(out: Path | None, data: Path) -> None:
-    """Raises UsageError where a run folder would be taken for a class of images next time."""
+    """Raises UsageError if the next run would take the run folder for a class of images."""
     folder = out or RUNS
     if folder.resolve().is_relative_to(data.resolve()):
         raise UsageError(f"{folder}: lies in the folder of images, choose an --out outside {data}")
@@ -29,12 +29,12 @@ def check_is_outside(out: Path | None, data: Path) -> None:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keeps other processes from training into a run folder meanwhile.
+    """Locks a run folder, so that no other process trains into it meanwhile.
 
-    The system takes the lock from a process that has died, so that its run can go on at once.
+    The system releases the lock of a process that dies, so its run can resume at once.
 
     Raises:
-        UsageError: another process trains into it, or the folder cannot be written.
+        UsageError: another process trains into the folder, or it cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -55,12 +55,12 @@ def held(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def new_run_folder(out: Path | None, model: str) -> Iterator[Path]:
-    """Makes and holds the folder of a run: `out`, or the first free runs/<model>-<number>.
+    """Creates and locks the folder of a run: `out`, or the first free runs/<model>-<number>.
 
-    A new folder goes away again where the run is given up before it has its settings.
+    A new folder is removed again if the run fails before its settings are written.
 
     Raises:
-        UsageError: the folder cannot be made, or holds a run, which must not be overwritten.
+        UsageError: the folder cannot be created, or holds a run, which is never overwritten.
     """
     try:
         folder, is_new = _next_folder(model.lower()) if out is None else _made(out)
@@ -83,7 +83,7 @@ def _next_folder(model: str) -> tuple[Path, bool]:
 
 
 def _made(folder: Path) -> tuple[Path, bool]:
-    """The folder, and whether it was not there before."""
+    """The folder, and whether it is new."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         folder.mkdir()
@@ -108,7 +108,7 @@ def _check_is_free(folder: Path) -> None:
 
 
 def check_can_go_on(folder: Path, epochs: int | None) -> None:
-    """Raises UsageError where a folder has no state, or a finished run gets no more epochs."""
+    """Raises UsageError if a folder has no state, or if a finished run gets no more epochs."""
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such run folder")
     if not (folder / STATE).exists():
@@ -121,7 +121,7 @@ def check_can_go_on(folder: Path, epochs: int | None) -> None:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a folder holds a run that came to its end."""
+    """Whether a folder holds a finished run."""
     try:
         return bool(json.loads((folder / METRICS).read_text())["test"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -129,12 +129,12 @@ def is_finished(folder: Path) -> bool:
 
 
 def resume_command(folder: Path) -> str:
-    """What to type to go on with a run."""
+    """The command that resumes a run."""
     return f"fastconv train --resume {shell_word(folder)}"
 
 
 def anew_command(folder: Path, **changes: float | str) -> str:
-    """What to type to begin a run again in a new folder, with other settings."""
+    """The command that starts a run again in a new folder, with some settings changed."""
     folders = (Path(f"{folder}-{number}") for number in itertools.count(2))
     out = next(other for other in folders if not other.exists())
     options = (
@@ -147,7 +147,7 @@ def anew_command(folder: Path, **changes: float | str) -> str:
 
 
 def find_checkpoint(path: str | PathLike[str] | None) -> Path:
-    """The checkpoint file meant by a file, a run folder, or None: the latest run in runs/.
+    """The checkpoint file of a path or run folder; None stands for the latest run in runs/.
 
     Raises:
         UsageError: there is none.

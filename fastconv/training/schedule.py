@@ -1,4 +1,4 @@
-"""The learning rate over a run."""
+"""The schedule of the learning rate over a run."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from .settings import Settings
 
 
 def rate_factor(settings: Settings, epoch: int, share: float) -> float:
-    """What a learning rate at the start is multiplied with.
+    """The factor of the learning rate, relative to its initial value.
+
+    The rate falls from epoch to epoch. The cosine schedule ends at 0 after the last epoch
+    (Loshchilov and Hutter 2017, arXiv 1608.03983, without restarts). The warm-up is linear.
 
     Args:
-        settings: of these `schedule`, `epochs`, `decay_every`, `decay_factor` and `warmup`.
-        epoch: the first is 1. The rate falls from epoch to epoch; along a cosine to 0 after the
-            last (Loshchilov and Hutter 2017, arXiv 1608.03983, without restarts).
-        share: of the epoch's steps that are done with this one, for the warm-up, which is linear.
+        settings: uses `schedule`, `epochs`, `decay_every`, `decay_factor` and `warmup`.
+        epoch: counted from 1.
+        share: the share of the epoch's steps that are done after this one, for the warm-up.
     """
     done = epoch - 1
     if settings.schedule == "cosine":

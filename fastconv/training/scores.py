@@ -1,4 +1,4 @@
-"""Accuracy, precision, recall and F1 from a confusion matrix."""
+"""Computes accuracy, precision, recall and F1 from a confusion matrix."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-FEW = 100  # test images, below which a single one counts for more than a percent
+FEW = 100  # test images; with fewer, a single one is more than a percent
 
 
 class Mistake(NamedTuple):
-    """An image, by its index in its part, and the wrong class that it was taken for."""
+    """A misclassified image, by its index in its part, and the class that the network gave it."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index
     label: int
@@ -22,14 +22,14 @@ class Mistake(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    """How well a classifier did.
+    """The scores of a classifier.
 
     Attributes:
         loss: mean cross-entropy.
         confusion: int64 [classes, classes]; rows are the true classes, columns the predicted ones.
-        top5: the share of images whose class is among the five likeliest; None where there are
-            not more than five classes.
-        mistakes: the surest ones, worst first.
+        top5: the share of images whose class is among the five most likely; None for five classes
+            or fewer.
+        mistakes: the most confident ones, worst first.
     """
 
     loss: float
@@ -43,7 +43,7 @@ class Scores:
 
     @property
     def precision(self) -> Tensor:
-        """Per class, the fraction of its predictions that are right; 0 where it has none."""
+        """Per class, the fraction of its predictions that are right; 0 without predictions."""
         return _ratio(self.confusion.diagonal(), self.confusion.sum(dim=0))
 
     @property
@@ -57,13 +57,13 @@ class Scores:
         return _ratio(2 * self.precision * self.recall, self.precision + self.recall)
 
     def means(self) -> dict[str, float]:
-        """Precision, recall and F1, each the mean of the classes that have images."""
+        """Precision, recall and F1, each averaged over the classes that have images."""
         columns = {"precision": self.precision, "recall": self.recall, "f1": self.f1}
         seen = self.confusion.sum(dim=1) > 0
         return {name: values[seen].mean().item() for name, values in columns.items()}
 
     def summary(self) -> dict[str, Any]:
-        """What metrics.json has of them."""
+        """The scores as metrics.json holds them."""
         columns = {"precision": self.precision, "recall": self.recall, "f1": self.f1}
         per_class = {name: values.tolist() for name, values in columns.items()}
         return {
@@ -76,14 +76,14 @@ class Scores:
         }
 
     def warning(self) -> str | None:
-        """Says it where there are too few images to tell a good network from a lucky one."""
+        """A warning if there are too few images to tell a good network from a lucky one."""
         count = int(self.confusion.sum())
         if count >= FEW:
             return None
         return f"only {count} test images: each of them is {1 / count:.1%} of the accuracy"
 
     def table(self, classes: list[str]) -> str:
-        """A line for every class and one for their mean."""
+        """A table with a line per class and one for their mean."""
         width = max(len("class"), *map(len, classes))
         columns = torch.stack([self.precision, self.recall, self.f1], dim=1)
         counts = self.confusion.sum(dim=1)

@@ -1,4 +1,4 @@
-"""What a training run can be told."""
+"""The settings of a training run, which are also the options of `fastconv train`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ..data import PACKAGED, Augmentation
 from .errors import UsageError
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_DEVICES = ("cpu", "cuda", "mps", "xpu")  # that people use for training
-# What --augment sets where nothing else is said.
+_DEVICES = ("cpu", "cuda", "mps", "xpu")  # commonly used for training
+# The settings that --augment sets if they are not given.
 AUGMENT = {"rotation": 15.0, "crop": 0.5, "flip": True, "colour": 0.2}
 
 
@@ -27,9 +27,9 @@ AUGMENT = {"rotation": 15.0, "crop": 0.5, "flip": True, "colour": 0.2}
 class Settings:
     """The settings of a run; the defaults train the document's CNN.
 
-    Each is an option of `fastconv train`, with the text beside it as its help. Paths may be str or
-    PathLike: `out` and `weights` become Path, `data` becomes str. None in `epochs`, `batch_size`,
-    `lr`, `backbone_lr`, `clip` and `warmup` is what `recipe` makes of the images.
+    Each setting is an option of `fastconv train`, and its annotation is the help text. Paths may be
+    str or PathLike: `out` and `weights` become Path, `data` becomes str. None in `epochs`,
+    `batch_size`, `lr`, `backbone_lr`, `clip` and `warmup` leaves the value to `recipe`.
 
     Raises:
         UsageError: a value is of the wrong type or out of range.
@@ -165,7 +165,7 @@ class Settings:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As `from_json` reads them."""
+        """The settings in the form that `from_json` reads."""
         return {
             name: str(value) if isinstance(value, Path) else value
             for name, value in asdict(self).items()
@@ -173,14 +173,14 @@ class Settings:
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str], **changes: Any) -> Settings:
-        """Settings from a JSON file of some of them.
+        """Reads settings from a JSON file; settings that it lacks get their defaults.
 
         Args:
-            path: an object with names and values; other settings have their defaults.
-            changes: what goes before the file's.
+            path: a JSON object with names and values.
+            changes: settings that replace the file's.
 
         Raises:
-            UsageError: the file cannot be used; the message names it.
+            UsageError: the file cannot be used. The message names it.
         """
         try:
             values = json.loads(Path(path).read_text())
@@ -201,7 +201,7 @@ class Settings:
 
 
 class SettingType(NamedTuple):
-    """What a setting may be, and its help."""
+    """The type and choices of a setting, and its help."""
 
     kind: type
     optional: bool
@@ -222,7 +222,7 @@ def setting_types() -> dict[str, SettingType]:
 
 
 def _converted(name: str, value: Any, wanted: SettingType) -> Any:
-    """A value as the setting's type."""
+    """Converts a value to the setting's type."""
     kind = wanted.kind
     if value is None and wanted.optional:
         return None
@@ -237,7 +237,7 @@ def _converted(name: str, value: Any, wanted: SettingType) -> Any:
 
 
 def find_device(name: str | None) -> torch.device:
-    """The device of that name; None is a GPU where torch has one, else the CPU.
+    """The device of that name. None stands for a GPU if torch has one, else the CPU.
 
     Raises:
         UsageError: torch does not know it or cannot use it here.

@@ -1,4 +1,4 @@
-"""What a run needs to go on as if it had never stopped, in one safetensors file."""
+"""A run's state is a safetensors file from which the run resumes as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .tensor_file import read_tensors, write_tensors
 from .trainer import Trainer
 
 _KEY = "fastconv-state"  # of the file's metadata
-_FORMAT = 2  # what the metadata and the data's fingerprint are made of
+_FORMAT = 2  # version of the metadata and the data's fingerprint
 
 
 def save_state(
     path: Path, trainer: Trainer, position: Position, metrics: dict[str, Any], data: str
 ) -> None:
-    """Writes the state between two steps, replacing an older one at once.
+    """Writes the state between two steps, replacing an older one atomically.
 
     Args:
         path: the file.
-        trainer, position: what is to go on.
+        trainer, position: the state to save.
         metrics: as in metrics.json.
         data: the data set's fingerprint.
 
@@ -49,15 +49,15 @@ def save_state(
 def load_state(
     path: Path, trainer: Trainer, data: str
 ) -> tuple[Position, dict[str, Any], list[str]]:
-    """Takes a state up again.
+    """Restores a state.
 
     Args:
         path: the file.
-        trainer: is made as it was for the run; gets the state's weights and momentum.
+        trainer: is made as for the run; gets the state's weights and momentum.
         data: the data set's fingerprint.
 
     Returns:
-        The position, the metrics, and notes on what keeps the numbers from being the same.
+        The position, the metrics, and notes on differences that change the numbers.
 
     Raises:
         UsageError: there is no state, or it does not fit the trainer or the data.
@@ -93,7 +93,7 @@ def load_state(
 
 
 def _machine(ranks: Ranks) -> dict[str, int]:
-    """What numbers depend on, bit for bit."""
+    """The parts of the machine that the numbers depend on, bit for bit."""
     return {"threads": torch.get_num_threads(), "processes": ranks.size}
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, answered between two steps."""
+"""Defers Ctrl-C and SIGTERM to the end of a step."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Notes the first Ctrl-C or SIGTERM instead of raising it, anywhere in a step; not the second.
+    """Records the first Ctrl-C or SIGTERM during a step instead of raising it. The second raises.
 
-    Signals reach the main thread alone; in another one nothing changes.
+    Signals reach the main thread alone. In another thread nothing changes.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""A whole run: data, network, epochs, checkpoints, metrics, test."""
+"""Trains a network in a whole run: data, network, epochs, checkpoints, metrics and test."""
 
 from __future__ import annotations
 
@@ -58,26 +58,26 @@ from .verdict import advice, doubt
 from .weights import load_pretrained, read_weights
 
 SAVE_SECONDS = 60.0  # between two states within an epoch
-SAVE_SHARE = 0.05  # of the time that saving them may take, where that is longer
+SAVE_SHARE = 0.05  # of the time that saving may take; slow saves become rarer
 
 
 def train(settings: Settings, log: Callable[[str], object] = print) -> dict[str, Any]:
     """Trains a network and writes its run folder.
 
     The folder gets `settings.json`, `model.safetensors` with the weights of the epoch that did best
-    in validation, `state.safetensors` to go on from, and `metrics.json`; in the end `report.html`
-    and its pictures. The same settings give the same numbers on the same machine. Where torchrun
-    started several processes, each calls this, and they train together.
+    in validation, `state.safetensors` for resuming, and `metrics.json`. At the end it gets
+    `report.html` and its pictures. The same settings give the same numbers on the same machine.
+    With torchrun, each process calls this function, and they train together.
 
     Args:
-        settings: what to train, and how.
+        settings: the run's settings.
         log: gets a line for every epoch and for the result, in the first process alone.
 
     Returns:
-        What metrics.json holds: `epochs`, `test`, `settings`, `environment`, `run`.
+        The contents of metrics.json: `epochs`, `test`, `settings`, `environment`, `run`.
 
     Raises:
-        UsageError, fastconv.data.DataError: before the training, settings or data are wrong, or
+        UsageError, fastconv.data.DataError: before the training, for wrong settings or data, or if
             another process trains into the folder.
         TrainingError: the folder cannot be written, or another process was lost.
         DivergedError: the loss became NaN or infinite.
@@ -101,13 +101,13 @@ def resume(
     data: str | PathLike[str] | None = None,
     epochs: int | None = None,
 ) -> dict[str, Any]:
-    """Goes on with a run that was stopped, as if it never had been: to the same bits.
+    """Resumes a stopped run and reaches the same bits as without the stop.
 
     Args:
         folder: its run folder, which also has its settings.
         log: as for `train`, which has the same result and errors.
-        data: where the run's images are now, if they were moved.
-        epochs: another number of epochs for the whole run. A finished run goes on with more.
+        data: the new place of the run's images, if they were moved.
+        epochs: another number of epochs for the whole run. A finished run needs more.
     """
     folder = Path(folder)
     check_can_go_on(folder, epochs)
@@ -127,7 +127,7 @@ def resume(
 
 
 class _Run:
-    """A run under way: what it trains, and the folder that its results go to."""
+    """A run in progress, with its network, data and folder."""
 
     def __init__(self, settings: Settings, ranks: Ranks, log: Callable[[str], object]) -> None:
         self.ranks = ranks
@@ -179,7 +179,7 @@ class _Run:
         }
 
     def start(self, folder: Path | None) -> None:
-        """Puts the first state into the folder, which the first process has."""
+        """Writes the first state into the folder, which only the first process has."""
         images = len(self.dataset.parts["train"])
         batch_norm = any(isinstance(m, torch.nn.BatchNorm2d) for m in self.network.modules())
         settings = resolved(self.settings, images, self.ranks.size, batch_norm)
@@ -192,11 +192,11 @@ class _Run:
         self._use(folder)
 
     def go_on(self, finished: bool) -> None:
-        """Takes the folder's state up, after a whole run where it is `finished`."""
+        """Restores the folder's state; `finished` says that it is of a finished run."""
         folder = self.settings.out
         self._make_trainer()
         self.position, metrics, notes = load_state(folder / STATE, self.trainer, self.fingerprint)
-        self.metrics |= metrics  # an older version's may lack some
+        self.metrics |= metrics  # an older version's metrics may lack some
         done = len(self.metrics["epochs"])
         if self.settings.epochs < done + finished:
             raise UsageError(
@@ -215,7 +215,7 @@ class _Run:
         self.trainer = Trainer(self.network, self.settings, self.head, self.device, self.ranks)
 
     def _use(self, folder: Path | None) -> None:
-        """Writes all into the folder that a run can go on from."""
+        """Writes all files that a run resumes from."""
         self.folder = folder
         self.metrics["run"] = str(folder)
         self.metrics["settings"] = self.settings.to_json() | {
@@ -233,10 +233,10 @@ class _Run:
             text = json.dumps(self.settings.to_json() | {"out": None}, indent=2) + "\n"
             write_text(folder / SETTINGS, text)
         self.save()
-        self._write_metrics()  # those on the disk may be of later epochs
+        self._write_metrics()  # the file may be of later epochs
 
     def finish(self) -> dict[str, Any]:
-        """The epochs that are left, and the test."""
+        """Trains the remaining epochs and runs the test."""
         try:
             try:
                 with losses_told(), stop_request() as self.stop:
@@ -258,7 +258,7 @@ class _Run:
             self._give_up()
             raise
         except BrokenPipeError:
-            raise  # the log's: nobody reads it any longer
+            raise  # from the log, whose reader is gone
         except (TrainingError, DataError, OSError) as error:
             raise TrainingError(f"{error}; {self._kept()}") from None
         finally:
@@ -266,7 +266,7 @@ class _Run:
         return self.metrics
 
     def _give_up(self) -> None:
-        """Leaves the folder free where nothing was trained: to go on would fail again."""
+        """Frees the folder if nothing was trained, since resuming would fail again."""
         if self.ranks.first and not (self.metrics["epochs"] or self.position.images):
             for name in (STATE, METRICS, SETTINGS):
                 (self.folder / name).unlink(missing_ok=True)
@@ -280,7 +280,7 @@ class _Run:
         self.save()
 
     def _is_enough(self) -> bool:
-        """Whether validation has stopped to become better; anew for epochs added later."""
+        """Whether validation has stopped improving. Epochs added later start the count anew."""
         patience = self.settings.patience
         done = len(self.metrics["epochs"])
         since = max(self.metrics["best_epoch"], *self.metrics["continued"], 0)
@@ -309,7 +309,7 @@ class _Run:
         if is_best:
             self._save_best()
         self.position = Position(position.epoch + 1)
-        if is_best:  # so that the state knows of the weights in the folder
+        if is_best:  # before the state, which names the weights in the folder
             self.save()
         else:
             self._save_if_due(0.0)
@@ -317,7 +317,7 @@ class _Run:
         self.log(self.progress.line(self.metrics, settings.epochs, epoch))
 
     def _note(self, scores: Scores) -> None:
-        """Enters an epoch into the metrics."""
+        """Adds an epoch to the metrics."""
         position, epochs = self.position, self.metrics["epochs"]
         epochs.append(
             {
@@ -351,7 +351,7 @@ class _Run:
         raise KeyboardInterrupt
 
     def save(self) -> None:
-        """Writes the state, from which the run can go on."""
+        """Writes the state, from which the run can resume."""
         if not self.ranks.first:
             return
         start = time.monotonic()
@@ -361,7 +361,7 @@ class _Run:
         self._save_cost = self._saved - start
 
     def _save_if_due(self, interval: float) -> None:
-        """Writes the state where the last one is so many seconds old, and cost little of them."""
+        """Writes the state if the last one is `interval` seconds old and took little of them."""
         if time.monotonic() - self._saved > max(interval, self._save_cost / SAVE_SHARE):
             self.save()
 
@@ -382,7 +382,7 @@ class _Run:
         save_checkpoint(self.folder / CHECKPOINT, self.network, description)
 
     def _test(self) -> None:
-        """The test of the best weights, and the report."""
+        """Tests the best weights and writes the report."""
         load_weights(self.folder / CHECKPOINT, self.network)
         images = self.dataset.parts["test"]
         with self.trainer.autocast():
@@ -396,7 +396,7 @@ class _Run:
         if problem is not None:
             self._add_doubt(f"{result}, {problem}")
         write_report(self.folder, self.metrics, self.network, scores, images)
-        self._write_metrics()  # with which the run is finished
+        self._write_metrics()  # the run is finished with this file
         if scores.warning():
             self.log(scores.warning())
         result += f" with the weights of epoch {self.metrics['best_epoch']}"
@@ -405,13 +405,13 @@ class _Run:
         self.log(f"{result}  ({self.folder / 'report.html'})")
 
     def _add_doubt(self, text: str) -> None:
-        """Writes into the checkpoint what predictions with it have to say."""
+        """Writes a warning into the checkpoint, for predictions to repeat."""
         path = self.folder / CHECKPOINT
         description = dataclasses.replace(read_description(path), doubt=text)
         save_checkpoint(path, self.network, description)
 
     def _kept(self) -> str:
-        """Says what there is to go on with."""
+        """A text that says what the folder holds to resume from."""
         if self.folder is None or not (self.folder / STATE).exists():
             return "there is nothing to go on from yet"
         return f"`{resume_command(self.folder)}` goes on{self._best()}"
@@ -423,7 +423,7 @@ class _Run:
         return f", {CHECKPOINT} there has the best weights so far, of epoch {epoch}"
 
     def _lower_rate(self) -> str:
-        """Says how to train with a tenth of the learning rate; to go on would not help."""
+        """A text on training with a tenth of the learning rate, since resuming would not help."""
         rates = {"lr": self.settings.lr, "backbone_lr": self.settings.backbone_lr}
         lower = {name: rate / 10 for name, rate in rates.items() if rate is not None}
         if self.folder is None:
@@ -436,7 +436,7 @@ class _Run:
 
 
 def _own_device(device: torch.device, ranks: Ranks) -> torch.device:
-    """Each process has a GPU of its own."""
+    """The process's own GPU."""
     if ranks.size > 1 and device.type == "cuda":
         device = torch.device("cuda", ranks.local_rank)
         torch.cuda.set_device(device)

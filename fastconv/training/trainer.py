@@ -1,4 +1,4 @@
-"""A network with its optimizer: what one step changes, and what a run's state consists of."""
+"""A trainer is a network with its optimizer. It takes the steps and holds the state's tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .settings import PRECISIONS, Settings
 
 
 class StepResult(NamedTuple):
-    """Of a whole batch, before its step: the sum of its losses, and how many were named right."""
+    """A whole batch's sum of losses and number of right answers, before its step."""
 
     loss: float
     correct: int
@@ -31,9 +31,9 @@ class Trainer:
 
     Args:
         network: is on `device`.
-        settings: the optimizer's, and how a step is computed.
+        settings: of the optimizer and of a step's computation.
         head: names of the parameters of the last layer, which has the classes.
-        device: where steps are computed.
+        device: the device that computes the steps.
         ranks: the processes that take each step together.
     """
 
@@ -62,7 +62,7 @@ class Trainer:
             }
             for of_head in (False, True)
         ]
-        # One kernel for all parameters: half the time of the default on a CPU.
+        # One kernel for all parameters takes half the default's time on a CPU.
         self.optimizer = SGD(
             [group for group in groups if group["params"]],
             settings.lr,
@@ -77,7 +77,7 @@ class Trainer:
             self._model = torch.nn.parallel.DistributedDataParallel(self._model)
 
     def begin(self) -> None:
-        """Training mode. Layers that are frozen keep their statistics too."""
+        """Sets training mode. Frozen layers keep their statistics too."""
         self.network.train()
         for module in self.network.modules():
             own = list(module.parameters(recurse=False))
@@ -86,21 +86,21 @@ class Trainer:
                 module.eval()
 
     def step(self, inputs: Tensor, labels: Tensor, count: int, factor: float) -> StepResult:
-        """One step.
+        """Takes one step.
 
         Args:
             inputs, labels: this process's part of the batch.
             count: images in the whole batch.
-            factor: of the learning rates, see `rate_factor`.
+            factor: the factor of the learning rates, see `rate_factor`.
 
         Raises:
-            DivergedError: the loss is no finite number; the weights are left as they were.
+            DivergedError: the loss is not a finite number. The weights are unchanged.
         """
         if self.settings.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         self.optimizer.zero_grad(set_to_none=True)
         total, correct = 0.0, 0
-        # Two images or more in each, since batch norm cannot be trained on one.
+        # Each part has two images or more, since batch norm cannot be trained on one.
         n = max(1, min(self.settings.accumulate, len(labels) // 2))
         parts = list(zip(inputs.tensor_split(n), labels.tensor_split(n), strict=True))
         for number, (x, y) in enumerate(parts, 1):
@@ -111,7 +111,7 @@ class Trainer:
                 loss = F.cross_entropy(
                     logits.float(), y, reduction="sum", label_smoothing=smoothing
                 )
-                # The processes' gradients are averaged, hence their number.
+                # The number of processes is a factor, since their gradients are averaged.
                 self.scaler.scale(loss * (self.ranks.size / count)).backward()
             total += loss.item()
             correct += int((logits.argmax(dim=1) == y).sum())
@@ -140,20 +140,20 @@ class Trainer:
             ) from None
 
     def autocast(self) -> torch.autocast:
-        """What networks are computed in."""
+        """The context with the settings' precision."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
     def _exchange(self, last: bool) -> Any:
-        """Gradients are exchanged with the last part of a batch alone."""
+        """The context that exchanges gradients only for the last part of a batch."""
         if self.ranks.size == 1 or last:
             return contextlib.nullcontext()
         return self._model.no_sync()
 
     def close(self) -> None:
-        """Ends the exchange with the other processes; no step can be taken any more.
+        """Ends the exchange with the other processes. No step can follow.
 
-        DistributedDataParallel lies in a cycle of references. Were it there still when Python
-        ends, its threads would now and then abort the process.
+        DistributedDataParallel is part of a reference cycle. If it still exists when Python ends,
+        its threads sometimes abort the process.
         """
         self._model = self.network
         gc.collect()
@@ -168,10 +168,10 @@ class Trainer:
         return found
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Goes back to the state that `tensors` gave.
+        """Restores the state that `tensors` returned.
 
         Raises:
-            RuntimeError, KeyError: it is another network's.
+            RuntimeError, KeyError: the state is of another network.
         """
         weights: dict[str, Tensor] = {}
         momenta: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""Whether a test shows that a network has learned anything, and what to try where it does not."""
+"""Judges whether a test shows that a network has learned anything, and gives advice."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from torch import Tensor
 from .recipe import resolved
 from .settings import Settings
 
-CHANCE = 0.05  # likelier results of naming the commonest class prove nothing
+CHANCE = (
+    0.05  # a result that always naming one class reaches with a higher probability proves nothing
+)
 _NORMAL = 1.96  # standard deviations that hold 95 % of a normal distribution
 
 
 def doubt(confusion: Tensor, classes: list[str]) -> str | None:
-    """What speaks against a network, to be said behind its accuracy; None where nothing does.
+    """The reason to doubt a network, printed behind its accuracy; None without one.
 
-    Images of one class alone tell nothing of that.
+    Images of a single class give no reason.
 
     Args:
         confusion: int64 [classes, classes]; rows are the true classes, columns the predicted ones.
@@ -40,12 +42,12 @@ def doubt(confusion: Tensor, classes: list[str]) -> str | None:
 
 
 def advice(settings: Settings, images: int, processes: int = 1) -> str:
-    """What to try for a better network.
+    """A suggestion for a better network.
 
     Args:
-        settings: of the run, with all values.
-        images: it was trained with.
-        processes: that shared each batch.
+        settings: the run's settings, with all values.
+        images: the number of training images.
+        processes: the number of processes that shared each batch.
     """
     open_values = dict(recipe="automatic", epochs=None, batch_size=None, lr=None)
     usual = resolved(dataclasses.replace(settings, **open_values), images, processes)
@@ -64,7 +66,7 @@ def advice(settings: Settings, images: int, processes: int = 1) -> str:
 
 
 def interval(correct: int, images: int) -> tuple[float, float]:
-    """Where the true accuracy lies with 95 % confidence (Wilson 1927)."""
+    """The interval of the true accuracy with 95 % confidence (Wilson 1927)."""
     share, spread = correct / images, _NORMAL**2 / images
     middle = share + spread / 2
     reach = math.sqrt(spread * (share * (1 - share) + spread / 4))
@@ -72,6 +74,6 @@ def interval(correct: int, images: int) -> tuple[float, float]:
 
 
 def _chance_of_as_many(correct: int, images: int, share: float) -> float:
-    """The probability that a guess that is right for `share` is right that often, or more."""
+    """The probability that guesses, right with probability `share`, reach `correct` or more."""
     guesses = torch.distributions.Binomial(images, torch.tensor(share, dtype=torch.float64))
     return float(guesses.log_prob(torch.arange(correct, images + 1)).exp().sum())

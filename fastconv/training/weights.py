@@ -1,4 +1,4 @@
-"""Weights made elsewhere, to begin a training with."""
+"""Reads pretrained weights from files and loads them into a network."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from .tensor_file import read_tensors
 
 @dataclass(frozen=True)
 class Weights:
-    """What a file of weights holds.
+    """The contents of a file of weights.
 
     Attributes:
         path: the file.
         tensors: its entries by name.
-        classes: the classes' names in the order of the outputs, None where the file has no list.
+        classes: the classes' names in the order of the outputs; None if the file has no list.
     """
 
     path: Path
@@ -38,10 +38,10 @@ class Weights:
 
 
 def read_weights(path: str | PathLike[str]) -> Weights:
-    """Reads a run's weights, a safetensors file or a state_dict of torch.save; runs no code in it.
+    """Reads a run's weights, a safetensors file or a state_dict of torch.save. Runs no code in it.
 
-    The state_dict may be the entry "state_dict" or "model" of a larger checkpoint. The prefix
-    "module." that DataParallel gives to names is left out.
+    The state_dict may be the entry "state_dict" or "model" of a larger checkpoint. DataParallel's
+    prefix "module." is removed from names.
 
     Raises:
         UsageError: the file is missing or broken, or holds something else.
@@ -70,12 +70,12 @@ def read_weights(path: str | PathLike[str]) -> Weights:
 def load_pretrained(
     model: Module, weights: Weights, head: Collection[str], classes: list[str]
 ) -> bool:
-    """Puts weights into a network, those of its head only where they are for the same classes.
+    """Loads weights into a network. The head's are loaded only for the same classes.
 
     Args:
         model: the network.
-        weights: must have all entries of the network but its head (and BatchNorm's
-            num_batches_tracked, which old files lack), and no others.
+        weights: must have all entries of the network and no others. The head may be missing, and
+            so may BatchNorm's num_batches_tracked, which old files lack.
         head: the names that depend on the number of classes, see `fastconv.models.head_names`.
         classes: the classes of the network; weights without a list count as made for them.
 
@@ -83,7 +83,7 @@ def load_pretrained(
         Whether the head was loaded: all its shapes fit, and the classes are the same.
 
     Raises:
-        UsageError: the weights are not for this network, which is unchanged then.
+        UsageError: the weights are not for this network. The network is unchanged.
     """
     own, given = model.state_dict(), weights.tensors
     with_head = weights.classes in (None, classes) and all(
@@ -96,7 +96,7 @@ def load_pretrained(
 
 
 def _check_entries(own: dict[str, Tensor], wanted: list[str], weights: Weights) -> None:
-    """Raises UsageError where names or shapes differ."""
+    """Raises UsageError if names or shapes differ."""
     given, path = weights.tensors, weights.path
     missing = [n for n in wanted if n not in given and not n.endswith(".num_batches_tracked")]
     unexpected = [name for name in given if name not in own]
@@ -123,7 +123,7 @@ def _check_entries(own: dict[str, Tensor], wanted: list[str], weights: Weights) 
 
 
 class _WrongContent(Exception):
-    """What is wrong with a file, to be said behind its name."""
+    """The error of a file; its message is printed behind the file's name."""
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], list[str] | None]:
