@@ -1,4 +1,4 @@
-"""The options of `fastconv train`: one for each setting, in groups."""
+"""The options of `fastconv train`, one per setting, in groups."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 EXAMPLES = """\
 examples:
   fastconv train --data photos --model squeezenet1_1 --weights squeezenet1_1-b8a52dc0.pth --freeze
-      trains a new last layer for pictures of yours, photos/cat/*.jpg, photos/dog/*.jpg, ..., on
-      weights that were trained elsewhere, which is the better way with few pictures
+      trains a new last layer on pretrained weights, which is better with few pictures; yours are
+      photos/cat/*.jpg, photos/dog/*.jpg, ...
   fastconv train --data photos --model SimpleCNN --augment --out run
       trains a whole network
 """
@@ -33,7 +33,7 @@ _KINDS = {int: "N", float: "X", str: "NAME"}
 
 
 def add_train_options(parser: argparse.ArgumentParser) -> None:
-    """Adds them; a setting that was not given is absent from what the parser returns."""
+    """Adds the options. A setting that is not given is absent from the parser's result."""
     from .training.settings import Settings, setting_types
 
     parser.usage = "%(prog)s [options]"
@@ -67,13 +67,13 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
         "--config",
         type=Path,
         metavar="FILE",
-        help="read settings from this JSON file, such as a run's settings.json; an option that is "
-        "given beside it wins over the file",
+        help="read settings from this JSON file, such as a run's settings.json; options that are "
+        "given too win over the file",
     )
     only.add_argument(
         "--resume",
         type=Path,
         metavar="RUN",
-        help="go on with the run in this folder; --epochs gives it more, --data says where its "
-        "images are now",
+        help="resume the run in this folder; --epochs adds epochs, --data gives a new place of its "
+        "images",
     )

@@ -116,34 +116,32 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--data",
         metavar="DIR",
-        help="a folder whose images are all tested (the run's own test images)",
+        help="a folder of images to test with (the run's own test images)",
     )
     evaluate.add_argument(
-        "--batch-size", type=int, metavar="N", default=64, help="images at a time (64)"
+        "--batch-size", type=int, metavar="N", default=64, help="images per batch (64)"
     )
     _add_network(evaluate)
 
-    predict = commands.add_parser(
-        "predict", help="tell what images show", description=_predict.__doc__
-    )
+    predict = commands.add_parser("predict", help="classify images", description=_predict.__doc__)
     predict.set_defaults(command=_predict)
     predict.add_argument(
         "images", nargs="+", type=Path, metavar="IMAGE", help="files, or folders of them"
     )
     predict.add_argument(
-        "--top", type=int, metavar="N", default=3, help="classes to show, the likeliest (3)"
+        "--top", type=int, metavar="N", default=3, help="number of most likely classes to show (3)"
     )
     predict.add_argument("--json", action="store_true", help="print a JSON array")
     predict.add_argument(
         "--explain",
         type=Path,
         metavar="DIR",
-        help="for each image write a picture into this folder that shows which parts of it led to "
+        help="write a picture for each image into this folder that shows which parts of it led to "
         "its class (Grad-CAM)",
     )
     _add_network(predict)
 
-    about = commands.add_parser("info", help="version, build and what runs here")
+    about = commands.add_parser("info", help="show version, build and hardware")
     about.set_defaults(command=_info)
     return parser
 
@@ -164,11 +162,9 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layers",
         choices=LAYERS,
-        help="whose layers it runs on, fastconv's or torch.nn's (as it was trained)",
+        help="library of the layers: fastconv or torch.nn (as it was trained)",
     )
-    parser.add_argument(
-        "--device", metavar="NAME", help="cpu, cuda, ... (a GPU where torch has one)"
-    )
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (a GPU if torch has one)")
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -42,15 +42,15 @@ class Settings:
     ] = PACKAGED
     recipe: Annotated[
         Literal["automatic", "document"],
-        "what decides where nothing is said: the number of images, or the document "
-        "(10 epochs of 64, rate 0.001)",
+        "the source of settings that are not given: the number of images, or the document "
+        "(10 epochs, batches of 64, rate 0.001)",
     ] = "automatic"
     epochs: Annotated[int | None, "passes over the images (recipe)"] = None
-    batch_size: Annotated[int | None, "images in a step, of all processes together (recipe)"] = None
+    batch_size: Annotated[int | None, "images per step, over all processes (recipe)"] = None
     image_size: Annotated[
-        int | None, "pixels that images are made high and wide (CNN: 112, others: 224)"
+        int | None, "height and width of the network's input, in pixels (CNN: 112, others: 224)"
     ] = None
-    seed: Annotated[int, "where all chance starts: the same seed gives the same numbers"] = 0
+    seed: Annotated[int, "seed of all random numbers: the same seed gives the same results"] = 0
     out: Annotated[
         Path | str | None, "the run folder (the first free one of runs/MODEL-NUMBER)"
     ] = None
@@ -58,36 +58,41 @@ class Settings:
         False
     )
 
-    lr: Annotated[float | None, "SGD's learning rate at the start (recipe)"] = None
+    lr: Annotated[float | None, "SGD's initial learning rate (recipe)"] = None
     momentum: Annotated[float, "SGD's momentum"] = 0.9
     weight_decay: Annotated[float, "SGD's L2 penalty"] = 0.0
     schedule: Annotated[
-        Literal["cosine", "step", "constant"], "how the rate falls from epoch to epoch"
+        Literal["cosine", "step", "constant"],
+        "schedule by which the rate falls from epoch to epoch",
     ] = "cosine"
-    decay_every: Annotated[int, 'epochs after which the schedule "step" falls'] = 10
-    decay_factor: Annotated[float, 'what the schedule "step" multiplies with then'] = 0.1
+    decay_every: Annotated[int, 'epochs between two falls of the schedule "step"'] = 10
+    decay_factor: Annotated[float, 'factor of the rate at each fall of the schedule "step"'] = 0.1
     warmup: Annotated[float | None, "epochs in which the rate rises from 0 (recipe)"] = None
-    clip: Annotated[float | None, "norm to which larger gradients are scaled down (recipe)"] = None
-    dropout: Annotated[float | None, "share of features left out (the network's own)"] = None
+    clip: Annotated[
+        float | None, "largest norm of the gradients; larger ones are scaled down (recipe)"
+    ] = None
+    dropout: Annotated[
+        float | None, "share of features that dropout sets to 0 (the network's own)"
+    ] = None
     label_smoothing: Annotated[float, "share of each label spread over all classes"] = 0.0
     patience: Annotated[
-        int | None, "stop after so many epochs without better validation accuracy (never)"
+        int | None, "epochs without better validation accuracy after which to stop (never)"
     ] = None
 
     augment: Annotated[
         bool,
-        "change the training images at random every time they are seen, so that few of them teach "
-        "more: sets --rotation 15 --crop 0.5 --flip --colour 0.2 where these are not given",
+        "change the training images at random in every epoch, which helps with few images: sets "
+        "--rotation 15 --crop 0.5 --flip --colour 0.2 unless they are given",
     ] = False
     rotation: Annotated[
-        float | None, "turn by up to so many degrees, either way (0; with --augment 15)"
+        float | None, "rotate by up to this many degrees, either way (0; with --augment 15)"
     ] = None
     crop: Annotated[
         float | None,
-        "cut out a part, at least this share of the picture (1; with --augment 0.5)",
+        "crop to a random part of at least this share of the picture (1; with --augment 0.5)",
     ] = None
     flip: Annotated[
-        bool | None, "swap left and right of half of the images (no; with --augment yes)"
+        bool | None, "mirror half of the images, left to right (no; with --augment yes)"
     ] = None
     colour: Annotated[
         float | None,
@@ -96,24 +101,24 @@ class Settings:
 
     weights: Annotated[
         Path | str | None,
-        "start from these: safetensors, or a torch file with a state_dict, such as "
+        "pretrained weights: safetensors, or a torch file with a state_dict, such as "
         "download.pytorch.org/models/resnet50-0676ba61.pth",
     ] = None
-    freeze: Annotated[bool, "train the last layer alone"] = False
+    freeze: Annotated[bool, "train only the last layer"] = False
     backbone_lr: Annotated[
-        float | None, "learning rate at the start of all but the last layer (recipe)"
+        float | None, "initial learning rate of all but the last layer (recipe)"
     ] = None
 
     precision: Annotated[
-        Literal["float32", "bfloat16", "float16"], "what layers compute in (autocast)"
+        Literal["float32", "bfloat16", "float16"], "precision of the layers (autocast)"
     ] = "float32"
-    channels_last: Annotated[bool, "keep images and weights in NHWC order"] = False
-    accumulate: Annotated[int, "parts of a batch, computed in turn to save memory"] = 1
+    channels_last: Annotated[bool, "keep images and weights in NHWC order (channels_last)"] = False
+    accumulate: Annotated[int, "parts of a batch, computed one after another to save memory"] = 1
     compile: Annotated[bool, "use torch.compile"] = False
     layers: Annotated[
-        Literal["fastconv", "torch"], "whose layers it runs on, fastconv's or torch.nn's"
+        Literal["fastconv", "torch"], "library of the layers: fastconv or torch.nn"
     ] = "fastconv"
-    device: Annotated[str | None, "cpu, cuda, ... (a GPU where torch has one)"] = None
+    device: Annotated[str | None, "cpu, cuda, ... (a GPU if torch has one)"] = None
     tensorboard: Annotated[bool, "also write TensorBoard logs into the run folder"] = False
 
     def __post_init__(self) -> None:
