@@ -74,6 +74,6 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
         "--resume",
         type=Path,
         metavar="RUN",
-        help="resume the run in this folder; --epochs adds epochs, --data gives a new place of its "
+        help="resume the run in this folder; --epochs sets a new total, --data a new place of its "
         "images",
     )
