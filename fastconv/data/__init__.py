@@ -1,4 +1,4 @@
-"""Images to train with: the packaged Fashion-MNIST subset, and folders of images."""
+"""Loads training data: the packaged Fashion-MNIST subset, and folders of images."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def load(
         source: "fashion-mnist", or a folder with a sub-folder of images for each class. The folder
             may instead hold such folders as train/, val/ and test/; a part without one is a tenth
             of every class of the training images.
-        image_size: height and width of the images it gives.
+        image_size: height and width of the images.
         seed: decides which images become validation and test images.
-        parts: those of "train", "val" and "test" that are needed.
+        parts: the needed ones among "train", "val" and "test".
         strict: an image that cannot be read is an error; else it is left out, and `skipped` and
             `notes` say so.
-        progress: called now and then with the number of images read and of all.
+        progress: called repeatedly with the number of images read and the number of all images.
 
     Returns:
         The data set with the parts asked for.
 
     Raises:
-        DataError: the folder, or with `strict` an image, cannot be used; the message names it.
+        DataError: the folder, or with `strict` an image, cannot be used. The message names it.
     """
     if os.fspath(source) == PACKAGED:
         return load_packaged(image_size, seed, parts)

@@ -1,4 +1,4 @@
-"""Random changes of the training images, the same ones for the same seed, epoch and image."""
+"""Changes training images at random. Seed, epoch and image decide the changes."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Augmentation:
     """Rotation, crop, flip and colour, in this order.
 
     Attributes:
-        rotation: up to so many degrees either way; corners that become free are black.
+        rotation: the largest angle in degrees, either way. Uncovered corners are black.
         crop: the least share of the picture's area that a random crop takes, as in Szegedy et al.
-            2015 (arXiv 1409.4842), section 6; 1 is the middle, as in validation.
-        flip: every other picture is mirrored, left to right.
-        colour: brightness, contrast and saturation change by up to this share either way.
+            2015 (arXiv 1409.4842), section 6. 1 is the centre crop of validation.
+        flip: half of the pictures are mirrored, left to right.
+        colour: the largest change of brightness, contrast and saturation, as a share either way.
     """
 
     rotation: float = 0.0
@@ -44,10 +44,10 @@ class Augmentation:
         """A changed picture's pixels, uint8 [1 or 3, size, size].
 
         Args:
-            picture: a whole one, grey or RGB.
+            picture: a whole picture, grey or RGB.
             zoom: the share of the shorter side that validation keeps.
             size: height and width of the result.
-            random: where all chance comes from.
+            random: the source of all random numbers.
         """
         import PIL.Image
 
@@ -69,7 +69,7 @@ class Augmentation:
     def _region(
         self, sides: tuple[int, int], zoom: float, random: np.random.Generator
     ) -> tuple[float, float, float, float]:
-        """Left, top, width and height of what is kept."""
+        """Left, top, width and height of the region that is kept."""
         width, height = sides
         if self.crop < 1:
             for _ in range(TRIES):
@@ -93,7 +93,7 @@ class Augmentation:
 
 
 class AugmentedImages(Images):
-    """Other images as they are changed in one epoch."""
+    """Images with the random changes of one epoch."""
 
     def __init__(self, images: Images, augmentation: Augmentation, seed: int, epoch: int) -> None:
         super().__init__(images.labels, images.image_size)

@@ -1,4 +1,4 @@
-"""A data set in three parts, and where it comes from."""
+"""A data set has up to three parts and records its source."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PACKAGED = "fashion-mnist"  # the data set that comes with fastconv
 class Dataset:
     """Images of `classes`; `parts` maps some of "train", "val" and "test" to theirs.
 
-    `source` is "fashion-mnist" or the folder's absolute path, `preprocessing` what a single image
-    goes through in prediction, `skipped` says of each image that could not be read why, and `notes`
-    has the lines that a person should see. `fingerprint` changes with the parts' images: their
-    contents, classes and names below the folder, wherever that is.
+    `source` is "fashion-mnist" or the folder's absolute path. `preprocessing` is used for a
+    single image in prediction. `skipped` has the reason for each image that could not be read.
+    `notes` has the lines that a person should see. `fingerprint` changes with the
+    contents, classes and names of the parts' images, but not with the folder's path.
     """
 
     source: str

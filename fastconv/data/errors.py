@@ -1,4 +1,4 @@
-"""What goes wrong with data."""
+"""The error of data that cannot be used."""
 
 from .._shown import shown
 

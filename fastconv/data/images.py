@@ -1,4 +1,4 @@
-"""Labelled images, in memory or in files, and the batches made of them."""
+"""Makes batches of labelled images in memory or in files."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Images(ABC):
 
     Attributes:
         labels: int64 [len(self)], indices into the data set's classes.
-        image_size: height and width of what `batches` gives.
-        zoom: the share of a picture's shorter side that `batches` shows.
+        image_size: height and width of the images in `batches`.
+        zoom: the share of a picture's shorter side that `batches` keeps.
     """
 
     zoom = 1.0
@@ -42,19 +42,19 @@ class Images(ABC):
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """What an image is called, its file if it has one."""
+        """An image's name, which is its file's path if it has a file."""
 
     @abstractmethod
     def frame(self, index: int) -> Image:
         """The whole picture, upright, grey or RGB, of a moderate size.
 
         Raises:
-            DataError: its file is no longer what it was.
+            DataError: its file has changed.
         """
 
     @abstractmethod
     def _pixels(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """For each chunk of indices the pixels, uint8 [n, 1 or 3, H, W]."""
+        """Each chunk's pixels, uint8 [n, 1 or 3, H, W]."""
 
     def batches(
         self, chunks: Sequence[Tensor], device: torch.device | str = "cpu"
@@ -63,13 +63,13 @@ class Images(ABC):
 
         Args:
             chunks: the indices of each batch's images, int64 [n].
-            device: where the batches shall be.
+            device: the device of the batches.
         """
         for chunk, pixels in zip(chunks, self._pixels(chunks), strict=True):
             yield to_input(pixels.to(device), self.image_size), self.labels[chunk].to(device)
 
     def in_order(self, batch_size: int) -> tuple[Tensor, ...]:
-        """Chunks for `batches` that give all images once, as they are stored."""
+        """Chunks for `batches` that return all images once, in stored order."""
         return torch.arange(len(self)).split(batch_size)
 
 
@@ -95,7 +95,7 @@ class MemoryImages(Images):
 
 
 class FileImages(Images):
-    """Images in files. Pictures that were read before and are kept need not be read again."""
+    """Images in files. Pictures that are kept in memory are not read again."""
 
     def __init__(
         self,
@@ -122,12 +122,12 @@ class FileImages(Images):
 
 
 def in_threads(chunks: Iterable[Tensor], read: Callable[[int], Tensor]) -> Iterator[Tensor]:
-    """For each chunk of indices a stack of what `read` gives, made by threads ahead of its use."""
+    """Each chunk's stack of the results of `read`, which threads compute ahead of use."""
     return read_ahead((chunk.tolist() for chunk in chunks), read, _stack)
 
 
 def _stack(images: list[Tensor]) -> Tensor:
-    # Not by torch, which would start threads of its own beside those that train.
+    # numpy stacks, since torch would start its own threads beside those that train.
     return torch.from_numpy(np.stack([image.numpy() for image in images]))
 
 
@@ -137,9 +137,9 @@ def read_ahead(
     join: Callable[[list], Any] = list,
     ahead: int = 2,
 ) -> Iterator[Any]:
-    """For each chunk what `join` makes of the list that `read` gives for its items, by threads.
+    """Yields join([read(item), ...]) for each chunk; threads compute it `ahead` chunks early.
 
-    They are `ahead` chunks early. An item's exception is raised when its chunk's turn comes.
+    An item's exception is raised when its chunk is due.
     """
     pool = ThreadPoolExecutor(os.cpu_count())
 
@@ -150,7 +150,7 @@ def read_ahead(
     try:
         for chunk in chunks:
             items = [pool.submit(read, item) for item in chunk]
-            # First in, first out: when its turn comes, a thread has each of them already.
+            # Threads take items in order, so a thread already has each item of a due chunk.
             reading.append(pool.submit(join_results, items))
             if len(reading) > ahead:
                 yield reading.popleft().result()

@@ -1,4 +1,4 @@
-"""The data set that comes with fastconv: 5,000 + 1,000 images of Fashion-MNIST."""
+"""Loads the packaged data set: 5,000 + 1,000 images of Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FOLDER = Path(__file__).parent / "fashion_mnist"
 
 
 def load_packaged(image_size: int, seed: int, parts: Sequence[str]) -> Dataset:
-    """See `fastconv.data.load`. The images fill the frame, so none of them is cropped."""
+    """Loads Fashion-MNIST, see `fastconv.data.load`. Images fill the frame and are not cropped."""
     images = _read("train", image_size)
     found = {
         part: MemoryImages(images.pixels[chosen], images.labels[chosen], image_size)

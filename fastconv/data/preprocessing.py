@@ -1,4 +1,4 @@
-"""From an image file to a network's input."""
+"""Preprocesses an image file into a network's input."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-LONGEST = 3  # of a picture's longer side to its shorter one; what is beyond is cut off
+LONGEST = 3  # largest ratio of a picture's longer side to its shorter one; the rest is cut off
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The shorter side becomes `resize` pixels, of which the middle `image_size` are kept."""
+    """Resizes the shorter side to `resize` pixels and keeps the middle `image_size`."""
 
     image_size: int
     resize: int
@@ -36,19 +36,19 @@ class Preprocessing:
     def frame(self, path: str | PathLike[str]) -> Image:
         """The picture in a file as RGB, its shorter side `resize` pixels, the longer one limited.
 
-        Grey, palette and CMYK images become RGB, transparent pixels white. Of grey values that are
-        no bytes, the least usual range that has them all is taken for the full one: up to 1 in
+        Grey, palette and CMYK images become RGB, and transparent pixels become white. Grey values
+        that are not bytes are scaled to the smallest usual range that holds them: up to 1 in
         floats, 255 or 65,535.
 
         Raises:
-            DataError: the file is missing, corrupt, truncated or no image.
+            DataError: the file is missing, corrupt, truncated or not an image.
         """
         import PIL.Image
         from PIL import UnidentifiedImageError
 
         try:
             with PIL.Image.open(path) as image:
-                # A JPEG decoder may halve the size at once; twice what is needed costs no detail.
+                # A JPEG decoder may halve the size. At twice the needed size no detail is lost.
                 width, height = self._resized(image)
                 image.draft(None, (2 * width, 2 * height))
                 return self._shrink(_upright_rgb(image))
@@ -79,7 +79,7 @@ class Preprocessing:
         return [max(1, int(self.resize * side / min(image.size))) for side in image.size]
 
     def _shrink(self, image: Image) -> Image:
-        """Resizes and cuts in one step, so that a very long image costs no more than another."""
+        """Resizes and cuts in one step, so a very long image costs no more than others."""
         import PIL.Image
 
         resized = self._resized(image)
@@ -115,7 +115,7 @@ def _upright_rgb(image: Image) -> Image:
 
 
 def _upright(image: Image) -> Image:
-    """Not by Pillow's exif_transpose, which fails where it cannot write the EXIF data again."""
+    """Turns the image. Pillow's exif_transpose fails if it cannot write the EXIF data again."""
     from PIL.ExifTags import Base
     from PIL.Image import Transpose
 
@@ -139,7 +139,7 @@ def _upright(image: Image) -> Image:
 def _to_bytes(values: np.ndarray) -> np.ndarray:
     """Grey integers or floats as uint8; Pillow would clip them at 255."""
     low, high = values.min(), values.max()
-    if not (low >= 0 and high <= 0xFFFF):  # so that NaN is refused, too
+    if not (low >= 0 and high <= 0xFFFF):  # also true for NaN
         raise ValueError(f"grey values from {low} to {high}, expected 0 to 65535")
     if high > 255:
         values = values / 256
@@ -153,7 +153,7 @@ def _one_line(error: Exception) -> str:
 
 
 def to_input(pixels: Tensor, image_size: int) -> Tensor:
-    """A network's input from pixels: resized where needed, three channels, normalised.
+    """Makes a network's input of pixels: resized if needed, three channels, normalised.
 
     Args:
         pixels: uint8 [N, 1 or 3, H, W].

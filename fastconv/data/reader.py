@@ -1,4 +1,4 @@
-"""The pictures of a data set, all read once."""
+"""Reads all pictures of a data set once."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ MEMORY_LIMIT = 2**31  # bytes of pictures kept in memory
 
 
 class Reader:
-    """Reads all pictures once, keeps as many as the memory may hold, and notes the broken ones.
+    """Reads all pictures once, keeps up to MEMORY_LIMIT bytes of them, and notes the broken ones.
 
     Args:
-        folder: the data set's.
-        preprocessing: what pictures go through.
+        folder: the data set's folder.
+        preprocessing: the pictures' preprocessing.
         strict: whether a broken one is an error.
     """
 
@@ -46,7 +46,7 @@ class Reader:
         labels: Tensor,
         progress: Callable[[], object] = lambda: None,
     ) -> FileImages:
-        """Those of a part's images that can be read.
+        """A part's readable images.
 
         Raises:
             DataError: none can be read, or `strict` and one cannot.
@@ -74,7 +74,7 @@ class Reader:
         return FileImages([paths[i] for i in good], labels[good], self._preprocessing, kept)
 
     def dataset(self, classes: list[str], images: dict[str, FileImages], search: Search) -> Dataset:
-        """The data set of what was read, with notes on the rest."""
+        """The data set of the pictures that were read, with notes on the others."""
         return Dataset(
             str(self._folder.resolve()),
             classes,
@@ -93,12 +93,12 @@ class Reader:
         return picture
 
     def _frame(self, path: Path) -> tuple[Image | DataError, bytes]:
-        """The picture or what is wrong with it, and a digest of its file."""
+        """The picture or its DataError, and a digest of its file."""
         try:
             picture = self._preprocessing.frame(path)
         except DataError as error:
             return error, b""
-        # The file was just read, so that it comes from the system's memory this time.
+        # The file was just read, so the system has it in memory.
         return picture, hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
 
     def _notes(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Image files in folders, and what is passed over there."""
+"""Finds image files in folders and notes the files that it passes over."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-LISTED = 10  # names in a note, before it only counts
+LISTED = 10  # names in a note; it counts the others
 
 
 class Search:
-    """Finds images by the suffixes of their names, and notes what it passes over.
+    """Finds images by the suffixes of their names, and notes the files that it passes over.
 
-    Hidden files and folders, with names that begin with a dot, are passed over without a note.
+    Hidden files and folders, whose names begin with a dot, are passed over without a note.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Search:
         self._beside: list[str] = []
 
     def images(self, folder: Path) -> list[Path]:
-        """The images in a folder by name; those in folders below it are passed over."""
+        """The images in a folder, by name. Images in folders below it are passed over."""
         found = []
         for name, is_folder in visible(folder):
             if is_folder:
@@ -46,13 +46,13 @@ class Search:
         return sorted(found)
 
     def pass_over_beside(self, folder: Path, used: Iterable[str]) -> None:
-        """Passes over the images in a folder, and its folders but those that are `used`."""
+        """Passes over a folder's images, and its sub-folders that are not in `used`."""
         for name, is_folder in visible(folder):
             if name not in used and (is_folder or self._is_image(name)):
                 self._beside.append(f"{name}/" if is_folder else name)
 
     def notes(self) -> list[str]:
-        """A line for each kind of what was passed over."""
+        """A line for each kind of file that was passed over."""
         lines = []
         if self._below:
             folders = (f"{count} in {name}" for name, count in self._below.items())
@@ -72,20 +72,20 @@ class Search:
 
 
 def visible(folder: Path) -> list[tuple[str, bool]]:
-    """The names in a folder that are not hidden, sorted, and whether each is a folder."""
+    """The visible names in a folder, sorted, and whether each is a folder."""
     with os.scandir(folder) as entries:
         return sorted((e.name, e.is_dir()) for e in entries if not _is_hidden(e.name))
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """The paths of all files in a folder and below it that are not hidden."""
+    """The paths of all visible files in a folder and below it."""
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not _is_hidden(name)]
         yield from (os.path.join(parent, name) for name in files if not _is_hidden(name))
 
 
 def image_suffixes() -> set[str]:
-    """Of the files that Pillow opens."""
+    """The suffixes of files that Pillow opens."""
     import PIL.Image
 
     formats = PIL.Image.registered_extensions()
@@ -93,7 +93,7 @@ def image_suffixes() -> set[str]:
 
 
 def listed(names: Iterable[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of the others."""
     names = list(names)
     more = [f"and {len(names) - LISTED} more"] if len(names) > LISTED else []
     return ", ".join(names[:LISTED] + more)

@@ -1,4 +1,4 @@
-"""Randomness as a function of numbers, so that a run can go on anywhere as if never stopped."""
+"""Derives random numbers from seed, epoch and step, so a run resumes as if never stopped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def derived_seed(*numbers: int) -> int:
-    """A seed below 2**63 that follows from numbers >= 0, such as seed, epoch and step."""
+    """A seed below 2**63 that is derived from numbers >= 0, such as seed, epoch and step."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

@@ -1,4 +1,4 @@
-"""Cuts labelled images into parts, class by class and by the seed alone."""
+"""Splits labelled images into parts, class by class and by the seed alone."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 def split(labels: Tensor, fractions: dict[str, float], seed: int) -> dict[str, Tensor]:
-    """Indices for each part: a fraction of every class, at least one image of it.
+    """Returns the indices of each part, which has a fraction of every class, at least one image.
 
     Args:
         labels: int64 [N].
-        fractions: the parts to cut off.
+        fractions: the parts to split off.
         seed: the same seed gives the same parts.
 
     Returns:
-        The indices of each part in ascending order; what is left is "train".
+        The indices of each part in ascending order. The remaining ones are "train".
     """
     generator = torch.Generator().manual_seed(seed)
     parts: dict[str, list[Tensor]] = {part: [] for part in ("train", *fractions)}
