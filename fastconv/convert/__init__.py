@@ -1,4 +1,4 @@
-"""From torch.nn to fastconv and back, without touching names, parameters or state_dict keys."""
+"""Converts models from torch.nn to fastconv and back, and keeps names, parameters and keys."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def convert(
 ) -> Model:
     """Makes a model run on fastconv.
 
-    Types, names, parameters, state_dict and hooks stay as they are. What changes is what runs:
+    Types, names, parameters, state_dict and hooks do not change. Only the computation changes:
     convert sets a forward in the `__dict__` of
 
     - every torch.nn.Conv2d, ReLU and MaxPool2d, which runs fastconv's operation; subclasses and
@@ -37,11 +37,11 @@ def convert(
     - with `fuse`, modules whose code has such a chain, `self.pool(F.relu(self.conv(x)))`. It is
       traced with torch.fx, by running it a few times with stand-ins for tensors.
 
-    The model may be edited afterwards: it gives what the original would give, edited alike. A layer
-    that is hooked, replaced or changed in type runs by itself. Traced code runs for calls with
-    tensors for all arguments that have no default, as long as everything that it read while it was
-    traced is as it was: children, attributes, globals. Otherwise the class's own forward runs, and
-    its layers one by one. Convert the model again to trace it anew.
+    The model may be edited afterwards. It computes the same as the original with the same edits. A
+    layer that is hooked, replaced or changed in type runs by itself. Traced code runs for calls
+    with tensors for all arguments without a default. It also needs everything that it read while
+    traced to be unchanged: children, attributes, globals. Otherwise the class's own forward runs,
+    and its layers one by one. Convert the model again to trace it anew.
 
     Code that branches on data, has `with` or `try` statements, sets attributes, or reads lists,
     dicts and other objects that may change unnoticed stays as it is: `explain` says where and why.
@@ -50,9 +50,9 @@ def convert(
         model: any module.
         fuse: also make one operation of several layers.
         inplace: change `model` itself. Otherwise a new tree of modules is made that shares the
-            parameters and buffers, so that optimizers stay valid.
-        fold_batchnorm: for inference, put BatchNorm2d layers into the convolutions in front of
-            them, which get weights of their own. The state_dict is then that of the folded model.
+            parameters and buffers, so optimizers stay valid.
+        fold_batchnorm: for inference, fold BatchNorm2d layers into the convolutions in front of
+            them, which get their own weights. The state_dict is then the folded model's.
             `train()` raises RuntimeError; `revert` brings the layers back.
 
     Returns:
@@ -83,16 +83,16 @@ def convert(
 
 
 def explain(model: Module, fuse: bool = True, fold_batchnorm: bool = False) -> Report:
-    """Says what `convert` makes of each layer of a model, and why, without changing it.
+    """Reports how `convert` would run each layer of a model, and why, without changing it.
 
-    Of a converted model it says what is there.
+    For a converted model it reports the current state.
 
     Args:
         model: any module.
         fuse, fold_batchnorm: as for `convert`.
 
     Returns:
-        A report to print, with the same as data in `rows` and `untraced`.
+        A report to print. `rows` and `untraced` hold the same as data.
 
     Raises:
         TypeError, ValueError: as `convert`.
@@ -105,8 +105,8 @@ def explain(model: Module, fuse: bool = True, fold_batchnorm: bool = False) -> R
 def revert(model: Module, inplace: bool = False) -> Module:
     """Makes a model run on torch.nn again: the same layers, names and flags as before `convert`.
 
-    fastconv's own layers become torch.nn's; a ConvReLU2d or ConvReLUMaxPool2d becomes an
-    nn.Sequential of its parts, with the state_dict keys of that.
+    fastconv's own layers become torch.nn's. A ConvReLU2d or ConvReLUMaxPool2d becomes an
+    nn.Sequential of its parts, with the Sequential's state_dict keys.
 
     Args:
         model: any module.

@@ -1,4 +1,4 @@
-"""Which BatchNorm layers can be folded into the convolution in front, and the folding itself."""
+"""Finds BatchNorm layers that can be folded into the convolution in front, and folds them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ._reads import INTERNAL
 def foldable(
     model: Module, graphs: Iterable[tuple[Module, Graph]], blocked: set[int]
 ) -> list[tuple[Module, Module]]:
-    """Pairs of a convolution and a BatchNorm2d that only ever run one behind the other.
+    """Pairs of a convolution and a BatchNorm2d that only run one behind the other.
 
     Args:
-        graphs: all that is known of the code that calls layers.
+        graphs: the known calls of layers.
         blocked: ids of modules that other code may call or look into.
     """
     blocked = blocked | _held(model)
@@ -61,7 +61,7 @@ def foldable(
 
 
 def _held(model: Module) -> set[int]:
-    """The ids of modules that lists, dictionaries and objects hold too, where code finds them."""
+    """The ids of modules that code can also find in lists, dictionaries and objects."""
     found: set[int] = set()
     attributes = [pair for module in model.modules() for pair in vars(module).items()]
     todo = [(value, 3) for name, value in attributes if name not in INTERNAL]
@@ -79,8 +79,7 @@ def _held(model: Module) -> set[int]:
 
 
 def fold(conv: Any, bn: Any) -> nn.FoldedBatchNorm2d:
-    """Gives the convolution weights of its own that do what BatchNorm does; returns the latter's
-    place holder."""
+    """Folds BatchNorm into the convolution's own copy of its weights and returns a placeholder."""
     place = nn.FoldedBatchNorm2d(bn, conv)
     conv.weight, conv.bias = fuse_conv_bn_weights(
         conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias

@@ -1,4 +1,4 @@
-"""Why a convolution runs alone: what stands between it and its ReLU."""
+"""Explains why a convolution runs alone: the layers and calls between it and its ReLU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from ._find_chains import RELU_CALLS
 from ._layers import NOTHING, POOLS, RELUS, has_hooks, is_free, why_left
 
-_MOST = 2  # things in between: what is farther away is no ReLU of this convolution
+_MOST = 2  # things in between; a ReLU farther away does not count as this convolution's
 _FOLD = "model.eval() and convert(..., fold_batchnorm=True) fuses them for inference"
 
 
@@ -26,12 +26,12 @@ class Thing(NamedTuple):
 
 
 def why_alone(behind: Iterable[Thing], folded: set[int], fold_batchnorm: bool) -> str:
-    """In words, for `explain`.
+    """The reason in words, for `explain`.
 
     Args:
-        behind: what the convolution's value goes through, in order.
-        folded: the ids of BatchNorm layers that will be gone.
-        fold_batchnorm: whether the others were to be folded as well.
+        behind: the layers and calls that the convolution's value goes through, in order.
+        folded: the ids of BatchNorm layers that will be folded.
+        fold_batchnorm: whether folding the others was requested as well.
     """
     between: list[Thing] = []
     for thing in behind:
@@ -66,7 +66,7 @@ def behind_in_sequential(layers: Iterable[Module], paths: dict[int, str]) -> Ite
 
 
 def behind_in_graph(node: Node, root: Module, paths: dict[int, str]) -> Iterator[Thing]:
-    """What uses the value of a node, as long as each alone uses the one before."""
+    """The users of a node's value, as long as each is the only user of the one before."""
     while len(node.users) == 1:
         node = next(iter(node.users))
         if node.op == "call_module":

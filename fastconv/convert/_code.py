@@ -1,7 +1,7 @@
-"""A module's traced forward with its chains as one operation each.
+"""Runs a module's traced forward with each of its chains as one operation.
 
-The class's own forward runs wherever the traced one might not do the same: with other arguments,
-or when something that the code read while it was traced is not as it was.
+The class's own forward runs wherever the traced one might differ: with other arguments, or after
+a change of anything that the code read while it was traced.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from ._source import compiled
 from ._trace import Trace, trace
 from ._tree import shadow_of
 
-# The names that all traced code has.
+# The names that all traced code uses.
 _KNOWN = Graph().python_code("self").globals
 
 
 @dataclass(frozen=True)
 class Code:
-    """What a traced module runs; it knows no module, so that copies share it."""
+    """A traced module's code. It refers to no module, so copies share it."""
 
     arguments: tuple[str, ...]
-    """The names of its arguments, tensors all of them."""
+    """The names of its arguments, which are all tensors."""
     functions: dict[bool, Callable[..., Any]]
-    """By `training`: the forward with its chains."""
+    """The forward with its chains, by `training`."""
     holds: Callable[[Module], bool]
-    """Whether a module reads what the traced one has read."""
+    """Whether a module reads the same values as the traced one."""
 
 
 class CodeForward(Forward):
-    """Runs a module's code with its chains as one operation each.
+    """Runs a module's code with each of its chains as one operation.
 
-    A pickled one holds no code. Where it is loaded, the classes may say something else; so the
-    module is traced again when it is first called there.
+    A pickled one holds no code, since the classes may have changed where it is loaded. The module
+    is traced again at its first call there.
     """
 
     def __init__(self, module: Module, code: Code | None) -> None:
@@ -86,7 +86,7 @@ def _untraced(kind: type[CodeForward]) -> CodeForward:
 
 
 def traced_code(module: Module) -> Code | None:
-    """A module's code with its chains, None where it has none."""
+    """A module's code with its chains; None without chains."""
     module = shadow_of(module)  # another thread may call the module itself
     found = trace(module)
     chains = {training: chains_in_graph(g, module, set()) for training, g in found.graphs.items()}
@@ -96,7 +96,7 @@ def traced_code(module: Module) -> Code | None:
 def code_with_chains(
     module: Module, found: Trace, chains: dict[bool, list[Chain]], type_of: Types
 ) -> Code | None:
-    """The traced code with a call of `run_chain` for each chain. Changes the graphs.
+    """The traced code, with a call of `run_chain` for each chain. Changes the graphs.
 
     Args:
         chains: by `training`.

@@ -1,4 +1,4 @@
-"""Chains: a convolution and the ReLU and pool that its value goes through and nothing else."""
+"""Finds chains: a convolution, and the ReLU and pool that alone use its value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .. import functional
 from ._layers import CONVS, NOTHING, POOLS, RELUS, is_free, is_single
 from ._run_chain import count_joining
 
-_NOTHING = torch.nn.Identity()  # for a BatchNorm that will be folded
+_NOTHING = torch.nn.Identity()  # in place of a BatchNorm that will be folded
 
 RELU_CALLS = (F.relu, torch.relu, torch.relu_, functional.relu, "relu", "relu_")
 _POOL_CALLS = (F.max_pool2d, torch.max_pool2d, functional.max_pool2d)
@@ -45,7 +45,7 @@ class Chain:
     node: Node | None = None
 
     def is_free(self) -> bool:
-        """Nobody watches a layer of it, so it runs as one operation now."""
+        """Whether no layer is hooked or patched, so that it runs as one operation now."""
         layers = (self.conv, *(step.layer for step in self.steps))
         return all(is_free(layer) for layer in layers if layer is not None)
 
@@ -55,7 +55,7 @@ class Chain:
 
 
 def chains_in_sequential(sequential: Module, folded: set[int]) -> list[Chain]:
-    """`folded`: the ids of layers that return what they get once BatchNorm is folded."""
+    """`folded`: the ids of layers that return their input once BatchNorm is folded."""
     layers: list[tuple[str, Any]] = list(sequential._modules.items())
     chains = []
     for i, (name, conv) in enumerate(layers):
@@ -78,14 +78,14 @@ def chains_in_graph(graph: Graph, root: Module, folded: set[int]) -> list[Chain]
 
 
 def calls_without_chain(graph: Graph, chains: list[Chain]) -> list[str]:
-    """Names of the ReLU and pool functions that stay torch's."""
+    """Names of the ReLU and pool functions that remain torch's."""
     fused = {step.node for chain in chains for step in chain.steps}
     names = [_function_name(node) for node in graph.nodes if node not in fused]
     return [name for name in names if name]
 
 
 def _joining(following: Iterable[Step | None], folded: set[int]) -> list[Step]:
-    """The steps that make one operation with a convolution."""
+    """The steps that join a convolution in one operation."""
     steps: list[Any] = list(itertools.takewhile(lambda step: step is not None, following))
     kinds = [
         step.pool if step.layer is None else _NOTHING if id(step.layer) in folded else step.layer
@@ -100,7 +100,7 @@ def _layer_step(layer: Module | None, name: str, folded: set[int]) -> Step | Non
 
 
 def _following(node: Node, root: Module, folded: set[int]) -> Iterator[Step | None]:
-    """What the value goes through, as long as each step alone uses it."""
+    """The steps behind a value, as long as each is the value's only user."""
     while len(node.users) == 1:
         value, node = node, next(iter(node.users))
         if node.args[:1] != (value,) or node.all_input_nodes != [value]:

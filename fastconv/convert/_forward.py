@@ -1,7 +1,7 @@
-"""What `convert` sets in a module's `__dict__` as its forward.
+"""The forward that `convert` sets in a module's `__dict__`.
 
-The module's type, children and parameters stay as they were: whoever takes the module out of its
-place, looks for it by type or hooks it finds the module itself.
+The module's type, children and parameters do not change. Code that moves the module, finds it by
+type or hooks it works with the module itself.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from ..torch_internals import constant
 
 
 def _callers() -> frozenset[types.CodeType]:
-    """The code in which torch calls a module's forward, the module being `self`."""
+    """The code in which torch calls a module's forward, with the module as `self`."""
     functions = (Module._call_impl, Module._slow_forward)
     nested = [c for f in functions for c in f.__code__.co_consts if isinstance(c, types.CodeType)]
     return frozenset((*nested, *(f.__code__ for f in functions)))
 
 
 _CALLERS = _callers()
-# Hooks that calls and compilers have nothing to do with.
+# Hooks that neither calls nor compilers use.
 _HOOKS = "_load_state_dict_post_hooks"
 
 
 def _alone() -> int:
-    """How many references a dictionary of hooks has where there are no copies."""
+    """The number of references to a dictionary of hooks without copies of the module."""
     forward = Forward(Module())
     return getrefcount(forward._hooks) + 1  # the module's, which is gone
 
 
 class Forward:
-    """Called as a module's forward; knows the module without keeping it alive.
+    """A module's forward, which refers to the module without keeping it alive.
 
     A shallow copy of a module and a replica by DataParallel have the same object in their
-    `__dict__`, and it has to run on the one that was called. Copies also share the module's
-    dictionaries of hooks, other modules never do; so the references to one of these tell whether
-    there are copies. Only then is the module that was called read from the frame that calls: an
-    object found in an instance's `__dict__` is not told the instance.
+    `__dict__`. It has to run on the module that was called, but Python does not pass the instance
+    to an object in its `__dict__`. Copies also share the module's dictionaries of hooks, and other
+    modules never do. So the references to one of these dictionaries tell whether there are copies.
+    Only then does it read the called module from the calling frame.
 
     Subclasses have a `__call__`, which begins with `called()`.
     """
@@ -61,9 +61,9 @@ class Forward:
         )
 
     def called(self) -> Module:
-        """The module whose forward runs: for `__call__` itself, which it looks behind."""
+        """The module whose forward runs. Only `__call__` may call this, since it reads frames."""
         module = self._module()
-        if is_dynamo_compiling():  # it follows neither reference counts nor frames
+        if is_dynamo_compiling():  # dynamo follows neither reference counts nor frames
             return self.module() if not self._has_copies() else self._ambiguous()
         alone = getrefcount(self._hooks) == _ALONE
         if alone and module is not None and module._load_state_dict_post_hooks is self._hooks:
@@ -72,7 +72,7 @@ class Forward:
         if frame.f_code in _CALLERS:
             caller = frame.f_locals["self"]
             return caller if caller.__dict__[_HOOKS] is self._hooks else self.module()
-        # Called as x.forward(...). Another thread may just hold the hooks; that is no copy.
+        # This was called as x.forward(...). Another thread that holds the hooks is not a copy.
         owners = {module} if alone and module is not None else _owners(self._hooks)
         if len(owners) > 1:
             near = [v for v in frame.f_locals.values() if isinstance(v, Module)]
@@ -93,7 +93,7 @@ class Forward:
         return self._ambiguous() if module is None else module
 
     def copied(self) -> Forward:
-        """One like this, of no module yet."""
+        """A copy without a module."""
         return type(self).__new__(type(self))
 
     @property
@@ -127,7 +127,7 @@ class Forward:
 
 
 def _owners(hooks: dict[int, Any]) -> set[Module]:
-    """The modules that have this dictionary of hooks; slow, for where others refer to it."""
+    """The modules that have this dictionary of hooks. Slow; used if it has other referrers."""
     holders = gc.get_referrers(hooks)
     dicts = [d for d in holders if type(d) is dict and d.get(_HOOKS) is hooks]
     # From Python 3.13 on, a module may hold its attributes without a dictionary.
@@ -140,7 +140,7 @@ def _new(kind: type[Forward]) -> Forward:
 
 
 def _nothing() -> None:
-    """Stands for a reference to a module that is gone."""
+    """Replaces a reference to a module that is gone."""
 
 
 _ALONE = _alone()

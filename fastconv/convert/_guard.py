@@ -1,8 +1,8 @@
-"""Whether a module still reads what it read when its forward was traced.
+"""Checks whether a module still reads the values that it read when its forward was traced.
 
-The question is asked in every call, so it is written out as one function: it looks each name up
-where Python would and compares what is there with what was there. It knows no module but the one
-it is asked about, so copies and replicas of a module can share it.
+Every call asks this, so the guard is generated as one function. It looks each name up where Python
+would and compares the value with the earlier one. It refers to no module but its argument, so
+copies and replicas of a module can share it.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ Types = Callable[[Module], type]
 
 
 class Unwatchable(Exception):
-    """Something that was read may change unnoticed; the message says what."""
+    """A value that was read may change unnoticed. The message names it."""
 
 
 def make_guard(root: Module, reads: list[Reads], type_of: Types = type) -> Callable[..., bool]:
-    """A function that says of a module like `root` whether all reads would give the same.
+    """Makes a function that tells whether all reads of a module like `root` give the same values.
 
     Args:
         type_of: a module's type once the model is converted.
 
     Raises:
-        Unwatchable: that cannot be told.
+        Unwatchable: a value cannot be compared.
     """
     return _Guard(reads, type_of).build(root)
 
@@ -97,7 +97,7 @@ class _Guard:
         me, kind = self.variables[module], self.type_of(module)
         names = self.attributes.get(module, {})
         if not names and not self.asks_types:
-            # Only called: whatever is a module will do.
+            # This name is only called, so any module will do.
             self._unless(f"isinstance({me}, Module)")
             return
         self._unless(f"type({me}) is {self._constant(kind)}")
@@ -118,7 +118,7 @@ class _Guard:
                 self._name(module, name, d)
 
     def _lookup(self, kind: type) -> None:
-        """How a class of the user's looks names up: where, and by what methods."""
+        """Checks how a user's class looks names up: its bases and its lookup methods."""
         if kind in self.classes or _is_librarys(kind.__module__):
             return
         self.classes.add(kind)
@@ -131,7 +131,7 @@ class _Guard:
                         self._unless(f"{name!r} not in {place}")
 
     def _contents(self, contents: Mapping[str, Any], place: str) -> None:
-        """All children, parameters or buffers: which there are."""
+        """Checks the names of all children, parameters or buffers."""
         self._unless(f"(*{place},) == {self._constant((*contents,))}")
         for key, value in contents.items():
             self._content(f"{place}[{key!r}]", value)
@@ -149,7 +149,7 @@ class _Guard:
             self.todo.append(value)
 
     def _name(self, module: Module, name: str, d: str) -> None:
-        """One name, as Python looks it up: the class, the instance, Module.__getattr__."""
+        """Checks one name in Python's order: the class, the instance, Module.__getattr__."""
         own, what = vars(module), f".{name}"
         defining = None
         for kind in self.type_of(module).__mro__:
@@ -163,7 +163,7 @@ class _Guard:
         if defining is not None and (name == "forward" or not _is_librarys(defining.__module__)):
             self._value(f"{self._constant(vars(defining))}.get({name!r}, MISSING)", found, what)
         if name == "forward" and d == "m0d":
-            pass  # this one is being called, perhaps by somebody's function in its place
+            pass  # this forward is being called, perhaps by a function that replaces it
         elif name == "forward":
             self._unless(f"isinstance({d}.get('forward'), OURS_OR_NONE)")
         elif name in own and not (defining is not None and hasattr(found, "__set__")):
@@ -175,7 +175,7 @@ class _Guard:
             self._unless(f"{name!r} not in {d}")
 
     def _held(self, own: Mapping[str, Any], name: str, d: str) -> None:
-        """A name that Module.__getattr__ looks for. Setting one takes it from the others."""
+        """Checks a name that Module.__getattr__ looks up. Setting it removes it from the others."""
         for contents in CONTENTS:
             if name in own[contents]:
                 place, value = f"{d}[{contents!r}].get({name!r}, MISSING)", own[contents][name]
@@ -205,7 +205,7 @@ class _Guard:
             self._class(value)
 
     def _class(self, kind: type) -> None:
-        """All of a class that code gets at, for code may ask it for any name in many ways."""
+        """Checks all names of a class that code reaches, since it can read them in many ways."""
         if kind in self.whole_classes:
             return
         self.whole_classes.add(kind)
@@ -230,12 +230,12 @@ class _Guard:
 
 # Methods that Python finds in a class without a read of their name.
 _IMPLICIT = ("__getattr__", "__getattribute__", "__bool__", "__len__")
-# What Python puts into classes by itself.
+# Names that Python itself puts into classes.
 _MADE = frozenset(("__annotations__", "__dict__", "__weakref__", "__doc__", "_abc_impl"))
 
 
 def _facts(tensor: object) -> tuple[Any, ...] | None:
-    """What Python code sees of a tensor but for its values."""
+    """A tensor's properties that Python code can read, except its values."""
     if not isinstance(tensor, Tensor):
         return None
     seen = tensor.dtype, tensor.device, tensor.layout, tuple(tensor.shape)
@@ -250,5 +250,5 @@ def _contents(cell: types.CellType) -> Any:
 
 
 def _is_librarys(module: str) -> bool:
-    """Whether a class is of a Python module of torch or Python, whose methods do not change."""
+    """Whether a Python module belongs to torch or Python, whose methods do not change."""
     return module.partition(".")[0] in ("torch", "builtins", "typing", "abc")

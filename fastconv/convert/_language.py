@@ -1,9 +1,9 @@
-"""What code may do while it is traced.
+"""Lists the instructions and functions that code may use while it is traced.
 
-A trace shows what happens to stand-ins, and `_reads.py` what was read from modules. Everything else
-that makes a difference would go unnoticed, so code that does more than the following is refused:
-it reads attributes of modules and plain values, calls layers and torch's functions, computes, makes
-containers of its own, branches and loops on what was read.
+A trace records operations on stand-ins, and `_reads.py` records reads from modules. Other effects
+would go unnoticed, so other code is refused. Code may read attributes of modules and plain values,
+call layers and torch's functions, and compute. It may make its own containers, and branch and loop
+on values that it read.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ _PURE = ("math", "cmath", "_operator", "itertools", "_functools", "_bisect", "_s
 _UNSURE = ("is_", "is_not", "attrgetter", "methodcaller")
 _VALUES = (str, bytes, int, float, complex, list, dict, tuple, set, frozenset, range)
 
-# What may be asked of a real tensor: `_guard.py` compares it.
+# Properties of a real tensor that code may read, since `_guard.py` compares them.
 _FACTS = ("dim", "size", "numel", "nelement", "stride", "is_floating_point", "is_complex")
 
 _ROOT = os.path.dirname(torch.__file__) + os.sep
-# Files of torch whose functions code may call: what they do with stand-ins is traced.
+# Files of torch whose functions code may call. Their operations on stand-ins are traced.
 _TORCHS = tuple(
     _ROOT + name.replace("/", os.sep)
     for name in (
@@ -69,7 +69,7 @@ _STANDARD_ROOT = os.path.dirname(functools.__file__) + os.sep
 
 @functools.lru_cache(maxsize=1024)
 def refused_code(code: types.CodeType) -> str | None:
-    """Why a function may not run at all, None where it may."""
+    """The reason why a function may not run at all; None if it may."""
     names = {i.opname for i in dis.get_instructions(code)}
     for kind, instructions in (("with", _WITH), ("try", _TRY)):
         if names & {*instructions}:
@@ -78,7 +78,7 @@ def refused_code(code: types.CodeType) -> str | None:
 
 
 def refused_instruction(instruction: dis.Instruction, code: types.CodeType) -> str | None:
-    """Why an instruction may not run, None where it may."""
+    """The reason why an instruction may not run; None if it may."""
     name = instruction.opname
     if name == "STORE_DEREF" and instruction.argval in code.co_freevars:
         return f"sets {instruction.argval}, a variable of a function around it"
@@ -89,7 +89,7 @@ def refused_instruction(instruction: dis.Instruction, code: types.CodeType) -> s
 
 
 def refused_builtin(function: object) -> str | None:
-    """Why a function in C may not be called, None where it may."""
+    """The reason why a C function may not be called; None if it may."""
     name, owner = getattr(function, "__name__", "?"), getattr(function, "__self__", None)
     if owner is None or is_tensor_function(function):
         allowed = is_tensor_function(function)
@@ -104,7 +104,7 @@ def refused_builtin(function: object) -> str | None:
 
 
 def refused_library(code: types.CodeType) -> str | None:
-    """Why a library's function may not be called by the code itself, None where it may."""
+    """The reason why code itself may not call a library's function; None if it may."""
     file = code.co_filename
     if file.startswith("<frozen"):
         return None if file in _FROZEN else f"calls {code.co_name}() of {file[8:-1]}"
@@ -117,7 +117,7 @@ def refused_library(code: types.CodeType) -> str | None:
 
 @functools.lru_cache(maxsize=1024)
 def may_write(kind: type) -> bool:
-    """Whether a class of the user's has methods, __init__ aside, that set or store something."""
+    """Whether a user's class has methods besides __init__ that set or store something."""
     users = [k for k in kind.__mro__ if k.__module__.partition(".")[0] not in ("torch", "builtins")]
     functions = [f for k in users for name, f in vars(k).items() if name != "__init__"]
     codes = [f.__code__ for f in functions if isinstance(f, types.FunctionType)]

@@ -1,7 +1,7 @@
-"""Which layers run on fastconv once a model is converted, and why others do not.
+"""Decides which layers of a converted model run on fastconv, and why others do not.
 
-A layer stays torch.nn's in type and content. What it runs on is decided in every call, by what it
-is then: a layer that somebody hooks, parametrises or patches runs as it says itself.
+A layer stays torch.nn's in type and content. Every call decides anew from the layer's state: a
+layer that is hooked, parametrised or patched runs its own code.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from .. import functional, nn
 from ..torch_internals import only_devices_are_set
 from ._forward import Forward
 
-# Only these very types: a subclass may do anything.
+# Only these exact types: a subclass may do anything.
 CONVS = (torch.nn.Conv2d, nn.Conv2d)
 RELUS = (torch.nn.ReLU, nn.ReLU)
 POOLS = (torch.nn.MaxPool2d, nn.MaxPool2d)
 BLOCKS = (nn.ConvReLU2d, nn.ConvReLUMaxPool2d)
-# They return what they are given.
+# Layers that return their input.
 NOTHING = (torch.nn.Identity, nn.FoldedBatchNorm2d)
 
 # torch.nn's layers and fastconv's of the same kind.
@@ -40,7 +40,7 @@ OURS = {
 
 _OURS_OR_NONE = (Forward, type(None))
 
-# What torch's layers run, as torch has it.
+# The functions that torch's layers call, unpatched.
 _CALL, _CALL_IMPL = Module.__call__, Module._call_impl
 _GETATTR, _GETATTRIBUTE = Module.__getattr__, Module.__getattribute__
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
@@ -52,7 +52,7 @@ _POOL, _POOL_FORWARD, _MAX_POOL2D = torch.nn.MaxPool2d, torch.nn.MaxPool2d.forwa
 
 
 def is_patched() -> bool:
-    """Whether somebody has put something else in the place of the functions that layers run."""
+    """Whether the functions that layers call are patched."""
     return (
         F.conv2d is not _CONV2D
         or _CONV.forward is not _CONV_FORWARD
@@ -76,7 +76,7 @@ def _calls_are_patched() -> bool:
 
 
 def sees_functions(*tensors: Tensor | None) -> bool:
-    """Of tensors with a `__torch_function__`: whether it wants to see torch's own functions."""
+    """Whether a tensor or mode with `__torch_function__` must see torch's own functions."""
     if is_compiling():
         return False
     if any(t is not None and type(t) not in _PLAIN_TYPES for t in tensors):
@@ -85,7 +85,7 @@ def sees_functions(*tensors: Tensor | None) -> bool:
 
 
 def all_are_watched() -> bool:
-    """Whether somebody watches the calls of all modules; torch.export does, for names alone."""
+    """Whether code watches the calls of all modules. torch.export, for names, does not count."""
     return bool(
         ((Module.__call__ is not _CALL or _calls_are_patched()) and not is_compiling())
         or _torch_module._global_forward_hooks
@@ -98,8 +98,8 @@ def all_are_watched() -> bool:
 def tensors_of(conv: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """The input, weight and bias that a convolution computes with.
 
-    Parameters are taken from their dictionary: Module.__getattr__ needs 0.5 us for each. Compilers
-    name them by that attribute.
+    Parameters are read from their dictionary, since Module.__getattr__ takes 0.5 us for each.
+    Compilers read the attribute, which names them.
     """
     own, kind = conv.__dict__, type(conv)
     parameters = own["_parameters"]
@@ -118,11 +118,11 @@ def tensors_of(conv: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     return x, conv.weight, conv.bias
 
 
-# The forwards of single layers, written out because they run in every call.
+# The forwards of single layers repeat code, because they run in every call.
 
 
 class Conv2dForward(Forward):
-    """Runs a convolution on fastconv, as long as it is a plain one."""
+    """Runs a convolution on fastconv while it is a plain one."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         layer = self.called()
@@ -142,7 +142,7 @@ class Conv2dForward(Forward):
 
 
 class ReLUForward(Forward):
-    """Runs a ReLU on fastconv, as long as it is a plain one."""
+    """Runs a ReLU on fastconv while it is a plain one."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         layer = self.called()
@@ -159,7 +159,7 @@ class ReLUForward(Forward):
 
 
 class MaxPool2dForward(Forward):
-    """Runs a max-pool on fastconv, as long as it is a plain one."""
+    """Runs a max-pool on fastconv while it is a plain one."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         layer: Any = self.called()
@@ -183,7 +183,7 @@ FORWARDS: dict[type, type[Forward]] = {
 
 
 def has_hooks(layer: Module) -> bool:
-    """Whether somebody watches the layer's calls."""
+    """Whether hooks watch the layer's calls."""
     return bool(
         layer._forward_hooks
         or layer._forward_pre_hooks
@@ -193,14 +193,14 @@ def has_hooks(layer: Module) -> bool:
 
 
 def is_single(layer: Any, types: tuple[type, ...]) -> bool:
-    """Whether it is a layer of these very types with its class's forward, or ours."""
+    """Whether it is a layer of exactly these types with its class's forward, or ours."""
     return type(layer) in types and not has_own_forward(layer)
 
 
 def is_free(layer: Module) -> bool:
-    """Whether a layer runs what its class says, and nobody watches.
+    """Whether a layer runs its class's forward, without hooks.
 
-    Written out, because it runs in every call of a chain.
+    The code is inlined by hand, because it runs in every call of a chain.
     """
     own = layer.__dict__
     return not (
@@ -215,7 +215,7 @@ def is_free(layer: Module) -> bool:
 
 
 def has_own_forward(module: Module) -> bool:
-    """Whether somebody else than `convert` has set a forward on this one module."""
+    """Whether other code than `convert` has set a forward on this module."""
     own = vars(module)
     return "_conv_forward" in own or not isinstance(own.get("forward"), _OURS_OR_NONE)
 
@@ -232,7 +232,7 @@ def is_plain_sequential(module: Module) -> TypeGuard[torch.nn.Sequential]:
 
 
 def why_left(layer: Any) -> str:
-    """Why `convert` leaves a Conv2d, ReLU or MaxPool2d alone."""
+    """The reason why `convert` does not change a Conv2d, ReLU or MaxPool2d."""
     kind = type(layer)
     if has_own_forward(layer):
         return "a forward of its own was set on it"

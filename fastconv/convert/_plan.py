@@ -1,4 +1,4 @@
-"""What `convert` will do with a model: worked out once, for it and for `explain`."""
+"""A plan is the list of changes to a model, made for both `convert` and `explain`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ._trace import Trace, trace
 
 @dataclass
 class Plan:
-    """The changes, none of them made yet, besides single layers; and what the report needs."""
+    """The planned changes, except those of single layers, and the data for the report."""
 
     fold_batchnorm: bool
     sequentials: dict[Module, list[Chain]] = field(default_factory=dict)
@@ -28,23 +28,23 @@ class Plan:
     codes: dict[Module, Code] = field(default_factory=dict)
     """Modules whose code has chains."""
     folds: list[tuple[Module, Module]] = field(default_factory=list)
-    """Convolutions and the BatchNorm layers that go into them."""
+    """Convolutions and the BatchNorm layers that are folded into them."""
     chains: dict[Module, dict[bool, list[Chain]]] = field(default_factory=dict)
-    """By module and `training`: the chains in `codes`."""
+    """The chains in `codes`, by module and `training`."""
     single: dict[int, str] = field(default_factory=dict)
-    """By a convolution's id: why it is not fused."""
+    """The reason why a convolution is not fused, by its id."""
     calls: dict[Module, Counter[str]] = field(default_factory=dict)
-    """ReLU and pool functions that stay torch's."""
+    """ReLU and pool functions that remain torch's."""
     layer_calls: Counter[int] = field(default_factory=Counter)
-    """By id: how often traced code calls a layer outside of chains."""
+    """How often traced code calls a layer outside of chains, by its id."""
     hidden_calls: dict[int, str] = field(default_factory=dict)
-    """By id: the type of a module whose untraced code may call a layer by itself."""
+    """The type of a module whose untraced code may call a layer by itself, by the layer's id."""
     untraced: dict[Module, str] = field(default_factory=dict)
-    """Modules whose code gets no fused chains, and why."""
+    """Modules whose code gets no fused chains, and the reasons."""
 
 
 def make_plan(model: Module, fuse: bool, fold_batchnorm: bool) -> Plan:
-    """Looks at a model without changing it."""
+    """Makes the plan without changing the model."""
     if fold_batchnorm and any(module.training for module in model.modules()):
         raise ValueError("convert: fold_batchnorm needs a model in eval mode; call .eval() first")
     plan = Plan(fold_batchnorm)
@@ -72,7 +72,7 @@ def make_plan(model: Module, fuse: bool, fold_batchnorm: bool) -> Plan:
 
 
 def _drop_stale(plan: Plan, model: Module) -> None:
-    """Of a converted model, code that no longer reads what it read runs as its class says."""
+    """Drops a converted model's code whose reads have changed; the class's forward runs then."""
     for module in model.modules():
         forward = vars(module).get("forward")
         code = forward.code if isinstance(forward, CodeForward) else None
@@ -82,7 +82,7 @@ def _drop_stale(plan: Plan, model: Module) -> None:
 
 
 def _has_code(module: Module) -> bool:
-    """A module with code of its own above convolutions."""
+    """Whether a module has its own code and convolutions below it."""
     torchs = type(module).__module__.startswith("torch.")
     return (
         (not torchs or isinstance(module, torch.fx.GraphModule))

@@ -1,4 +1,4 @@
-"""Which modules a forward that was not traced may call, by the names in its source."""
+"""Finds the modules that an untraced forward may call, by the names in its source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch.nn import Module
 
 _CONTAINERS = (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict)
-# Ways to all modules without their names.
+# Names that reach all modules without naming them.
 _WAYS = {
     "apply", "children", "get_submodule", "getattr", "modules", "named_children", "named_modules",
     "vars", "_modules", "__dict__",
@@ -22,8 +22,9 @@ _WAYS = {
 def may_call(module: Module) -> set[int]:
     """The ids of all modules that its forward may call itself.
 
-    Its own children, and what lies below those whose name it uses for more than a call:
-    `self.features(x)` calls `features`; `self.features[0](x)` and `self.features.conv(x)` go on.
+    These are its own children, and all modules below a child whose name it uses for more than a
+    call. `self.features(x)` calls `features`; `self.features[0](x)` and `self.features.conv(x)`
+    reach below it.
     """
     called, opened = _names(type(module))
     everything = bool((called | opened) & _WAYS) or "" in opened
@@ -43,9 +44,9 @@ def may_call(module: Module) -> set[int]:
 
 
 def _names(kind: type[Module]) -> tuple[set[str], set[str]]:
-    """The names that a forward and the functions behind it call, and those they use otherwise.
+    """The names that a forward and its functions call, and the names that they use otherwise.
 
-    The latter hold "" where a source is not to be had.
+    The latter hold "" if a source is not available.
     """
     called: set[str] = set()
     opened: set[str] = set()

@@ -1,7 +1,7 @@
-"""What a forward reads while it is traced, besides its arguments.
+"""Records the values that a forward reads while it is traced, besides its arguments.
 
-Recorded where it happens: attributes of modules by `Module.__getattribute__`, globals and names of
-other Python modules instruction by instruction, closures when their function begins.
+`Module.__getattribute__` records attributes of modules. Globals and names of Python modules are
+recorded instruction by instruction, closures when their function begins.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _MODELS = os.path.join(_OURS, "models") + os.sep
 _FX = os.path.join(_TORCH, "fx") + os.sep
 _NUMPY = os.path.dirname(numpy.__file__) + os.sep
 _STANDARD, _SITE = (sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib"))
-# Torch's work around a read that is recorded itself.
+# Torch's functions around a read that is recorded itself.
 _PLUMBING = frozenset(
     f.__code__ for f in (Module.__getattr__, Module.__setattr__, Module.__delattr__)
 )
 CONTENTS = ("_modules", "_parameters", "_buffers")
-# What every module has for torch's own use.
+# Attributes that every module has for torch's own use.
 INTERNAL = frozenset(vars(Module())) | {"forward"}
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
 _TRUTH = ("UNARY_NOT", "TO_BOOL")
@@ -52,7 +52,7 @@ _IN_C = sys.builtin_module_names
 
 
 def is_library(code: types.CodeType) -> bool:
-    """Code of torch, fastconv, numpy or Python: it keeps no settings of a model."""
+    """Whether code is torch's, fastconv's, numpy's or Python's, which keeps no model's settings."""
     file = code.co_filename
     if file.startswith((_TORCH, _OURS, _NUMPY, "<frozen")):
         return not file.startswith(_MODELS)
@@ -64,7 +64,7 @@ class Reads:
 
     Args:
         root: the module whose forward it is.
-        refuse: called with a reason where something cannot be recorded; raises.
+        refuse: called with the reason if a read cannot be recorded; raises.
         is_open: whether a value that code compares by `is` is a stand-in that may be anything.
     """
 
@@ -72,17 +72,17 @@ class Reads:
         self, root: Module, refuse: Callable[[str], Any], is_open: Callable[[Any], bool]
     ) -> None:
         self.attributes: dict[Module, dict[str, None]] = {root: {"forward": None}}
-        """The names that were asked of each module, in the order of the first time."""
+        """The names that were read from each module, in the order of their first read."""
         self.paths: dict[Module, str] = {root: ""}
-        """How each module was reached last; one with several names has a path for each."""
+        """The path by which each module was last reached, since it may have several names."""
         self.names: dict[tuple[int, str], tuple[Mapping[str, Any], str]] = {}
-        """Names in globals, Python modules and classes; what holds them comes first."""
+        """Names in globals, Python modules and classes, with their holder first."""
         self.cells: dict[int, types.CellType] = {}
-        """Variables of functions around those that ran."""
+        """Closure variables of the functions that ran."""
         self.classes: set[type] = set()
-        """Classes that code got at, and may ask for anything."""
+        """Classes that code reached, and may read anything from."""
         self.asks_types = False
-        """Whether code may have asked for the type or truth of a module, which shows nowhere."""
+        """Whether code may have read a module's type or truth, which no hook records."""
         self._root, self._refuse, self._is_open = root, refuse, is_open
         self._functions: dict[types.CodeType, list[types.FunctionType]] = {}
         self._changed = False
@@ -90,7 +90,7 @@ class Reads:
         self._imports = 0
         self._made: set[types.CodeType] = set()
         self._last = root
-        self._results: Any = None  # while it runs: by frame and instruction
+        self._results: Any = None  # during the run: by frame and instruction
         self._thread = threading.get_ident()
         self._know(type(root).forward)
 
@@ -125,7 +125,7 @@ class Reads:
             self._trail.clear()
 
     def result(self, value: Any) -> None:
-        """Notes the value of the instruction that runs."""
+        """Records the value of the current instruction."""
         frame = sys._getframe(1) if self._results is not None else None
         while frame is not None and is_library(frame.f_code):
             frame = frame.f_back
@@ -166,11 +166,11 @@ class Reads:
         return ".".join(filter(None, (self.paths[module], name)))
 
     def path_of_read(self, name: str) -> str | None:
-        """The path of the name that was read last, None if its module was not reached by names."""
+        """The path of the last read name; None if its module was not reached by names."""
         return self._path(self._last, name) if self._last in self.paths else None
 
     def path_of_tensor(self, tensor: Tensor) -> str | None:
-        """The path under which a tensor was read, None if there is none or more than one."""
+        """The path under which a tensor was read; None if there is none or more than one."""
         paths = set()
         for module in self.paths.keys() & self.attributes.keys():
             own = vars(module)
@@ -183,11 +183,11 @@ class Reads:
 
     @property
     def importing(self) -> bool:
-        """Whether torch imports a part of itself, which is not the code's doing."""
+        """Whether torch is importing a part of itself, which the code does not control."""
         return self._imports > 0
 
     def _know(self, value: Any) -> None:
-        """Remembers a function that may run, for its closure."""
+        """Records a function that may run, for its closure."""
         if isinstance(value, staticmethod | classmethod | types.MethodType):
             value = value.__func__
         elif isinstance(value, property | functools.partial | functools.cached_property):
@@ -205,7 +205,7 @@ class Reads:
                         self._know(cell.cell_contents)
 
     def _begin(self, frame: types.FrameType, event: str, _: Any) -> Any:
-        """Called when a function begins."""
+        """Traces the beginning of a function."""
         code = frame.f_code
         if self._imports or frame.f_globals.get("__name__", "").startswith("namedtuple_"):
             return None
@@ -228,7 +228,7 @@ class Reads:
         if isinstance(first, type):  # a class method
             self.classes.add(first)
         elif code.co_name.startswith("__") and issubclass(type(first), Module):
-            # Python finds such a method without asking for it.
+            # Python finds such a method without a read of its name.
             self.attributes.setdefault(first, {})[code.co_name] = None
         frame.f_trace_lines, frame.f_trace_opcodes = False, True
         return self._step
@@ -238,7 +238,7 @@ class Reads:
         return self._imported
 
     def _builtin(self, frame: types.FrameType, event: str, function: Any) -> None:
-        """Called around calls of functions in C."""
+        """Traces calls of C functions."""
         if event == "c_call" and not self._imports and not is_library(frame.f_code):
             self.asks_types |= function is isinstance or function is issubclass
             self._allow(refused_builtin(function))
@@ -248,11 +248,11 @@ class Reads:
             self._refuse(refused)
 
     def called(self, module: Module) -> None:
-        """Notes a layer that is called, whose code may change what is read afterwards."""
+        """Records a layer's call, whose code may change later reads."""
         self._changed |= any(may_write(kind) for kind in map(type, _tree(module)))
 
     def _step(self, frame: types.FrameType, event: str, value: Any) -> Any:
-        """Called before each instruction, and with what a function returns."""
+        """Traces each instruction before it runs, and each function's return value."""
         if event == "return" and frame.f_back is not None:
             self._results[frame.f_back, frame.f_back.f_lasti] = value
         elif event == "opcode":
@@ -303,7 +303,7 @@ class Reads:
         return value
 
     def _inherited(self, frame: types.FrameType, name: str | None) -> None:
-        """A name asked of super()."""
+        """Records a name that is read from super()."""
         first = frame.f_code.co_varnames[:1]
         module = frame.f_locals.get(first[0]) if first else None
         if name is None or not isinstance(module, Module):
@@ -314,7 +314,7 @@ class Reads:
     def _identity(
         self, frame: types.FrameType, instructions: list[dis.Instruction], before: list[int]
     ) -> None:
-        """Code compares by `is`, which asks a stand-in nothing.
+        """Checks a comparison by `is`, which a stand-in does not notice.
 
         Args:
             before: the instructions that ran before, the last one last.
@@ -333,7 +333,7 @@ class Reads:
             self._compared(frame, instructions[last - 1], _is_unclear)
 
     def _truth(self, frame: types.FrameType, instruction: dis.Instruction) -> None:
-        """Code branches on a value; a module's truth is asked without a trace."""
+        """Checks a branch on a value. A module's truth is read without a trace."""
         name, value = instruction.opname, instruction.argval
         if "_FAST" in name:
             variable = value[-1] if isinstance(value, tuple) else value
@@ -362,12 +362,12 @@ class Reads:
 
 
 def _is_unclear(value: Any) -> bool:
-    """Whether it may be the same as another object here and another one there."""
+    """Whether the object's identity may differ between places."""
     return not (value is None or isinstance(value, bool | int | str | type | enum.Enum))
 
 
 def _asked_of_call(following: list[dis.Instruction]) -> str | None:
-    """The name that is asked of super() right away."""
+    """The name that the next instructions read from super()."""
     calls = [i for i, f in enumerate(following) if "CALL" in f.opname]
     after = following[calls[0] + 1 :] if calls else []
     return after[0].argval if after and after[0].opname in _ATTRIBUTES else None
@@ -386,7 +386,7 @@ def _holder(value: Any, name: str) -> Mapping[str, Any]:
 
 
 def _tree(module: Module) -> Iterator[Module]:
-    """A module and what is below it, without a read."""
+    """A module and all modules below it, without a recorded read."""
     yield module
     for child in object.__getattribute__(module, "__dict__")["_modules"].values():
         if child is not None:
@@ -417,7 +417,7 @@ def is_library_module(module: types.ModuleType) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _instructions(code: types.CodeType) -> tuple[list[dis.Instruction], dict[int, int]]:
-    """A function's instructions, and which of them stands at an offset."""
+    """A function's instructions, and their indices by offset."""
     every = list(dis.get_instructions(code))
     kept = [i for i in every if i.opname not in ("EXTENDED_ARG", "PRECALL")]
     places, nth = {}, 0

@@ -1,4 +1,4 @@
-"""What `explain` returns."""
+"""The report that `explain` returns."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """What `convert` makes of a model; `print` it."""
+    """The result of `convert` for each layer of a model; `print` it."""
 
     rows: list[Row]
     untraced: dict[str, str] = field(default_factory=dict)
-    """Modules whose code is not followed into chains, and why."""
+    """Modules whose code is not searched for chains, and the reasons."""
 
     def __getitem__(self, name: str) -> Row:
         """The row of a layer, by its name in `model.named_modules()`."""
         return {row.name: row for row in self.rows}[name]
 
     def counts(self) -> Counter[str]:
-        """How many layers are fused, converted, folded and left alone."""
+        """The numbers of layers that are fused, converted, folded and left alone."""
         return Counter(row.becomes for row in self.rows)
 
     def __str__(self) -> str:
@@ -120,7 +120,7 @@ def _row(
 
 
 def _fused_notes(plan: Plan, names: dict[int, str]) -> dict[int, str]:
-    """By id: what fused layers are fused with."""
+    """A note on each fused layer's partners, by its id."""
     parts: dict[int, list[str]] = defaultdict(list)
     for sequential, chains in plan.sequentials.items():
         prefix = f"{names[id(sequential)]}." if names[id(sequential)] else ""

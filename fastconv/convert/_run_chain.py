@@ -1,6 +1,6 @@
-"""A chain: a convolution, the ReLU behind it and perhaps a max-pool, run as one operation.
+"""Runs a chain as one operation: a convolution, a ReLU and perhaps a max-pool.
 
-Its steps are layers, () for a called ReLU, or a called pool's arguments.
+A step is a layer, () for a called ReLU, or a called pool's arguments.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ Step = Module | tuple[Any, ...]
 
 
 def count_joining(steps: Iterable[Step | None]) -> int:
-    """How many of the steps behind a convolution join it; 0 if there is no ReLU among them.
+    """The number of steps behind a convolution that join it; 0 without a ReLU among them.
 
-    ReLU and pool may come in either order: the largest value is the same one. A window without
-    any value, which only a dilated pool can have, is -inf before and 0 behind a ReLU.
+    ReLU and pool may have either order, since the largest value is the same. A window without any
+    value, which only a dilated pool can have, is -inf before a ReLU and 0 behind it.
     """
     count = length = 0
     relu = pool = False
@@ -69,15 +69,15 @@ def _is_dilated(pool: Any) -> bool:
 
 
 def run_chain(x: Tensor, conv: Module, *steps: Step) -> Any:
-    """A convolution and what follows, as one operation while all of them are plain layers that
-    nobody watches; otherwise one by one."""
+    """Runs a convolution and its steps as one operation while all are plain layers without hooks,
+    otherwise one by one."""
     if type(conv) in CONVS and count_joining(steps) == len(steps):
         return _run_joined(x, conv, steps)
     return _run_apart(x, conv, steps)
 
 
 def _run_joined(x: Tensor, conv: Any, steps: Sequence[Any]) -> Any:
-    """`run_chain` for steps that join the convolution by what they are."""
+    """`run_chain` for steps whose types can join the convolution."""
     if not is_patched() and not all_are_watched() and is_free(conv) and _all_are_free(steps):
         tensors = tensors_of(conv, x)
         if not (has_torch_function(tensors) and sees_functions(*tensors)):
@@ -86,7 +86,7 @@ def _run_joined(x: Tensor, conv: Any, steps: Sequence[Any]) -> Any:
 
 
 def _all_are_free(steps: Sequence[Any]) -> bool:
-    # Not by all() of a generator, which takes twice the time.
+    # all() of a generator would take twice the time.
     for step in steps:  # noqa: SIM110
         if type(step) is not tuple and not is_free(step):
             return False
@@ -117,7 +117,7 @@ def _run_fused(arguments: Any, steps: Sequence[Any]) -> Tensor:
 class SequentialForward(Forward):
     """Runs an nn.Sequential with its chains as one operation each.
 
-    Chains are looked for in every call, so it is always the Sequential of that moment that runs.
+    Every call finds the chains anew, so it runs the Sequential's current layers.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

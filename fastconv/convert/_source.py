@@ -1,4 +1,4 @@
-"""Code that is made of text, as debuggers and tracebacks want it."""
+"""Compiles generated source, so that debuggers and tracebacks can show it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def compiled(source: str, name: str, scope: dict[str, Any]) -> dict[str, Any]:
-    """Runs source in a scope and returns the scope; the source can be looked up afterwards."""
+    """Runs source in a scope and returns the scope. linecache keeps the source."""
     file = f"<fastconv: {name}, {hash(source):x}>"
     linecache.cache[file] = (len(source), None, source.splitlines(True), file)
     exec(compile(source, file, "exec"), scope)

@@ -1,4 +1,4 @@
-"""One module's forward as graphs, or the reason why it has none."""
+"""Traces one module's forward into graphs, or gives the reason why it cannot."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ from ._reads import Reads
 from ._tracer import NoTensors, Refused, Tracer, location, modes
 
 _CONTAINERS = (list, dict, set, deque)
-# torch.fx patches Module, which two threads must not do at once.
+# A lock, since torch.fx patches Module and two threads must not do so at once.
 _ONE_AT_A_TIME = threading.RLock()
 
 
 @dataclass
 class Trace:
-    """What is known of a module's forward."""
+    """The graphs of a module's forward, or the reasons without them."""
 
     arguments: tuple[str, ...] = ()
-    """Its arguments without a default."""
+    """The arguments without a default."""
     graphs: dict[bool, Graph] = field(default_factory=dict)
-    """By `training`: what it does with tensors for `arguments` and the defaults for the others."""
+    """By `training`: its graph with tensors for `arguments` and the others' defaults."""
     calls: list[Graph] = field(default_factory=list)
-    """These graphs and those with other arguments given too."""
+    """These graphs, and the graphs with optional arguments given."""
     reads: list[Reads] = field(default_factory=list)
-    """What else these graphs depend on."""
+    """The reads that these graphs depend on."""
     reason: str | None = None
-    """Why `graphs` lacks a mode."""
+    """The reason why `graphs` lacks a mode."""
     hidden: bool = False
-    """It may do more than `calls` shows."""
+    """Whether the forward may do more than `calls` shows."""
 
 
 def trace(module: Module) -> Trace:
     """Traces a module's forward and leaves the module as it was.
 
-    Once for each mode; again in another grad mode, under autocast and with the children's
-    `training` turned round, which must make no difference; and with the optional arguments given.
+    It traces once for each mode, and with the optional arguments given. Another grad mode, autocast
+    and the inverse `training` of the children must give the same graph.
     """
     result = Trace()
     changes: list[str] = []
@@ -141,7 +141,7 @@ def _run(
                 raise Refused("keeps a value for later")
         return graph, tracer.reads
     finally:
-        vars(tracer).clear()  # it is part of cycles, which would keep the module
+        vars(tracer).clear()  # the tracer is part of cycles, which would keep the module alive
 
 
 def _traced(tracer: Tracer, module: Module) -> Graph:
@@ -178,7 +178,7 @@ def _training(module: Module, training: bool, turned: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_forwards(module: Module) -> Iterator[None]:
-    """Takes away what `convert` has set, so that the classes' code is seen."""
+    """Removes the forwards that `convert` has set, so that the classes' code runs."""
     ours = [(vars(m), vars(m).get("forward")) for m in module.modules()]
     ours = [(own, forward) for own, forward in ours if isinstance(forward, Forward)]
     for own, _ in ours:
@@ -192,9 +192,9 @@ def _without_forwards(module: Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _unchanged(module: Module, changes: list[str]) -> Iterator[None]:
-    """Puts back what a forward changes in its modules and in random numbers, and says what it was.
+    """Undoes a forward's changes to its modules and random numbers, and lists them.
 
-    Looks at attributes and one level into containers.
+    It compares attributes, and one level of containers.
     """
     before: list[tuple[Any, list[Any], str]] = [
         (vars(m), _items(vars(m)), type(m).__name__) for m in module.modules()
@@ -232,7 +232,7 @@ def _items(container: Any) -> list[Any]:
 
 
 def _same(a: list[Any], b: list[Any]) -> bool:
-    """The very same things."""
+    """Whether two lists hold identical objects."""
     flat = [
         [x for item in items for x in (item if type(item) is tuple else (item,))]
         for items in (a, b)

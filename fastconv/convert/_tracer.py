@@ -1,7 +1,7 @@
-"""A torch.fx tracer that refuses what a graph would get wrong.
+"""A torch.fx tracer that refuses code that a graph would get wrong.
 
-Stand-ins for tensors run through Python, which sees no tensors in them and takes one way at every
-branch. The tracer asks for all that can make a difference then, and gives up with a reason.
+Stand-ins for tensors run through Python, which does not see tensors in them and takes one path at
+every branch. The tracer detects all code that could notice, and gives up with a reason.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ._reads import Reads, is_library
 
 _TORCH, _HERE = os.path.dirname(torch.__file__) + os.sep, os.path.dirname(__file__) + os.sep
-# What asks a stand-in for its class without making anything of the answer.
+# Files whose code reads a stand-in's class without using the answer.
 _TRACING = (
     _HERE,
     *(_TORCH + name for name in ("fx", "overrides", "utils", "_library", "nn/modules/module")),
 )
-# What calls modules and nothing else; other functions, such as checkpoint(), do so in contexts.
+# Functions that only call modules. Others, such as checkpoint(), call them in contexts.
 _CALLING = (_HERE, _TORCH + "fx", _TORCH + "nn/modules")
 _CHECKPOINT = torch.utils.checkpoint.__file__
 
 
 class Refused(torch.fx.proxy.TraceError):
-    """The forward cannot be known as a graph; the message says why, and where."""
+    """The forward cannot become a graph. The message says why, and where."""
 
 
 class Tracer(torch.fx.Tracer):
-    """Traces one forward: `arguments` are tensors, others have their defaults."""
+    """Traces one forward. `arguments` are tensors; others have their defaults."""
 
     proxy_buffer_attributes = True
 
@@ -58,7 +58,7 @@ class Tracer(torch.fx.Tracer):
         self.proxies: list[weakref.ref[Any]] = []
 
     def refuse(self, reason: str) -> NoReturn:
-        """Gives up, even if the code that runs swallows the exception."""
+        """Gives up, even if the traced code swallows the exception."""
         self.refusal = self.refusal or reason + _where(_user_frame())
         raise Refused(self.refusal)
 
@@ -74,9 +74,9 @@ class Tracer(torch.fx.Tracer):
 
     @contextlib.contextmanager
     def _whole_calls(self, root: Module) -> Iterator[None]:
-        """Makes one call of children whose class has a `__call__` of its own.
+        """Records one call for children whose class has its own `__call__`.
 
-        torch.fx would run that and make a call of what it does with super().__call__; the graph's
+        torch.fx would run that `__call__` and record the super().__call__ inside it. The graph's
         call would then run it again.
         """
         kinds = {kind for module in root.modules() for kind in type(module).__mro__}
@@ -96,7 +96,7 @@ class Tracer(torch.fx.Tracer):
 
         return call
 
-    # torch.fx patches Module for all threads; other ones shall notice nothing.
+    # torch.fx patches Module for all threads. Others must not notice.
     def call_module(self, m: Module, forward: Any, args: Any, kwargs: Any) -> Any:
         if threading.get_ident() != self.thread:
             return forward(*args, **kwargs)
@@ -120,7 +120,7 @@ class Tracer(torch.fx.Tracer):
         return True
 
     def path_of_module(self, mod: Module) -> str:
-        # Not of torch.fx's own list: of a layer with two names, the one counts that was read.
+        # torch.fx's own list is not used: a layer with two names gets the one that was read.
         path = self.reads.paths.get(mod)
         if not path:
             self.refuse(f"calls a {type(mod).__name__} that is not among its modules")
@@ -128,7 +128,7 @@ class Tracer(torch.fx.Tracer):
         return path
 
     def _expect_names(self, path: str) -> None:
-        """Of code that is printed: torch.fx writes paths as they are."""
+        """Refuses paths that are not names, since torch.fx prints paths unchanged into code."""
         for name in path.split("."):
             if (
                 name == "self"
@@ -147,13 +147,13 @@ class Tracer(torch.fx.Tracer):
         return node
 
     def _read_callers(self, kind: str) -> None:
-        """Looks at the functions that led to a node."""
+        """Checks the functions on the stack of a node."""
         codes: list[types.CodeType] = []
         frame: types.FrameType | None = sys._getframe(2)
         while frame is not None and frame.f_code is not self.start:
             codes.append(frame.f_code)
             frame = frame.f_back
-        for code in codes if frame is not None else ():  # else the forward has returned
+        for code in codes if frame is not None else ():  # without a frame the forward has returned
             if code.co_filename == _CHECKPOINT or (
                 is_library(code)
                 and kind == "call_module"
@@ -187,11 +187,11 @@ class Tracer(torch.fx.Tracer):
 
 
 class _Asked:
-    """Notes what code outside of torch asks a stand-in, which a tensor would answer otherwise."""
+    """Refuses reads of a stand-in outside of torch that a tensor would answer differently."""
 
     @property
     def __class__(self) -> type:
-        # isinstance() comes here when the type itself does not do.
+        # isinstance() reads this if the type itself does not match.
         if _is_asked():
             self.tracer.refuse("asks for the class of a value")
         return type(self)
@@ -242,8 +242,8 @@ class _Attribute(_Asked, torch.fx.proxy.Attribute):
 
 
 def _assignment(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """`a += b` of a stand-in: torch.fx would make `a + b` of it, and whatever else refers to the
-    tensor would keep the old value."""
+    """Records `a += b` of a stand-in in place. torch.fx would record `a + b`, and other references
+    to the tensor would keep the old value."""
 
     def assign(self: Any, other: Any) -> Any:
         return self.tracer.create_proxy("call_function", function, (self, other), {})
@@ -252,8 +252,8 @@ def _assignment(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any
 
 
 def _in_place(name: str) -> Callable[[Any, Any], Any]:
-    """An assignment as a function; torch.fx prints those of `operator` as statements, which would
-    assign to a number's other names too."""
+    """An in-place operation as a function. torch.fx prints those of `operator` as statements, which
+    would assign to a number's other names too."""
     function = getattr(operator, name)
 
     def assign(a: Any, b: Any) -> Any:
@@ -263,7 +263,7 @@ def _in_place(name: str) -> Callable[[Any, Any], Any]:
     return assign
 
 
-# By the names under which a graph's code finds them in this file.
+# The keys are names by which a graph's code finds the functions in this file.
 iadd, isub, imul, itruediv = map(_in_place, ("iadd", "isub", "imul", "itruediv"))
 ifloordiv, imod, ipow, imatmul = map(_in_place, ("ifloordiv", "imod", "ipow", "imatmul"))
 iand, ior, ixor, ilshift, irshift = map(_in_place, ("iand", "ior", "ixor", "ilshift", "irshift"))
@@ -276,7 +276,7 @@ for _function in (
 
 
 class NoTensors(TorchDispatchMode):
-    """Real tensors, such as random ones, would become constants of the graph."""
+    """Refuses real tensors, such as random ones, which would become constants of the graph."""
 
     def __init__(self, tracer: Tracer) -> None:
         super().__init__()
@@ -296,7 +296,7 @@ def location(error: BaseException) -> str:
 
 
 def modes() -> tuple[bool, ...]:
-    """What a graph does not hold."""
+    """The global modes that a graph does not record."""
     return (
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
@@ -311,7 +311,7 @@ def _calls_its_own_way(kind: type) -> bool:
 
 
 def _may_be_anything(value: Any) -> bool:
-    """Whether it is a stand-in for something that need not be a tensor, but None for instance."""
+    """Whether a value is a stand-in for something that may not be a tensor, such as None."""
     if not issubclass(type(value), torch.fx.Proxy):
         return False
     if issubclass(type(value), _Attribute):
@@ -327,7 +327,7 @@ def _is_torchs(kind: type) -> bool:
 
 
 def _is_asked() -> bool:
-    """It is not tracing that asks a stand-in, if need be through a class's own isinstance."""
+    """Whether code other than the tracing reads a stand-in, even by a class's own isinstance."""
     frame: Any = sys._getframe(2)
     while frame.f_code.co_name == "__instancecheck__":
         frame = frame.f_back

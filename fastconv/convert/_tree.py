@@ -1,4 +1,4 @@
-"""Copies of a model's tree of modules around the same parameters and buffers."""
+"""Copies a model's tree of modules around the same parameters and buffers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def expect_module(model: object, caller: str) -> None:
 
 
 def copy_of_tree(model: Model) -> Model:
-    """New modules that share the parameters and buffers of a model's."""
+    """New modules that share a model's parameters and buffers."""
     shared: list[object] = []
     for module in model.modules():
         shared += _shared(module)
@@ -31,9 +31,10 @@ def copy_of_tree(model: Model) -> Model:
 
 
 def shadow_of(model: Model) -> Model:
-    """A copy for code to run on while it is traced, so that its effects do not reach the model.
+    """A copy on which code runs while it is traced, so that its effects do not reach the model.
 
-    The model itself where it cannot be copied, or gets other classes so (torch.fx's graphs do).
+    Returns the model itself if it cannot be copied, or if copies get other classes, as torch.fx's
+    graphs do.
     """
     try:
         shadow = copy_of_tree(model)
@@ -44,9 +45,9 @@ def shadow_of(model: Model) -> Model:
 
 
 def _shared(module: Module) -> list[object]:
-    """What a copy of a module has in common with it."""
+    """The objects that a copy of a module shares with it."""
     if isinstance(module, torch.jit.ScriptModule):
         return [module]
-    own = vars(module).values()  # where weight_norm keeps tensors that cannot be copied
+    own = vars(module).values()  # weight_norm keeps tensors here that cannot be copied
     tensors = [value for value in own if isinstance(value, torch.Tensor)]
     return [*tensors, *module.parameters(recurse=False), *module.buffers(recurse=False)]

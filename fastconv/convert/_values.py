@@ -1,4 +1,4 @@
-"""Values that code reads and that can be compared later: does it still read the same?"""
+"""Decides which values a guard can compare later, and compares them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from ._reads import is_library, is_library_module
 
-# Compared by identity. What a function does or a class holds is not looked into.
+# Types that are compared by identity. A function's code and a class's contents are not compared.
 _FIXED = (
     type,
     types.FunctionType,
@@ -41,7 +41,7 @@ _FIXED = (
     bool,
     enum.Enum,
 )
-# Compared by type and value.
+# Types that are compared by type and value.
 _PLAIN = (int, float, complex, str, bytes, range, slice, torch.device)
 _COLLECTIONS = (tuple, frozenset, torch.Size)
 
@@ -52,10 +52,10 @@ def is_fixed(value: Any) -> bool:
 
 
 def unwatchable(value: Any) -> str | None:
-    """Why a value cannot be compared later, None where it can.
+    """The reason why a value cannot be compared later; None if it can.
 
-    Containers and other objects may change without a trace; comparing them would take a copy of
-    all that they hold.
+    Containers and other objects may change without a trace. Comparing them would need a copy of all
+    their contents.
     """
     kind = type(value)
     if isinstance(value, types.FunctionType):
@@ -87,9 +87,9 @@ def _first(values: Iterable[Any]) -> str | None:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two values, the second one watchable, are alike in type and value.
+    """Whether two values, the second one watchable, have the same type and value.
 
-    Plain enough for torch.compile to look into.
+    The code is simple enough for torch.compile.
     """
     if a is b:
         return True
@@ -101,7 +101,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def _is_torchs_function(kind: type) -> bool:
-    """Operators of torch.ops, compiled functions of torch."""
+    """Whether a type is of torch.ops's operators or torch's compiled functions."""
     return kind.__module__.startswith("torch") and kind.__name__ in (
         "OpOverload",
         "OpOverloadPacket",
