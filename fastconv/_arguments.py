@@ -1,8 +1,8 @@
-"""The arguments of the public functions, checked and made plain.
+"""Checks the arguments of the public functions and normalises them.
 
 Error types are torch's. Messages state the expected value, the actual value and, if it is not
-obvious, the fix. Results depend on sizes alone and are remembered, so that a repeated call checks
-nothing twice.
+obvious, the fix. Results depend on sizes alone and are cached, so a repeated call checks nothing
+twice.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _remembered(function: Function) -> Function:
-    """lru_cache, where the arguments have a hash (lists and SymInts have none)."""
-    # typed: 1, 1.0 and True are equal, and only the first is right.
+    """Caches a function's results if the arguments have a hash (lists and SymInts have none)."""
+    # typed, since 1, 1.0 and True are equal, and only 1 is valid.
     fast = lru_cache(maxsize=4096, typed=True)(function)
 
     @wraps(function)
@@ -73,7 +73,7 @@ def _at_least(operation: str, name: str, values: Sequence[int], least: int) -> N
 def _paddings(
     operation: str, padding: Any, stride: Any, dilation: Sequence[int], w_size: Sequence[int]
 ) -> tuple[int, int, int, int]:
-    """Top, bottom, left and right. 'same' puts what is odd behind, as torch does."""
+    """Top, bottom, left and right. 'same' puts an odd pixel at the end, as torch does."""
     if isinstance(padding, str):
         if padding == "valid":
             return 0, 0, 0, 0
@@ -105,7 +105,7 @@ def _expect_images(operation: str, x_size: Sequence[int]) -> None:
 def _expect_channels(
     operation: str, x_size: Sequence[int], w_size: Sequence[int], groups: int
 ) -> None:
-    """The weight's second size says how many channels of the input a group takes."""
+    """Checks the input's channels. The weight's second size is the number per group."""
     channels, taken = x_size[-3], w_size[1] * groups
     if channels == taken:
         return
@@ -128,7 +128,7 @@ def conv2d(
     dilation: Any,
     groups: Any,
 ) -> ConvSpec | None:
-    """The convolution's spec, None where something is empty and torch says what happens."""
+    """The convolution's spec; None if a size is 0, which torch handles."""
     _expect_images(operation, x_size)
     if len(w_size) != 4:
         raise RuntimeError(
@@ -174,7 +174,7 @@ def _raise_too_small(
     dilation: Sequence[int],
     padded: Sequence[int],
 ) -> NoReturn:
-    """Where a kernel or a pool's window has no place in what it slides over."""
+    """Raises RuntimeError: the input is smaller than a kernel or a pool's window."""
     covered = [(size - 1) * step + 1 for size, step in zip(window, dilation, strict=True)]
     raise RuntimeError(
         f"{operation}: {what} is too small: {name} {_times(window)} with dilation "
@@ -197,7 +197,7 @@ def max_pool2d(
     dilation: Any,
     ceil_mode: bool,
 ) -> PoolSpec | None:
-    """The pool's spec, None where something is empty and torch says what happens."""
+    """The pool's spec; None if a size is 0, which torch handles."""
     prefix = "" if operation == "max_pool2d" else "pool_"  # a fused block has two of each
     _expect_images(operation, x_size)
     window = pair(operation, f"{prefix}kernel_size", kernel_size)

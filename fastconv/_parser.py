@@ -14,7 +14,7 @@ WRONG_USE = 2
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, which takes options by their whole names only: a part may be a misspelling."""
+    """argparse's parser, but only whole names of options count: a part may be a misspelling."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Ends where something is unknown: later, argparse would no longer know the command."""
+        """Ends at an unknown argument. Later, argparse would no longer know the command."""
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(self._unknown(unknown[0]))
@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
         return f"unexpected {word!r}{did_you_mean(meant)}"
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Called by argparse, whose message suggests nothing."""
+        """Replaces argparse's message, which has no suggestion."""
         if action.choices is not None and value not in action.choices:
             hint = did_you_mean(near(value, action.choices)) or ","
             names = ", ".join(action.choices)

@@ -1,8 +1,8 @@
-"""Why something of another library failed, short enough for an error of one line."""
+"""Shortens another library's error to one line."""
 
 from __future__ import annotations
 
 
 def reason(error: Exception) -> str:
-    """The first line of an error's message, or its type where it has none."""
+    """The first line of an error's message, or its type if the message is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""Texts from outside, such as names of files, as people shall see them."""
+"""Prints texts from outside, such as file names, safely on a terminal or in a shell."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _JOINERS = "\u200c\u200d"  # of scripts and emoji: they change letters, not the 
 def shown(value: object) -> str:
     """The text on one line, with unprintable characters escaped as in Python.
 
-    A byte of a file name that is no text in the system's encoding becomes \\xNN.
+    A byte of a file name that is not text in the system's encoding becomes \\xNN.
     """
     return "".join(c if c.isprintable() or c in _JOINERS else _escape(c) for c in str(value))
 
 
 def shell_word(value: object) -> str:
-    """A path as a word to paste into a shell; with escapes, bash's and zsh's $'...'.
+    """A path as a word to paste into a shell. Escapes use bash's and zsh's $'...'.
 
-    One that begins with a dash gets ./ in front, else commands take it for an option.
+    A path that begins with a dash gets ./ in front, else commands take it for an option.
     """
     text = str(value)
     if text.startswith("-"):

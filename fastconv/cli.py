@@ -34,21 +34,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command's words, by default those of this process.
 
     Returns:
-        The exit status: 0; 1 where the work failed; 2 for wrong use; 130 after Ctrl-C; 141 where
-        nobody reads the output any longer, as of every program in front of `| head`.
+        The exit status: 0 for success, 1 for a failure, 2 for wrong use, 130 after Ctrl-C. It is
+        141 if the reader of the output is gone, as for every program in front of `| head`.
     """
-    # Large tensors in huge pages. torch reads this when it first allocates; without it a step of
-    # training spends much of its time on page faults, with torch's layers most of all.
+    # Large tensors use huge pages. torch reads this at its first allocation. Without it, page
+    # faults take much of a training step's time, most of all with torch's layers.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     for stream in (sys.stdout, sys.stderr):
-        # A name must not end a run where the output's encoding lacks one of its letters.
+        # A name with a letter that the output's encoding lacks must not end a run.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
             return _run(arguments)
         finally:
-            print(end="", flush=True)  # now, where it can be told that it fails
+            print(end="", flush=True)  # now, while an error can still be reported
     except KeyboardInterrupt as error:
         return _fail(str(error) or "stopped", STOPPED)
     except BrokenPipeError:
@@ -65,7 +65,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     if options.command is None:
         parser.print_help()
         return 0
-    # Only now: help and wrong options shall not wait for these.
+    # Imported only now, so that help and errors of options do not wait for them.
     from .data import DataError
     from .training import TrainingError, UsageError
 
@@ -77,7 +77,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _fail(str(error), FAILED)
     except OSError as error:
         if error.filename is None:
-            raise  # of the output, which has no name
+            raise  # an error of the output, which has no file name
         return _fail(str(error), FAILED)
     except (MemoryError, RuntimeError) as error:
         if "alloc" not in str(error) and "out of memory" not in str(error):
@@ -86,12 +86,12 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _drop_output() -> None:
-    """Sends what is left of the output nowhere, or Python fails once more when it ends."""
+    """Discards the rest of the output, else Python fails again when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell(message: str) -> None:
-    """To people, not into the output that programs read."""
+    """Prints a message to stderr, since programs may read the output."""
     print(f"fastconv: {shown(message)}", file=sys.stderr)
 
 
@@ -147,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
-    """Options that say which trained network is meant."""
+    """Adds the options that choose a trained network."""
     from .models import LAYERS
 
     parser.add_argument(
@@ -215,7 +215,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _test_images(folder: str | None, path: Path, description: Description) -> Dataset:
-    """The images of a folder, or those that a run kept apart for its test."""
+    """The images of a folder, or the run's own test images."""
     from . import data
     from .training import UsageError
 
@@ -283,7 +283,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _load(options: argparse.Namespace) -> tuple[Path, Module, Description, torch.device]:
-    """The network that the options mean, and its file."""
+    """The network that the options name, and its file."""
     from .training.foreign import load_network
     from .training.run_folder import find_checkpoint
     from .training.settings import find_device

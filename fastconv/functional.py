@@ -1,20 +1,21 @@
-"""The operations as functions, argument for argument as in torch.nn.functional.
+"""The operations as functions with torch.nn.functional's arguments.
 
-Here arguments are checked and the call goes to fastconv's operator, or to torch's own:
+A function checks its arguments and calls fastconv's operator. It calls torch's own operator for:
     dtypes and devices without a kernel (float32, float64, float16 and bfloat16 have one, on CPUs
     and GPUs), layouts other than strided, empty tensors;
     GPUs that the build has no code for, with a warning;
-    sizes from 2^30 on; on GPUs also counts from 2^31 on, of pixels, taps or weights, and
+    sizes from 2^30 on; on GPUs also counts of pixels, taps or weights from 2^31 on, and
     convolutions in groups with fewer than 8 channels or filters each;
     forward AD, torch.func.functionalize, and torch.func's transforms inside torch.compile;
-    a lone ReLU or max-pool inside torch.compile, which makes one loop of it and its neighbours;
+    a lone ReLU or max-pool inside torch.compile, which fuses it with its neighbours into one loop;
     a lone ReLU of a DTensor, and indices of its max-pool.
-Subclasses of Tensor and objects that only act as one, such as torch.fx's proxies, are asked first
-(__torch_function__), as by torch's own functions.
+Subclasses of Tensor and objects that act as one, such as torch.fx's proxies, come first: their
+__torch_function__ is called, as by torch's own functions.
 
-float16 and bfloat16 are computed in float32, bias, ReLU and pool too, and rounded once at the end.
-Under autocast a convolution's arguments are cast as torch casts them; relu and max_pool2d take any
-dtype as it is.
+float16 and bfloat16 are computed in float32, including bias, ReLU and pool, and rounded once at
+the end.
+Under autocast a convolution's arguments are cast as torch casts them. relu and max_pool2d keep the
+dtype.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ Ints = int | tuple[int, int]
 _DTYPES = kernels.KERNEL_DTYPES
 
 
-# The prepared calls of each function, for batches: a single image is a batch of other sizes. The
-# tables find nothing for tensors or modes that have a say of their own, so they are asked first.
+# The prepared calls of each function, for batches. A single image has another key. The tables find
+# nothing for tensors or modes with __torch_function__, so they are looked up first.
 _conv2d_calls = kernels.MemoTable(tensors=3)
 _conv2d_relu_calls = kernels.MemoTable(tensors=3)
 _conv2d_relu_max_pool2d_calls = kernels.MemoTable(tensors=3)
@@ -76,7 +77,7 @@ def _expect_same_kind(operation: str, name: str, x: Tensor, other_name: str, oth
 def _autocast(
     x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Convolution's arguments as autocast wants them."""
+    """A convolution's arguments in autocast's dtype."""
     dtype = autocast_dtype(x)
     if dtype is None:
         return x, weight, bias
@@ -93,7 +94,7 @@ def _prepare(
     dilation: Ints,
     groups: int,
 ) -> tuple[Tensor, Tensor, Tensor | None, ConvSpec] | None:
-    """Checks a convolution's arguments. None: it belongs to torch's own operator."""
+    """Checks a convolution's arguments. Returns None if torch's own operator computes it."""
     _expect_tensor(operation, "input", x)
     _expect_tensor(operation, "weight", weight)
     if bias is not None:
@@ -146,7 +147,7 @@ def conv2d(
         groups: divides C and K.
 
     Returns:
-        [N, K, P, Q] or [K, P, Q]; channels_last where input or weight is.
+        [N, K, P, Q] or [K, P, Q]; channels_last if input or weight is.
 
     Raises:
         RuntimeError: shapes, dtypes or devices do not fit together.
@@ -181,7 +182,7 @@ def conv2d_relu(
 ) -> Tensor:
     """relu(conv2d(...)) as one kernel; see `conv2d`.
 
-    Kept for the backward pass: the input, the weight and one bit per output value.
+    The backward pass needs the input, the weight and one bit per output value.
     """
     arguments = (input, weight, bias, stride, padding, dilation, groups)
     if not is_dynamo_compiling():
@@ -217,8 +218,8 @@ def conv2d_relu_max_pool2d(
 ) -> Tensor:
     """max_pool2d(relu(conv2d(...))) as one kernel; see `conv2d` and `max_pool2d`.
 
-    Kept for the backward pass: the input, the weight and one byte per pooled value, on GPUs 4 bits
-    where windows have up to 15 positions. Those with more than 254 run as two kernels.
+    The backward pass needs the input, the weight and one byte per pooled value. GPUs keep 4 bits
+    for windows of up to 15 positions. Windows of more than 254 positions run as two kernels.
 
     Raises:
         RuntimeError: shapes, dtypes or devices do not fit together.
@@ -269,7 +270,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     if has_torch_function_variadic(input):
         return handle_torch_function(relu, (input,), input, inplace)
     _expect_tensor("relu", "input", input)
-    # A compiler can only make one loop of a lone ReLU and its neighbours if it sees into it.
+    # A compiler fuses a lone ReLU with its neighbours only if it sees torch's operator.
     if is_compiling() or not _has_kernel(input) or input.is_nested or operators.is_sharded(input):
         return F.relu(input, inplace)
     if inplace:
@@ -315,13 +316,12 @@ def max_pool2d(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """torch.nn.functional.max_pool2d.
 
-    A window that holds no input (possible with padding and dilation) gives -inf, no gradient and
-    the index -1.
+    A window without input, which padding and dilation allow, gives -inf, no gradient and index -1.
 
     Args:
         input: [N, C, H, W] or [C, H, W].
         kernel_size, stride, padding, dilation: an int or a pair; stride None: the kernel size.
-        ceil_mode: also take windows that reach over the end.
+        ceil_mode: also pool windows that reach beyond the end.
         return_indices: also return the winners' flat positions in the H x W plane (int64).
 
     Returns:

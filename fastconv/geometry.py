@@ -1,6 +1,6 @@
-"""Convolutions and pools as plain numbers, and the sizes and memory formats of their outputs.
+"""Computes the sizes and memory formats of convolutions' and pools' outputs.
 
-Every function is plain arithmetic, so that it also takes a compiler's SymInts.
+Every function is plain arithmetic, so it also takes a compiler's SymInts.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# The code of a max-pool or of a fused block is one byte a value up to this many window positions.
+# The code of a max-pool or a fused block has one byte per value up to this many window positions.
 MAX_BYTE_POSITIONS = 254
 DEAD = 255  # in such a code: no gradient passes
-# On GPUs a fused block's code has 4 bits a value up to here: two filters of a group share a byte.
+# On GPUs a fused block's code has 4 bits per value up to here. Two filters of a group share a byte.
 MAX_NIBBLE_POSITIONS = 15
 DEAD_NIBBLE = 15
 
@@ -22,7 +22,7 @@ Sizes = Sequence[int]
 
 
 class ConvSpec(NamedTuple):
-    """A convolution apart from its sizes, in the order of the operators' `int[] conv`."""
+    """A convolution's parameters without sizes, in the order of the operators' `int[] conv`."""
 
     stride_h: int
     stride_w: int
@@ -36,7 +36,7 @@ class ConvSpec(NamedTuple):
 
 
 class PoolSpec(NamedTuple):
-    """A max-pool apart from its sizes, in the order of the operators' `int[] pool`."""
+    """A max-pool's parameters without sizes, in the order of the operators' `int[] pool`."""
 
     window_h: int
     window_w: int
@@ -49,7 +49,7 @@ class PoolSpec(NamedTuple):
     ceil_mode: int
 
     def without_ceil_mode(self) -> tuple[int, ...]:
-        """The pool as `_C` takes it: the outputs' sizes tell ceil_mode."""
+        """The pool as `_C` takes it, since the outputs' sizes tell ceil_mode."""
         return self[:8]
 
 
@@ -79,15 +79,15 @@ def _pooled(size: int, window: int, stride: int, pad: int, dilation: int, ceil_m
     if not ceil_mode:
         return room // stride + 1
     out = (room + stride - 1) // stride + 1
-    # The last window has to start inside the input or the padding before it. The sizes are asked
-    # only where it may not, since a compiler remembers what it was asked about sizes.
+    # The last window must start inside the input or the padding before it. Sizes are compared only
+    # if it may not, since a compiler guards on every comparison of sizes.
     if pad + stride > reach and (out - 1) * stride >= size + pad:
         out = out - 1
     return out
 
 
 def has_empty_window(h: int, w: int, pool: PoolSpec) -> bool:
-    """Whether some window holds no input: only where dilation steps over it from the padding."""
+    """Whether some window holds no input. Dilation can step over the input from the padding."""
     p, q = pool_size(h, w, pool)
     return _any_empty(h, p, pool.stride_h, pool.pad_h, pool.dilation_h) or _any_empty(
         w, q, pool.stride_w, pool.pad_w, pool.dilation_w
@@ -97,7 +97,8 @@ def has_empty_window(h: int, w: int, pool: PoolSpec) -> bool:
 def _any_empty(size: int, out: int, stride: int, pad: int, dilation: int) -> bool:
     """Whether some window along one dimension holds no input."""
     # The padding is at most half a window, so each window has a position at or behind the input's
-    # start. Only the first of these can lie behind its end, and is below `dilation`.
+    # start. The first such position is below `dilation`. The window is empty if it lies behind the
+    # end.
     if pad == 0 or size >= dilation:
         return False
     starting_in_padding = range(-(-pad // stride))
@@ -105,7 +106,7 @@ def _any_empty(size: int, out: int, stride: int, pad: int, dilation: int) -> boo
 
 
 def may_have_empty_window(pool: PoolSpec) -> bool:
-    """Whether some window holds no input, for some size of the input."""
+    """Whether some size of the input leaves a window without input."""
     return (pool.pad_h > 0 and pool.dilation_h > 1) or (pool.pad_w > 0 and pool.dilation_w > 1)
 
 
@@ -132,7 +133,7 @@ def block_size(
 
 
 def has_nibbles(pool: PoolSpec, on_gpu: bool) -> bool:
-    """Whether a fused block with this pool keeps 4 bits a pooled value, not a byte."""
+    """Whether a fused block with this pool keeps 4 bits per pooled value, not a byte."""
     return on_gpu and pool.window_h * pool.window_w <= MAX_NIBBLE_POSITIONS
 
 
@@ -141,9 +142,9 @@ def code_form(
 ) -> tuple[Sizes, Sizes]:
     """Sizes and strides of a fused block's code.
 
-    With a pool the pooled sizes, but K in bytes, channels_last. Without one [N, bytes], a bit per
-    value: a dimension of ceil(Q / 8) would be 1 for small images, and compilers take a 1 for a
-    constant.
+    With a pool the code has the pooled sizes, with K in bytes, and is channels_last. Without a pool
+    it is [N, bytes], with a bit per value. A dimension of ceil(Q / 8) would be 1 for small images,
+    and compilers take a 1 for a constant.
     """
     n, k, p, q = block_size(x_size, w_size, conv, pool)
     if pool is None:
@@ -155,7 +156,7 @@ def code_form(
 
 
 def bits_size(y_size: Sizes) -> tuple[int, int, int, int]:
-    """The sizes in which kernels see a code of bits: [N, P, ceil(Q / 8), K]."""
+    """The kernels' sizes of a code of bits: [N, P, ceil(Q / 8), K]."""
     n, k, p, q = y_size
     return n, p, (q + 7) // 8, k
 
@@ -185,8 +186,8 @@ def tensor_is_channels_last(tensor: Tensor) -> bool:
 def is_channels_last(size: Sizes, stride: Sizes) -> bool:
     """Whether torch takes these strides for channels_last, dense or not.
 
-    Strides must not shrink from C over W and H to N; where a size of 1 leaves the answer open,
-    torch decides for contiguous.
+    Strides must not shrink from C over W and H to N. If a size of 1 allows both, torch says
+    contiguous.
     """
     if stride[1] == 0:
         return False

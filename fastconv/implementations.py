@@ -1,4 +1,4 @@
-"""The implementations that CUDA's convolutions take, from a table of measured times.
+"""Chooses the implementations of CUDA convolutions from a table of measured times.
 
 Without a table a model of one GPU chooses (csrc/cuda). The table is JSON,
 
@@ -6,8 +6,8 @@ Without a table a model of one GPU chooses (csrc/cuda). The table is JSON,
         {"direction": "fprop", "problem": "mb32ic64...", "implementation": "mma128x64"}
     ]}
 
-as `benchmarks/gpu_check.py --parts sweep` writes it on the GPU that it is for. Tables of earlier
-versions say "variants" and "variant" instead.
+as `benchmarks/gpu_check.py --parts sweep` writes it on its GPU. Tables of earlier versions have the
+keys "variants" and "variant" instead.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ table: dict[tuple, str] = {}
 
 
 def load_implementations(path: str | PathLike[str] | None) -> None:
-    """Takes CUDA kernels from a table of measured ones, for all following calls of this process.
+    """Chooses CUDA kernels by a table of measured times, for all later calls of this process.
 
-    A problem that is not in the table is left to the default. Kernels differ in the order of their
-    sums: results are bit for bit the same for one table.
+    A problem that is not in the table uses the default. Kernels differ in the order of their sums,
+    so results are the same bit for bit only with the same table.
 
     Args:
         path: a JSON file, see this module; None for no table, as at the start.
 
     Raises:
-        OSError: there is no such file.
-        ValueError: it is not such a table; the one before is kept.
+        OSError: the file cannot be read.
+        ValueError: the file is not such a table. The previous table stays.
     """
     global table
     read: dict[tuple, str] = {}
@@ -59,7 +59,7 @@ def _read(content: Any) -> dict[tuple, str]:
 
 
 def key(direction: str, text: str) -> tuple:
-    """The table's key for a problem, which is given as `Problem` has it as text."""
+    """The table's key for a problem, given as the text of a `Problem`."""
     if direction not in DIRECTIONS:
         raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
     p = Problem.parse(text)

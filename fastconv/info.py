@@ -1,4 +1,4 @@
-"""What this fastconv is, how it was built and what runs here."""
+"""Reports fastconv's version, its build and the kernels that run here."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from . import _C, kernels
 from .precision import get_precision
 
-# The instruction sets that fastconv's tests ever ran on. Kept honest by hand.
+# The instruction sets that fastconv's tests have run on. This list is maintained by hand.
 TESTED = frozenset(("baseline", "avx2", "avx2x16", "avx512"))
 
 
 class Info(dict):
-    """A dict of `info`'s answers; as text it is one line for each."""
+    """A dict of `info`'s answers. Its text has one line per answer."""
 
     def __str__(self) -> str:
         width = max(len(key) for key in self)
@@ -27,13 +27,13 @@ def _text(value: object) -> str:
 
 
 def info() -> Info:
-    """Version, build and what runs here.
+    """Version, build and the kernels that run here.
 
     Returns:
-        A dict with `version`, `compiler`, `cuda build` (yes and by which nvcc, or no and why),
-        `cuda targets`, `cuda switch` (how to install the other build), `instruction sets` (built
-        in, each tested or untested), `in use`, `precision`, `torch`, `threads` and `gpu`. str() of
-        it is meant to be read.
+        A dict with `version`, `compiler`, `cuda build` (yes and the nvcc, or no and the reason),
+        `cuda targets`, `cuda switch` (the command that installs the other build), `instruction
+        sets` (of the build, each tested or untested), `in use`, `precision`, `torch`, `threads` and
+        `gpu`. Its str() is for people.
     """
     build = _C.build_info()
     return Info(
@@ -52,7 +52,7 @@ def info() -> Info:
 
 
 def cuda(built: bool, why: str, targets: list[str]) -> dict[str, object]:
-    """`info`'s answers about the CUDA kernels; pip hides what the build itself says of them."""
+    """`info`'s answers about the CUDA kernels, since pip hides the build's own messages."""
     answer, other = ("yes", "OFF") if built else ("no", "ON")
     return {
         "cuda build": f"{answer}: {why}",
@@ -66,7 +66,7 @@ def _isa(name: str) -> str:
 
 
 def _gpu(built: bool) -> str:
-    """The GPU as torch and the build see it."""
+    """The GPU's name, or the reason why its kernels do not run."""
     if not torch.cuda.is_available():
         count = _C.cuda_device_count()[0] if built else 0
         return "there is one, but not for this torch" if count else "none"

@@ -19,9 +19,9 @@ Ints = int | tuple[int, int]
 def conv2d_arguments(
     layer: torch.nn.Conv2d, input: Tensor, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None, Any, Any, Any, int]:
-    """A convolution layer's call as `functional.conv2d` takes it.
+    """A convolution layer's arguments for `functional.conv2d`.
 
-    Padding with anything but zeros is done here.
+    Padding with anything but zeros is applied here.
     """
     padding: Any
     if layer.padding_mode == "zeros":
@@ -77,8 +77,8 @@ class MaxPool2d(torch.nn.MaxPool2d):
 class ConvReLU2d(Conv2d):
     """ReLU(Conv2d(x)) as one kernel, forward and backward.
 
-    Arguments and state_dict (`weight`, `bias`) are Conv2d's. For the backward pass it keeps its
-    input and one bit per output value.
+    Arguments and state_dict (`weight`, `bias`) are Conv2d's. It keeps its input and one bit per
+    output value for the backward pass.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -88,7 +88,7 @@ class ConvReLU2d(Conv2d):
 class ConvReLUMaxPool2d(Conv2d):
     """MaxPool2d(ReLU(Conv2d(x))) as one kernel, forward and backward.
 
-    For the backward pass it keeps its input and a byte or 4 bits per pooled value; the
+    It keeps its input and a byte or 4 bits per pooled value for the backward pass. The
     convolution's output never reaches memory. The state_dict is Conv2d's (`weight`, `bias`).
 
     Args:
@@ -159,10 +159,10 @@ class ConvReLUMaxPool2d(Conv2d):
 
 
 class FoldedBatchNorm2d(torch.nn.Module):
-    """Stands where a BatchNorm2d was before `convert` folded it into the convolution in front.
+    """Replaces a BatchNorm2d that `convert` folded into the convolution in front.
 
-    Returns its input, and is for inference only. The layer itself and the convolution's own
-    parameters are kept for `revert`, unseen by state_dict and modules().
+    Returns its input, and is for inference only. It keeps the layer itself and the convolution's
+    own parameters for `revert`, hidden from state_dict and modules().
     """
 
     original: torch.nn.Module

@@ -1,4 +1,4 @@
-"""The precision of convolutions: whether faster, less exact implementations are allowed."""
+"""Sets the precision of convolutions, which allows faster, less exact implementations."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ _cudnn: Any = torch.backends.cudnn  # torch's stubs know no `conv` there
 
 _precision = "high"
 
-# The name that `_C` gets: "" takes the fastest implementation, "highest" the fastest exact one.
+# `_C`'s name for each precision: "" takes the fastest implementation, "highest" the fastest exact
+# one.
 implementation = ""
 
 
 def set_precision(precision: Literal["high", "highest"]) -> None:
-    """Chooses between speed and exactness, for all following calls of this process.
+    """Chooses between speed and exactness, for all later calls of this process.
 
     Args:
-        precision: "high" (as at the start) allows Winograd's algorithm on CPUs, but for float64. In
-            float32 its error stays below 1e-5 of the largest value (1e-4 for weight gradients);
-            float16 and bfloat16 are computed in float32 too, and rounding them costs far more.
-            And it allows TF32 for float32 on GPUs where torch's own flag does. "highest" allows
+        precision: "high" (the default) allows Winograd's algorithm on CPUs, except for float64. In
+            float32 its error stays below 1e-5 of the largest value (1e-4 for weight gradients).
+            float16 and bfloat16 are computed in float32 too, and their rounding costs far more.
+            "high" also allows TF32 for float32 on GPUs if torch's own flag does. "highest" allows
             neither.
 
     Raises:
@@ -40,5 +41,5 @@ def tf32() -> bool:
 
 
 def get_precision() -> str:
-    """What `set_precision` was last given, "high" at the start."""
+    """The precision that `set_precision` last set; "high" by default."""
     return _precision

@@ -1,12 +1,12 @@
-"""A convolution, a fused block or a max-pool with its sizes, and its name in one line.
+"""A problem is a convolution, a fused block or a max-pool with its sizes. Its text is a name:
 
     mb2ic16ih7iw7oc16kh5kw5sh1sw1ph2pw2dh1dw1g1_pool2x2s2x2p0x0d1x1c0_f32_nhwc
 
-is a fused block: a batch of 2 with 16 channels of 7x7, 16 filters of 5x5, stride, padding,
+This is a fused block: a batch of 2 with 16 channels of 7x7, 16 filters of 5x5, stride, padding,
 dilation, groups; a pool's window, stride, padding, dilation, ceil_mode; dtype; memory format. `pb`
-and `pr` follow where bottom and right are padded otherwise than top and left. `_relu` instead of
-`_pool...` means no pool, neither means the convolution alone, `_nobias` that there is no bias.
-Without `oc` it is a max-pool alone.
+and `pr` follow if bottom and right are padded otherwise than top and left. `_relu` in place of
+`_pool...` means no pool; neither means the convolution alone. `_nobias` means no bias. Without `oc`
+the problem is a max-pool alone.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from .geometry import ConvSpec, PoolSpec
 
 HALF_DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16}
 DTYPES = {"f32": torch.float32, "f64": torch.float64} | HALF_DTYPES
-TF32 = "tf32"  # float32 whose products are TF32's, on GPUs
+TF32 = "tf32"  # float32 with TF32 products, on GPUs
 LAYOUTS = ("nchw", "nhwc", "sliced", "transposed")
 
-# Names of numbers in a problem's text: needed, and with a default.
+# Names of numbers in a problem's text: required, and with a default.
 _SIZES = ("mb", "ic", "ih", "iw")
 _CONV = ("oc", "kh", "kw", "sh", "sw", "ph", "pw", "dh", "dw", "pb", "pr", "g")
 
@@ -32,13 +32,13 @@ Pair = tuple[int, int]
 
 
 def _type(name: str) -> dict[str, Any]:
-    """The fields of a Problem that a dtype's name stands for."""
+    """The fields of a Problem that a dtype's name sets."""
     return {"dtype": DTYPES.get(name, torch.float32), "tf32": name == TF32}
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A max-pool: (height, width) each."""
+    """A max-pool; each field is (height, width)."""
 
     window: Pair
     stride: Pair
@@ -53,7 +53,7 @@ class Pool:
 
     @staticmethod
     def parse(text: str) -> Pool:
-        """The pool of a text as str() gives it."""
+        """The pool of a text from str()."""
         pair = r"(\d+)x(\d+)"
         match = re.fullmatch(f"pool{pair}s{pair}p{pair}d{pair}c([01])", text)
         if match is None:
@@ -62,7 +62,7 @@ class Pool:
         return Pool((v[0], v[1]), (v[2], v[3]), (v[4], v[5]), (v[6], v[7]), bool(v[8]))
 
     def size(self, h: int, w: int) -> Pair:
-        """Pooled height and width, as torch has them; below 1 where the window does not fit."""
+        """Pooled height and width, as in torch; below 1 if the window does not fit."""
         sizes = []
         for i, extent in enumerate((h, w)):
             room = extent + 2 * self.pad[i] - self.dilation[i] * (self.window[i] - 1) - 1
@@ -74,27 +74,27 @@ class Pool:
 
     @property
     def spec(self) -> tuple[int, ...]:
-        """As `_C` takes it."""
+        """The numbers in the order of `_C`."""
         return *self.window, *self.stride, *self.pad, *self.dilation
 
     @property
     def arguments(self) -> tuple:
-        """As torch.nn.functional.max_pool2d takes it."""
+        """The arguments of torch.nn.functional.max_pool2d."""
         return self.window, self.stride, self.pad, self.dilation, self.ceil
 
 
 @dataclass(frozen=True, repr=False)
 class Problem:
-    """A convolution with what follows it, or (k = 0) a max-pool alone.
+    """A convolution with its ReLU and pool, or (k = 0) a max-pool alone.
 
     Attributes:
         n, c, h, w: the input's sizes.
         k, r, s: filters and their height and width.
         pads: top, bottom, left, right.
-        pool: the pool behind the ReLU, None for none.
-        relu: whether a ReLU follows the convolution; a pool brings one along.
-        tf32: that operands may be rounded to TF32 (dtype is float32, the kernel a GPU's).
-        layout: of the input: nchw, nhwc (channels_last), sliced (with gaps) or transposed.
+        pool: the pool behind the ReLU, or None.
+        relu: whether a ReLU follows the convolution. A pool implies it.
+        tf32: whether operands may be rounded to TF32 (dtype is float32, on a GPU).
+        layout: the input's: nchw, nhwc (channels_last), sliced (with gaps) or transposed.
     """
 
     n: int
@@ -142,10 +142,10 @@ class Problem:
 
     @staticmethod
     def parse(text: str) -> Problem:
-        """The problem of a text as str() gives it; what is left out has its default.
+        """The problem of a text from str(). Missing parts have their defaults.
 
         Raises:
-            ValueError: not such a text.
+            ValueError: the text is not a problem's.
         """
         head, *tail = text.split("_")
         if not re.fullmatch(r"([a-z]+\d+)+", head):
@@ -184,11 +184,11 @@ class Problem:
         )
 
     def with_type(self, name: str) -> Problem:
-        """The same with the dtype that its text would name so."""
+        """The same problem with the dtype of that name."""
         return self.replace(**_type(name))
 
     def replace(self, **changes: Any) -> Problem:
-        """The same with some fields changed."""
+        """The same problem with some fields changed."""
         return replace(self, **changes)
 
     @property
@@ -203,7 +203,7 @@ class Problem:
 
     @property
     def conv_size(self) -> tuple[int, int, int, int]:
-        """The convolution's output's shape; the input's where there is none."""
+        """The shape of the convolution's output; without a convolution, the input's."""
         if not self.k:
             return self.x_size
         p = self.h + self.pads[0] + self.pads[1] - self.dilation[0] * (self.r - 1) - 1
@@ -223,12 +223,12 @@ class Problem:
 
     @property
     def pool_spec(self) -> PoolSpec | None:
-        """The pool as operators take it, None where there is none."""
+        """The pool as operators take it, or None."""
         return None if self.pool is None else PoolSpec._make((*self.pool.spec, int(self.pool.ceil)))
 
     @property
     def same(self) -> bool:
-        """Whether padding='same' is what it has and ints could not say."""
+        """Whether the padding needs padding='same', since ints cannot express it."""
         total = [d * (n - 1) for d, n in zip(self.dilation, (self.r, self.s), strict=True)]
         pads = (total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2)
         uneven = pads[0] != pads[1] or pads[2] != pads[3]
@@ -236,10 +236,10 @@ class Problem:
 
     @property
     def conv_arguments(self) -> tuple:
-        """As torch.nn.functional.conv2d takes it behind the bias.
+        """The arguments of torch.nn.functional.conv2d behind the bias.
 
         Raises:
-            ValueError: it has no word for such a padding.
+            ValueError: no argument expresses the padding.
         """
         top, bottom, left, right = self.pads
         if not self.same and (top, left) != (bottom, right):

@@ -1,7 +1,8 @@
-"""Torch's private names, in this file only, above all to ask whether a call is plain and eager.
+"""Uses torch's private names, mainly to tell whether a call is plain and eager.
 
-A plain eager call may go straight to the kernels. Where a version of torch lacks one of the names,
-no call counts as plain: all take the registered operators, which are slower but right everywhere.
+No other file uses such names. A plain eager call may go straight to the kernels. If a version of
+torch lacks one of the names, no call counts as plain. All calls then use the registered operators,
+which are slower but right everywhere.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ _tracing_state: Any = getattr(torch._C, "_get_tracing_state", None)
 _functorch_stack = getattr(getattr(torch._C, "_functorch", None), "get_interpreter_stack", None)
 _any_autocast = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
 _is_compiling = torch.compiler.is_compiling
-# A torch without CUDA has neither; nor is there a CUDA tensor then.
+# A torch without CUDA has neither, and no CUDA tensors.
 _raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)
 _current_device = getattr(torch._C, "_cuda_getDevice", None)
 
-# Where it is missing, profiles lack the names of plain calls.
+# If it is missing, profiles lack the names of plain calls.
 profiling = getattr(torch.autograd, "_profiler_enabled", lambda: False)
 
 COMPLETE = None not in (_functorch_active, _dispatch_modes, _function_modes, _tracing_state) and (
@@ -40,7 +41,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def quiet() -> bool:
-    """Whether no compiler, transform, mode, tracer or forward-AD level is at work."""
+    """Whether no compiler, transform, mode, tracer or forward-AD level is active."""
     return (
         COMPLETE
         and not _is_compiling()
@@ -52,8 +53,8 @@ def quiet() -> bool:
     )
 
 
-# Functions whose answers tell all that may be at work, but for a compiler. `object` stands for one
-# that is missing: it gives something else each time.
+# Functions whose results tell all that may be active, except a compiler. `object` replaces a
+# missing one: it returns a different result each time.
 MODES = (
     _functorch_active or object,
     _dispatch_modes or object,
@@ -66,36 +67,36 @@ MODES = (
 
 
 def undisturbed() -> bool:
-    """Whether the call is `quiet`, and neither autocast nor a profiler is at work."""
+    """Whether the call is `quiet`, and neither autocast nor a profiler is active."""
     return quiet() and not _any_autocast() and not profiling()
 
 
 def functorch_active() -> bool:
-    """Whether torch.func's grad, vmap, jvp or functionalize is at work; True where unknown."""
+    """Whether torch.func's grad, vmap, jvp or functionalize is active; True if unknown."""
     return _functorch_active is None or _functorch_active()
 
 
 def _functionalizing() -> bool:
-    """Whether torch.func.functionalize is at work; False where unknown."""
+    """Whether torch.func.functionalize is active; False if unknown."""
     levels = (_functorch_stack and _functorch_stack()) or ()
     return any(level.key().name == "Functionalize" for level in levels)
 
 
 def tracing() -> bool:
-    """Whether torch.jit.trace is at work."""
+    """Whether torch.jit.trace is active."""
     return not _is_compiling() and (_tracing_state is not None and _tracing_state() is not None)
 
 
 def forward_ad_active() -> bool:
-    """Whether a forward-AD level is open; False where unknown."""
+    """Whether a forward-AD level is open; False if unknown."""
     return getattr(forward_ad, "_current_level", -1) >= 0
 
 
 def needs_torch() -> bool:
-    """Whether torch's own operators have to run.
+    """Whether torch's own operators must run.
 
     They run for forward AD, for ONNX, and for torch.func inside torch.compile or around
-    functionalize: neither of these knows fastconv's autograd Functions there.
+    functionalize, which do not support fastconv's autograd Functions.
     """
     if functorch_active() and (_is_compiling() or _functionalizing()):
         return True
@@ -103,11 +104,11 @@ def needs_torch() -> bool:
 
 
 def has_no_memory(tensor: torch.Tensor | None) -> bool:
-    """Whether only torch's dispatcher can read a tensor, though it is plain by its type.
+    """Whether only torch's dispatcher can read a tensor of plain type.
 
-    It wraps another one (torch.func's, perhaps of a transform that has ended; those of batched
-    gradients; functional ones), or is torch's zero without memory, which some gradients are. The
-    storage is asked, because a slice's own address is its offset then and not 0.
+    It either wraps another tensor (torch.func's, even after the transform has ended; batched
+    gradients'; functional ones), or is a zero without memory, as some gradients are. The storage's
+    address is read, because a slice's own address would be its offset and not 0.
     """
     if tensor is None or type(tensor) not in PLAIN_TYPES:
         return False
@@ -123,7 +124,7 @@ def any_without_memory(tensors: Sequence[torch.Tensor | None]) -> bool:
 
 
 def operators() -> list[Any]:
-    """All of fastconv's operators, as torch has them."""
+    """All of fastconv's operators, as registered in torch."""
     names = [
         name.split("::")[1]
         for name in torch._C._dispatch_get_all_op_names()
@@ -133,7 +134,7 @@ def operators() -> list[Any]:
 
 
 def is_tensor_function(function: object) -> bool:
-    """Whether a function is torch's own in C, which computes with tensors and does nothing else."""
+    """Whether a function is one of torch's own in C, which only computes with tensors."""
     owner = getattr(function, "__self__", None)
     if owner is None:
         functions = getattr(torch._C, "_VariableFunctions", None)
@@ -143,7 +144,7 @@ def is_tensor_function(function: object) -> bool:
 
 
 def only_devices_are_set() -> bool:
-    """Whether no `__torch_function__` mode is at work but torch.set_default_device's."""
+    """Whether torch.set_default_device's is the only active `__torch_function__` mode."""
     try:
         from torch.overrides import _get_current_function_mode_stack
         from torch.utils._device import DeviceContext
@@ -153,7 +154,7 @@ def only_devices_are_set() -> bool:
 
 
 def autocast_dtype(tensor: torch.Tensor) -> torch.dtype | None:
-    """The dtype that autocast wants this tensor in, None where it leaves it alone."""
+    """The dtype to which autocast casts this tensor, or None."""
     if not _is_compiling() and not _any_autocast():
         return None
     device = tensor.device.type
@@ -165,7 +166,7 @@ def autocast_dtype(tensor: torch.Tensor) -> torch.dtype | None:
 
 
 def known_above(value: int, most: int) -> bool:
-    """Whether a count is above a limit; False where a compiler leaves that open."""
+    """Whether a count is above a limit; False if a compiler does not know."""
     if not _is_compiling() and not isinstance(value, torch.SymInt):
         return value > most
     from torch.fx.experimental.symbolic_shapes import statically_known_true  # loads sympy
@@ -174,23 +175,23 @@ def known_above(value: int, most: int) -> bool:
 
 
 def cuda_stream(device: int) -> int:
-    """The current stream of a GPU, as CUDA knows it."""
+    """A GPU's current stream, as CUDA's handle."""
     if _raw_stream is not None:
         return _raw_stream(device)
     return torch.cuda.current_stream(device).cuda_stream
 
 
 def cuda_device() -> int:
-    """The current GPU of this thread, as torch knows it."""
+    """This thread's current GPU, as torch's index."""
     if _current_device is not None:
         return _current_device()
     return torch.cuda.current_device()
 
 
 def constant(function: Function) -> Function:
-    """Makes torch.compile take the function's answer for a constant instead of looking into it.
+    """Makes torch.compile treat the function's result as a constant instead of tracing it.
 
-    torch.compiler.assume_constant_result does the same and imports all of the compiler for it.
+    torch.compiler.assume_constant_result does the same but imports the whole compiler.
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
@@ -204,10 +205,10 @@ def _refuse_script(*_: Any) -> NoReturn:
 
 
 def unscriptable(function: Function) -> Function:
-    """Lets torch.jit.script say what to do where it meets the function or layer.
+    """Makes torch.jit.script's error for the function or layer say what to do.
 
-    Layers too, though they call such functions: torch cannot compile a class's forward again once
-    that has failed, and says only so.
+    Layers are marked too, although they call such functions. torch cannot compile a class's forward
+    again once that has failed, and its error then says only this.
     """
     function.__prepare_scriptable__ = _refuse_script  # type: ignore[attr-defined]
     return function
@@ -215,6 +216,6 @@ def unscriptable(function: Function) -> Function:
 
 @constant
 def exporting_to_onnx() -> bool:
-    """Whether torch.onnx.export is at work, which translates torch's operators only."""
+    """Whether torch.onnx.export is active, which translates only torch's operators."""
     onnx = sys.modules.get("torch.onnx")  # exporting has loaded it
     return onnx is not None and onnx.is_in_onnx_export()

@@ -34,7 +34,7 @@ _TRACING = (
     _HERE,
     *(_TORCH + name for name in ("fx", "overrides", "utils", "_library", "nn/modules/module")),
 )
-# Functions that only call modules. Others, such as checkpoint(), call them in contexts.
+# Files whose functions only call modules. Others, such as checkpoint(), call them in contexts.
 _CALLING = (_HERE, _TORCH + "fx", _TORCH + "nn/modules")
 _CHECKPOINT = torch.utils.checkpoint.__file__
 

@@ -1,4 +1,4 @@
-"""Shared by fastconv's tests and benchmarks: problems by name, inputs, the truth, the error rule.
+"""Tools of the tests and benchmarks: problems by name, inputs, the truth and the error rule.
 
 from fastconv.testing import Problem, checks
 checks.check_fprop(Problem.parse("mb2ic16ih7iw7oc16kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f32_nhwc"))

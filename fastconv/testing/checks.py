@@ -1,9 +1,9 @@
-"""Whole comparisons: a problem's result against float64, given the same winners.
+"""Checks a problem's results against float64, for the winners that the kernel chose.
 
-Near-ties: rounding may make another window position win than in float64, and one such flip moves a
-gradient by far more than rounding does. So a winner is right if its value in float64 comes within
-the error rule of the largest, and gradients are compared for the winners that were chosen. Small
-integers leave no rounding: there everything has to be equal, the first of equal values wins.
+Rounding may make another window position win than in float64. Such a flip moves a gradient by far
+more than rounding does. So a winner is right if its float64 value is within the error rule of the
+largest, and gradients are compared for the chosen winners. Small integers have no rounding errors:
+all results must be equal, and the first of equal values wins.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def check_output(
     kind: str = "normal",
     expected: Expected | None = None,
 ) -> None:
-    """Checks the output of a convolution or a block, and the block's code where it is given."""
+    """Checks the output of a convolution or a block, and the block's code if given."""
     relative = errors.relative("y", name, kind, problem)
     name = f"{name} {kind} {problem}"
     exact, own, scale = expected or expected_conv(problem, data)
@@ -72,7 +72,7 @@ def _magnitude(tensor: Tensor) -> Tensor:
 
 
 def rest(problem: Problem, conv: Tensor) -> Tensor:
-    """What follows the convolution."""
+    """Applies the ReLU and pool that follow the convolution."""
     if problem.pool is not None:
         conv = reference.max_pool2d(conv, problem.pool)[0]
     return reference.relu(conv) if problem.relu else conv
@@ -82,7 +82,7 @@ def check_code(problem: Problem, conv: Tensor, code: Tensor, allowed: float, nam
     """Checks each winner: its value in `conv`, the truth, is its window's largest and above 0.
 
     Args:
-        allowed: by how much it may miss; where that is nothing, the first of equal values wins.
+        allowed: the largest error of a winner's value; at 0, the first of equal values must win.
     """
     if problem.pool is None:
         alive, values, best = kernels.unpack_bits(code, conv.shape[3]), conv, conv
@@ -188,7 +188,7 @@ def check_fprop(
             y, code = kernels.fprop(problem, x, w, bias, name, layout=layout, **options)
             label = f"fprop {device} {name} into {layout}"
             check_output(problem, data, y, code, label, kind, expected)
-        if problem.relu:  # and where nobody wants a code
+        if problem.relu:  # also without a code
             again, _ = kernels.fprop(problem, x, w, bias, name, save=False, **options)
             assert torch.equal(again, y), f"fprop {name} differs without code: {problem}"
 
@@ -221,7 +221,7 @@ def check_backward(
 
 
 def apply(problem: Problem, x: Tensor, w: Tensor | None, bias: Tensor | None) -> Tensor:
-    """The problem by fastconv.functional."""
+    """Computes the problem by fastconv.functional."""
     if w is None:
         assert problem.pool is not None
         return functional.max_pool2d(x, *problem.pool.arguments)
@@ -232,7 +232,7 @@ def apply(problem: Problem, x: Tensor, w: Tensor | None, bias: Tensor | None) ->
 
 
 def chosen_code(problem: Problem, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor | None:
-    """The code that `apply` keeps for these very tensors, in the sizes that kernels see."""
+    """The code that `apply` keeps for these tensors, in the kernels' sizes."""
     if not problem.relu:
         return None
     operator = "conv2d_relu" if problem.pool is None else "conv2d_relu_max_pool2d"

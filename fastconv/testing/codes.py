@@ -1,7 +1,7 @@
-"""The code of a fused block (csrc/common/geometry.h, Epilogue) as a device keeps it.
+"""Converts the code of a fused block (Epilogue in csrc/common/geometry.h) between devices.
 
-Tests know one kind, the CPU's: a byte per pooled value, 255 is dead; or a bit per value where there
-is no pool. On GPUs small windows have 4 bits, two filters of a group in a byte.
+Tests use the CPU's kind: a byte per pooled value, where 255 is dead, or a bit per value without a
+pool. On GPUs small windows have 4 bits, with two filters of a group in a byte.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def size(problem: Problem, device: str = "cpu") -> tuple[int, int, int, int]:
 
 
 def keep(problem: Problem, code: Tensor | None, device: str) -> Tensor | None:
-    """A test's code as the device keeps it."""
+    """A test's code in the device's form."""
     if code is None or not has_nibbles(problem, device):
         return code
     low = code.clamp(max=15).unflatten(1, (problem.groups, -1))
@@ -40,7 +40,7 @@ def keep(problem: Problem, code: Tensor | None, device: str) -> Tensor | None:
 
 
 def read(problem: Problem, code: Tensor | None, device: str) -> Tensor | None:
-    """A test's code from the device's. What fills up a group's last byte is dead."""
+    """A test's code from the device's form. Padding in a group's last byte must be dead."""
     if code is None or not has_nibbles(problem, device):
         return code
     pairs = code.unflatten(1, (problem.groups, -1))

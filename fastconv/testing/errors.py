@@ -1,4 +1,4 @@
-"""The one rule for how far a result may be from the truth (design section 3)."""
+"""The rule for the largest error that a result may have (design section 3)."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from ..problem import Problem
 
 FORWARD, GRADIENT = 2.0, 3.0  # times torch's own error
 
-# Largest error by the largest value, float32, for Winograd's algorithm. And for any other on inputs
-# that are all positive: there sums only grow, and their mere order makes a larger difference than
-# the rule for the rest allows.
+# The largest error relative to the largest value, in float32, for Winograd's algorithm. It also
+# holds for the others on all-positive inputs: sums only grow there, and their order alone makes a
+# larger difference than the other rule allows.
 RELATIVE = {"y": 1e-5, "dx": 1e-5, "dw": 1e-4, "dbias": 1e-5}
 
 
-TF32 = 1e-3  # the same where operands are rounded to TF32; integers of the tests do not notice
+TF32 = 1e-3  # the same for operands rounded to TF32; the tests' integers are exact in it
 
 
 def relative(what: str, implementation: str, kind: str, problem: Problem) -> float:
-    """The `relative` of `limit` for a result called `what`, 0 where it does not apply."""
+    """The `relative` of `limit` for a result called `what`; 0 if it does not apply."""
     if problem.tf32:
         return 0.0 if kind == "integers" else TF32
     if kind != "positive" and "winograd" not in implementation:
         return 0.0
-    # 16-bit numbers are computed in float32: what rounding them costs is in the rest of the rule.
+    # 16-bit numbers are computed in float32. The rest of the rule covers their rounding.
     eps = torch.finfo(problem.dtype).eps / torch.finfo(torch.float32).eps
     return RELATIVE[what] * min(eps, 1.0)
 
@@ -39,7 +39,7 @@ def limit(
         torch_result: torch's own, in the dtype under test.
         scale: the largest sum of absolute values that one result is made of, max(|x| conv |w|).
         factor: FORWARD or GRADIENT.
-        relative: instead this much of the largest value, if that is more (see RELATIVE).
+        relative: this share of the largest value is allowed instead, if it is more (see RELATIVE).
     """
     finite = reference.isfinite() & torch_result.isfinite()
     own = (torch_result.double() - reference)[finite].abs()
@@ -58,9 +58,9 @@ def check_close(
     relative: float = 0.0,
     name: str = "",
 ) -> None:
-    """Raises AssertionError where `actual` breaks the rule; see `limit` for the arguments.
+    """Raises AssertionError if `actual` breaks the rule; see `limit` for the arguments.
 
-    What is not finite has to be equal. `name` says what it was and how to have it again.
+    Values that are not finite must be equal. `name` identifies the result and how to reproduce it.
     """
     assert actual.shape == reference.shape, f"{name}: {actual.shape}, expected {reference.shape}"
     assert actual.dtype == torch_result.dtype, f"{name}: {actual.dtype}"

@@ -1,4 +1,4 @@
-"""The tensors of a problem, surrounded by NaN so that reading beyond them shows."""
+"""Makes a problem's tensors, surrounded by NaN so that reads beyond them show."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 from ..problem import Problem
 from . import reference
 
-# Elements before and behind a guarded tensor. Odd, so that its address is aligned to nothing more;
-# or so many that it keeps the alignment of its memory.
+# Elements before and behind a guarded tensor. An odd number leaves its address aligned to one
+# element only; the other number keeps its memory's alignment.
 GUARD, ALIGNED = 67, 512
 
 
@@ -43,7 +43,7 @@ def guarded(
     guard: int = GUARD,
     device: str | torch.device = "cpu",
 ) -> Tensor:
-    """A tensor of NaNs (255 for bytes) in the midst of more of them; see `intact`."""
+    """A tensor of NaNs (255 for bytes) surrounded by more of them; see `intact`."""
     extent = 1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     fill = torch.nan if dtype.is_floating_point else -1 if dtype.is_signed else 255
     memory = torch.full((max(extent, 0) + 2 * guard,), fill, dtype=dtype, device=device)
@@ -51,7 +51,7 @@ def guarded(
 
 
 def intact(tensor: Tensor) -> bool:
-    """Whether what surrounds a guarded dense tensor is as it was."""
+    """Whether the guards around a dense tensor are unchanged."""
     storage, guard = tensor.untyped_storage(), tensor.storage_offset()
     memory = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage)
     edges = torch.cat([memory[:guard], memory[-guard:]]).cpu()
@@ -68,9 +68,9 @@ def make(problem: Problem, seed: int = 0, kind: str = "normal") -> Inputs:
     """Random inputs, the same for every call.
 
     Args:
-        kind: "normal"; "positive" (all of it, so that nothing cancels); "integers" (from -2 to 2:
-            sums are exact, ties are many); "tie_free" (no window has two values within 1e-3 of
-            each other at its top, nor is the largest within 1e-3 of 0; for small problems).
+        kind: "normal"; "positive" (all values, so nothing cancels); "integers" (from -2 to 2, with
+            exact sums and many ties); "tie_free" (a window's two largest values differ by more than
+            1e-3, and its largest is more than 1e-3 from 0; for small problems).
     """
     if kind == "tie_free":
         for attempt in range(seed, seed + 1000):
@@ -87,7 +87,7 @@ def make(problem: Problem, seed: int = 0, kind: str = "normal") -> Inputs:
             drawn = torch.randn(size, generator=generator, dtype=torch.float64)
         return (drawn.abs() if kind == "positive" else drawn).to(problem.dtype)
 
-    # Layouts of the gradient follow the input's: what comes out as nhwc comes back as nhwc.
+    # The gradient has the input's layout: an nhwc output gets an nhwc gradient.
     x = place(values(*problem.x_size), problem.layout)
     w = place(values(*problem.w_size)) if problem.k else None
     bias = place(values(problem.k)) if problem.k and problem.bias else None
@@ -95,6 +95,6 @@ def make(problem: Problem, seed: int = 0, kind: str = "normal") -> Inputs:
 
 
 def nearest_tf32(tensor: Tensor) -> Tensor:
-    """The nearest TF32, which has 13 bits less; of two, the one further from 0."""
+    """The nearest TF32, which has 13 bits less. A tie rounds away from 0."""
     bits = tensor.view(torch.int32) + 0x1000
     return bits.bitwise_and(~0x1FFF).view(torch.float32)

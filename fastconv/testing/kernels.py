@@ -1,8 +1,8 @@
-"""The entries of `fastconv._C` called for a problem, each implementation by its name.
+"""Calls the entries of `fastconv._C` for a problem, each implementation by its name.
 
-Outputs start as NaN within guards: what a kernel leaves out or writes elsewhere shows. Every
-function takes a `device`: "cpu", "cuda" (torch's current GPU) or "emulated" (the CUDA kernels run
-on the CPU, see tests/cuda/emulated). Tensors come from the CPU and results go there.
+Outputs start as NaN within guards, so missing and misplaced writes show. Every function takes a
+`device`: "cpu", "cuda" (torch's current GPU) or "emulated" (the CUDA kernels run on the CPU, see
+tests/cuda/emulated). Tensors come from the CPU, and results return to it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..kernels.buffers import DTYPES as CODES
 from ..problem import DTYPES, HALF_DTYPES, TF32, Problem
 from . import codes, inputs
 
-# Whose entries are called, by device. The test suite puts the emulated module here.
+# The module with the entries, by device. The test suite adds the emulated module.
 modules: dict[str, ModuleType] = {"cpu": _C, "cuda": _C}
 
 
@@ -29,13 +29,13 @@ def _why_not_on_cuda() -> str:
     return why_not_on(torch.cuda.current_device())
 
 
-# Why no kernel runs on torch's current GPU, "" where all do.
+# The reason why no kernel runs on torch's current GPU; "" if they run.
 WHY_NOT_ON_CUDA = _why_not_on_cuda()
 DEVICES = ("cpu", "emulated") if WHY_NOT_ON_CUDA else ("cpu", "emulated", "cuda")
 
-# What tests of all kernels are parametrised with.
+# Parameters for tests of all kernels.
 DEVICES_AND_DTYPES = [(device, dtype) for device in DEVICES for dtype in DTYPES.values()]
-# And those of what tensor cores multiply, for Problem.with_type; and those of 16 bits on CPUs.
+# The types that tensor cores multiply, for Problem.with_type; and CPUs' 16-bit types.
 TENSOR_CORE_TYPES = [
     (device, name) for device in DEVICES if device != "cpu" for name in (*HALF_DTYPES, TF32)
 ]
@@ -56,12 +56,12 @@ def _where(device: str, *on_cpu: object) -> tuple:
 
 
 def _guard(device: str, aligned: bool) -> int:
-    # CPU kernels ask for no alignment; CUDA kernels have two ways.
+    # CPU kernels need no alignment. CUDA kernels have code for both.
     return inputs.ALIGNED if aligned and device != "cpu" else inputs.GUARD
 
 
 def _input(tensor: Tensor | None, device: str, aligned: bool = True) -> Tensor | None:
-    """A tensor as a kernel of the device takes it."""
+    """A tensor on the device, for its kernels."""
     if tensor is None or device == "cpu":
         return tensor
     if not _is_dense(tensor):
@@ -73,7 +73,7 @@ def _input(tensor: Tensor | None, device: str, aligned: bool = True) -> Tensor |
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """Contiguous or channels_last."""
+    """Whether a tensor is contiguous or channels_last."""
     formats = [torch.contiguous_format] + [torch.channels_last] * (tensor.dim() == 4)
     return any(tensor.is_contiguous(memory_format=f) for f in formats)
 
@@ -91,13 +91,13 @@ def _output(
 
 
 def _result(tensor: Tensor | None, name: str) -> Tensor | None:
-    """An output on the CPU, once what surrounds it was looked at."""
+    """An output on the CPU, after a check of its guards."""
     assert tensor is None or inputs.intact(tensor), f"{name} wrote outside of its buffers"
     return None if tensor is None else tensor.cpu()
 
 
 def pack(tensor: Tensor | None) -> tuple | None:
-    """A tensor as `_C` takes it; everything from its first element to its last counts."""
+    """A tensor as `_C` takes it. Its memory is from its first element to its last."""
     if tensor is None:
         return None
     size, stride = tuple(tensor.shape), tensor.stride()
@@ -107,20 +107,20 @@ def pack(tensor: Tensor | None) -> tuple | None:
 
 
 def _how(problem: Problem, device: str, threads: int, implementation: str) -> tuple:
-    """Threads on CPUs, on GPUs whether TF32 is allowed; and the implementation's name."""
+    """The number of threads (on CPUs) or whether TF32 is allowed (on GPUs), then the name."""
     return (threads if device == "cpu" else problem.tf32, implementation)
 
 
 def workspace_bytes(
     direction: str, problem: Problem, implementation: str, threads: int = 1, device: str = "cpu"
 ) -> int:
-    """The workspace it wants. ValueError: no such implementation or not for this problem."""
+    """Bytes of workspace. Raises ValueError if no such implementation takes this problem."""
     how = _how(problem, device, threads, implementation)
     return _entry("conv2d_workspace", device)(direction, *_geometry(problem), *how)
 
 
 def _geometry(problem: Problem) -> tuple:
-    """A problem as entries take it that get no tensors."""
+    """A problem's arguments for entries without tensors."""
     return (
         CODES[problem.dtype],
         problem.x_size,
@@ -141,7 +141,7 @@ def implementations(direction: str, problem: Problem, device: str = "cpu") -> li
 
 
 def implementations_to_check(direction: str, problem: Problem, device: str) -> list[str]:
-    """All of them on CPUs; on GPUs and emulated, where all would take long, the default."""
+    """All implementations on CPUs; only the default on GPUs and emulated, to save time."""
     return implementations(direction, problem) if device == "cpu" else [""]
 
 
@@ -178,7 +178,7 @@ def fprop(
     layout: str = "nhwc",
     device: str = "cpu",
 ) -> tuple[Tensor, Tensor | None]:
-    """The output, in the layout asked for, and the code (None where there is none)."""
+    """The output, in the requested layout, and the code or None."""
     y = _output(problem.y_size, layout, problem.dtype, device)
     code = None
     if save and problem.relu:
@@ -199,7 +199,7 @@ def dgrad(
     layout: str = "nhwc",
     device: str = "cpu",
 ) -> Tensor:
-    """The gradient of x in the layout asked for."""
+    """The gradient of x in the requested layout."""
     dx = _output(problem.x_size, layout, problem.dtype, device)
     code = codes.keep(problem, code, device)
     args = (*(_input(t, device) for t in (dy, code, w)), dx)
@@ -218,7 +218,7 @@ def wgrad(
     want_bias: bool = True,
     device: str = "cpu",
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of the weight, in the layout asked for, and of the bias; None: not wanted."""
+    """The gradients of the weight, in the requested layout, and of the bias, if wanted."""
     dw = dbias = None
     if want_weight:
         dw = _output(problem.w_size, layout, problem.dtype, device)
@@ -232,7 +232,7 @@ def wgrad(
 def relu_fprop(
     x: Tensor, save: bool = True, device: str = "cpu", aligned: bool = True
 ) -> tuple[Tensor, Tensor | None]:
-    """relu of a tensor with one dimension, and the mask if asked for."""
+    """relu of a one-dimensional tensor, and the mask if requested."""
     y = _output(x.shape, "nchw", x.dtype, device, aligned)
     mask = _output(((x.numel() + 7) // 8,), "nchw", torch.uint8, device) if save else None
     there = _input(x, device, aligned)
@@ -257,7 +257,7 @@ def max_pool2d_fprop(
     device: str = "cpu",
     aligned: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
-    """Pooled values and, if asked for, the winners' code; `layout` None: the input's."""
+    """Pooled values and, if requested, the winners' code. `layout` None is the input's."""
     layout = layout or problem.layout
     y = _output(problem.y_size, layout, problem.dtype, device, aligned)
     code = None
@@ -289,14 +289,14 @@ def max_pool2d_bprop(
 
 
 def make_code(problem: Problem, dead: float, seed: int = 0) -> Tensor | None:
-    """A random code that a fused block could have saved: `dead` of it is dead, about."""
+    """A random code that a fused block could have saved. About the share `dead` is dead."""
     if not problem.relu:
         return None
     generator = torch.Generator().manual_seed(seed)
     alive = torch.rand(problem.y_size, generator=generator) >= dead
     if problem.pool is None:
         return pack_bits(alive)
-    from .reference import windows  # any position inside of the convolution's output may win
+    from .reference import windows  # any position inside the convolution's output may win
 
     _, inside = windows(torch.zeros(problem.conv_size), problem.pool)
     score = torch.rand(inside.shape, generator=generator).masked_fill(~inside, -1.0)

@@ -1,7 +1,7 @@
-"""What is right, made of torch's own operators in the dtype of the tensors that are passed.
+"""The reference results, by torch's own operators in the dtype of the arguments.
 
-Winners are positions in a window, row by row, int64; -1 where there is none. A pool window that
-holds no input never reaches torch, whose backward pass would write outside of memory.
+Winners are positions in a window, row by row, int64; -1 for none. A pool window without input never
+reaches torch, whose backward pass would write outside of memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def conv2d(problem: Problem, x: Tensor, w: Tensor, bias: Tensor | None) -> Tenso
 
 
 def conv2d_grads(problem: Problem, x: Tensor, w: Tensor, g: Tensor) -> tuple[Tensor, ...]:
-    """Gradients of x, w and bias, given that of the convolution's output."""
+    """Gradients of x, w and bias, given the gradient of the convolution's output."""
     x, w = x.detach().requires_grad_(), w.detach().requires_grad_()
     bias = w.new_zeros(problem.k, requires_grad=True)
     with torch.enable_grad():
@@ -32,7 +32,7 @@ def conv2d_grads(problem: Problem, x: Tensor, w: Tensor, g: Tensor) -> tuple[Ten
 
 
 def windows(x: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
-    """All windows' values [..., P, Q, positions] (-inf outside of x) and what lies inside."""
+    """All windows' values [..., P, Q, positions] (-inf outside of x), and which lie inside."""
     p, q = pool.size(*x.shape[-2:])
     places = []
     for i, out in enumerate((p, q)):
@@ -47,7 +47,7 @@ def windows(x: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
 
 
 def max_pool2d(x: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
-    """Pooled values and winners: the first of equal values, among NaNs the last."""
+    """Pooled values and winners. The first of equal values wins, among NaNs the last."""
     values, inside = windows(x, pool)
     best = values[..., 0]
     winner = torch.where(inside[..., 0], 0, -1)
@@ -60,7 +60,7 @@ def max_pool2d(x: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
 
 
 def scatter(problem: Problem, dy: Tensor, winner: Tensor) -> Tensor:
-    """The gradient in front of a pool: dy at the winners' places, added up."""
+    """The gradient of a pool's input: the sum of dy at the winners' places."""
     assert problem.pool is not None
     full = dy.new_zeros(problem.conv_size)
     pool, (h, w) = problem.pool, problem.conv_size[2:]
@@ -85,12 +85,12 @@ def forward(problem: Problem, x: Tensor, w: Tensor | None, bias: Tensor | None) 
 
 
 def relu(y: Tensor) -> Tensor:
-    """ReLU, which leaves the -inf of a window without input alone."""
+    """ReLU, which keeps the -inf of a window without input."""
     return torch.where(y == -torch.inf, y, F.relu(y))
 
 
 def smallest_gap(problem: Problem, x: Tensor, w: Tensor | None, bias: Tensor | None) -> float:
-    """How far the nearest kink is: ReLU's at 0, or a window's second best to its best."""
+    """The distance to the nearest kink: ReLU's at 0, or a tie of a window's two largest values."""
     y = (x if w is None else conv2d(problem, x, w, bias)).double()
     gap = torch.inf
     if problem.pool is not None:

@@ -1,4 +1,4 @@
-"""Random problems for hypothesis, valid by construction and small enough for the plain kernels."""
+"""Generates random valid problems for hypothesis, small enough for the plain kernels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ..problem import DTYPES, LAYOUTS, Pair, Pool, Problem
 
-# Of one problem: multiply-adds, and values looked at by the pool.
+# Limits per problem: multiply-adds, and values that the pool reads.
 MAX_WORK = 1_500_000
 
 
@@ -17,7 +17,7 @@ def _pair(elements: st.SearchStrategy[int]) -> st.SearchStrategy[Pair]:
 
 @st.composite
 def pools(draw: st.DrawFn, max_positions: int = 254) -> Pool:
-    """Overlapping, with gaps, padded, dilated; now and then a large window."""
+    """Pools that overlap, have gaps, are padded or dilated; sometimes with a large window."""
     window = draw(st.one_of(_pair(st.integers(1, 4)), st.just((2, 2)), _pair(st.integers(1, 20))))
     assume(window[0] * window[1] <= max_positions)
     stride = draw(st.one_of(st.just(window), _pair(st.integers(1, 4))))
@@ -27,7 +27,7 @@ def pools(draw: st.DrawFn, max_positions: int = 254) -> Pool:
 
 
 def _room(draw: st.DrawFn, pool: Pool | None, i: int) -> int:
-    """How large an extent the pool gets, from the least that it takes."""
+    """The extent of the pool's input, from the smallest valid one."""
     least = 1
     if pool is not None:
         least = max(1, pool.dilation[i] * (pool.window[i] - 1) + 1 - 2 * pool.pad[i])
@@ -61,8 +61,8 @@ def conv_problems(
 ) -> Problem:
     """A convolution with `after`: nothing, relu or pool, any or one of `some_pools`.
 
-    Half of them are of the kind that fast kernels are made for: one group, no dilation, channels
-    in multiples of vectors (but for the input's 3), more often float32.
+    Half of them suit the fast kernels: one group, no dilation, channels in multiples of vectors (or
+    3 for the input), more often float32.
     """
     common = draw(st.booleans())
     pool = draw(some_pools or pools()) if after == "pool" else None
@@ -88,7 +88,7 @@ def conv_problems(
         half = [(e - 1) // 2 for e in extents]
         pads = (half[0], extents[0] - 1 - half[0], half[1], extents[1] - 1 - half[1])
     elif padding == "even" or for_functional:
-        # As much as the kernel and a bit more: outputs that see padding alone.
+        # Up to slightly more than the kernel, for outputs that see only padding.
         top, left = (draw(st.integers(0, extent + 1)) for extent in extents)
         pads = (top, top, left, left)
     else:
