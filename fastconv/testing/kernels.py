@@ -106,7 +106,7 @@ def pack(tensor: Tensor | None) -> tuple | None:
     return tensor.data_ptr(), nbytes, CODES[tensor.dtype], size, stride
 
 
-def _how(problem: Problem, device: str, threads: int, implementation: str) -> tuple:
+def _options(problem: Problem, device: str, threads: int, implementation: str) -> tuple:
     """The number of threads (on CPUs) or whether TF32 is allowed (on GPUs), then the name."""
     return (threads if device == "cpu" else problem.tf32, implementation)
 
@@ -115,8 +115,8 @@ def workspace_bytes(
     direction: str, problem: Problem, implementation: str, threads: int = 1, device: str = "cpu"
 ) -> int:
     """Bytes of workspace. Raises ValueError if no such implementation takes this problem."""
-    how = _how(problem, device, threads, implementation)
-    return _entry("conv2d_workspace", device)(direction, *_geometry(problem), *how)
+    options = _options(problem, device, threads, implementation)
+    return _entry("conv2d_workspace", device)(direction, *_geometry(problem), *options)
 
 
 def _geometry(problem: Problem) -> tuple:
@@ -159,7 +159,7 @@ def _call(
     pool = problem.pool and problem.pool.spec
     relu = (problem.relu,) if direction == "fprop" else ()
     packed = [pack(arg) if isinstance(arg, Tensor) else arg for arg in args]
-    where = (*_where(device), *_how(problem, device, threads, name))
+    where = (*_where(device), *_options(problem, device, threads, name))
     entry = _entry(f"conv2d_{direction}", device)
     entry(*packed, problem.conv_spec, pool, *relu, pack(space), *where)
     label = f"{direction} {name!r} on {device}, {problem}:"
