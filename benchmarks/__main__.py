@@ -1,6 +1,6 @@
-"""fastconv against torch.nn on this machine: `python benchmarks PART`, from anywhere.
+"""Measures fastconv against torch.nn on this machine: `python benchmarks PART`, from anywhere.
 
-docs/benchmarks.md says what each part measures, how long it takes and how to read it.
+docs/benchmarks.md describes the parts, their duration and their results.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from show import compare, files, plot, table
 
 
 class Part(NamedTuple):
-    """A part of the suite: what it measures, the samples it takes, and its options if any."""
+    """A part of the suite, with its number of samples and its options."""
 
     help: str
     repeat: int
     run: Callable[[Namespace], dict]
     text: Callable[[dict], str]
     names: Sequence[str] = ()  # that --only chooses from
-    batch: str = ""  # what is the default of --batch
+    batch: str = ""  # the default of --batch, in words
     compiles: bool = False
 
 
@@ -105,7 +105,7 @@ def _at_least_one(text: str) -> int:
 
 
 def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
-    """The command line, and each part's."""
+    """The parser of the command line, and each part's."""
     parser = ArgumentParser(prog="python benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="part", required=True, metavar="PART")
     for name, part in PARTS.items():
@@ -157,7 +157,7 @@ def _add_common(command: ArgumentParser, compiles: bool, plots: bool) -> None:
 
 
 def _measure(name: str, arguments: Namespace) -> bool:
-    """Runs a part, writes and prints what it found; whether that is worse than it was."""
+    """Runs a part, then writes and prints its results. Returns whether they became worse."""
     old = json.loads(arguments.compare.read_text()) if arguments.compare else None
     result = PARTS[name].run(arguments)
     if arguments.json:
@@ -173,7 +173,7 @@ def _measure(name: str, arguments: Namespace) -> bool:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Reads the command line and runs what it names; without a part, all of them."""
+    """Runs the part that the command line names, or all parts."""
     parser, commands = _parser()
     words = sys.argv[1:] if words is None else words
     arguments = parser.parse_args(words or ["all"])

@@ -1,11 +1,11 @@
-"""All that a machine with a GPU can tell about fastconv, in one command and eight minutes.
+"""Checks and measures fastconv on a machine with a GPU, in one command and eight minutes.
 
     python benchmarks/gpu_check.py --out DIR                        everything
     python benchmarks/gpu_check.py --out DIR --parts build,blocks   some of it
     python benchmarks/gpu_check.py --out DIR --dry-run              every part without a GPU, small
 
 The parts, in this order (the most important first):
-    build      installs fastconv if it is missing or has no CUDA kernels; what this machine is
+    build      installs fastconv if it is missing or has no CUDA kernels; describes the machine
     wrappers   every wrapper of csrc/simt against its definition
     tests      the CUDA tests of the suite
     sanitizer  small problems under compute-sanitizer, where it is installed
@@ -15,9 +15,8 @@ The parts, in this order (the most important first):
     sweep      all implementations on these layers; a table of the fastest, implementations.json
 
 DIR gets gpu.json, gpu.md (the same, readable) and a log for each part, up to date after each step.
-Each part is a process of its own: an illegal access ends all CUDA work of its process.
-A dry run compiles and uses the emulator of CUDA or this CPU's kernels; each part says what it did
-not run.
+Each part is its own process, since an illegal access ends all CUDA work of its process.
+A dry run uses the emulator or this CPU's kernels. Each part then names the steps that it left out.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from gpu.report import Report
 
 
 class Part(NamedTuple):
-    """A part, the seconds without which it is not started, and those after which it is ended."""
+    """A part, the seconds that it needs to start, and the seconds after which it is killed."""
 
     name: str
     least: float
@@ -76,7 +75,7 @@ def choose(text: str | None) -> list[Part]:
 
 
 def why_no_gpu() -> str:
-    """Why nothing can be done here, "" where there is a GPU."""
+    """The reason why there is no usable GPU; "" if there is one."""
     try:
         import torch
     except ImportError:
@@ -87,7 +86,7 @@ def why_no_gpu() -> str:
 
 
 def _run(part: Part, folder: Path, seconds: float, dry: bool = False) -> str:
-    """Runs a part in a process of its own; how it ended badly, "" if it did not."""
+    """Runs a part in its own process. Returns its failure; "" if it ended well."""
     command = [sys.executable, "-m", "gpu.child"]
     with (folder / f"{part.name}.log").open("w") as log:
         process = subprocess.Popen(
@@ -95,7 +94,7 @@ def _run(part: Part, folder: Path, seconds: float, dry: bool = False) -> str:
             cwd=Path(__file__).parent,  # where the module is found
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # so that all it started can be ended with it
+            start_new_session=True,  # so that its child processes can be killed with it
         )
         try:
             code = process.wait(seconds)
@@ -107,7 +106,7 @@ def _run(part: Part, folder: Path, seconds: float, dry: bool = False) -> str:
 
 
 def run(parts: Sequence[Part], folder: Path, budget: Budget, run_part=_run) -> int:
-    """Runs the parts while there is time, and writes the report; 0 if all is well."""
+    """Runs the parts while there is time, and writes the report. Returns 0 if all is well."""
     report = Report(folder, fresh=True)
     for part in parts:
         if not budget.allows(part.least):
@@ -133,7 +132,7 @@ def run(parts: Sequence[Part], folder: Path, budget: Budget, run_part=_run) -> i
 
 
 def main() -> int:
-    """Reads the command line and runs what it names."""
+    """Runs the parts that the command line names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -156,8 +155,8 @@ def main() -> int:
     folder = arguments.out.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     minutes = arguments.minutes or (20 if dry else 8)
-    budget = Budget(60 * minutes - 5)  # to end what still runs, and to write
-    if dry:  # one that compiles first has to have the time
+    budget = Budget(60 * minutes - 5)  # leaves time to kill a part and to write
+    if dry:  # a part that compiles first needs the time
         parts = [part._replace(most=60 * minutes) for part in parts]
     code = run(parts, folder, budget, partial(_run, dry=dry))
     print((folder / "gpu.md").read_text())

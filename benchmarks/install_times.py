@@ -1,8 +1,8 @@
-"""What the install costs with and without the CUDA kernels: benchmarks/results/install.json.
+"""Measures the install with and without the CUDA kernels: benchmarks/results/install.json.
 
-    python benchmarks/install_times.py        needs nvcc and what CONTRIBUTING.md installs
+    python benchmarks/install_times.py        needs nvcc and the tools of CONTRIBUTING.md
 
-Processor time, because compilers run on as many cores as there are and share them with others.
+It counts processor time, because compilers run on all cores and share them with others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def measure(cuda: str, folder: Path) -> float:
     """Seconds of one core that `pip wheel` takes with this FASTCONV_CUDA; the wheel in a folder.
 
     Raises:
-        subprocess.CalledProcessError: it failed, and has said why.
+        subprocess.CalledProcessError: pip failed and has printed why.
     """
 
     def used() -> float:

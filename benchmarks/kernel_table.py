@@ -1,11 +1,11 @@
-"""A table of what nvcc made of the CUDA kernels: benchmarks/results/cuda_kernels.md.
+"""Writes a table of the compiled CUDA kernels: benchmarks/results/cuda_kernels.md.
 
     python benchmarks/kernel_table.py            writes it
-    python benchmarks/kernel_table.py --check    fails where it says something else
+    python benchmarks/kernel_table.py --check    fails if the file differs
 
-Needs no GPU: registers and instructions come from the installed module (tests/cuda/gates), threads
-and shared memory from running each kernel once in the emulator's race build (tests/cuda/emulated).
-How many blocks fit onto a multiprocessor follows from these and NVIDIA's limits.
+It needs no GPU. Registers and instructions come from the installed module (tests/cuda/gates).
+Threads and shared memory come from one run of each kernel in the emulator's race build
+(tests/cuda/emulated). The blocks per multiprocessor follow from these and NVIDIA's limits.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RESULT = ROOT / "benchmarks" / "results" / "cuda_kernels.md"
 
 
 class Multiprocessor(NamedTuple):
-    """What one can hold (CUDA programming guide, technical specifications)."""
+    """A multiprocessor's limits (CUDA programming guide, technical specifications)."""
 
     shared_bytes: int
     registers: int = 65536
@@ -45,7 +45,7 @@ class Multiprocessor(NamedTuple):
     def fitting(self, threads: int, registers: int, shared_bytes: int) -> int:
         """Blocks that run on it at once. The driver keeps 1 KB of shared memory for each."""
         warps = threads // 32
-        of_a_warp = -(-registers * 32 // 256) * 256  # handed out by 256
+        of_a_warp = -(-registers * 32 // 256) * 256  # allocated in units of 256
         by_registers = self.registers // of_a_warp // warps
         by_memory = self.shared_bytes // (-(-shared_bytes // 128) * 128 + 1024)
         return min(self.blocks, self.warps // warps, by_registers, by_memory)
@@ -53,7 +53,7 @@ class Multiprocessor(NamedTuple):
 
 TARGETS = {"sm_80": Multiprocessor(164 << 10), "sm_90a": Multiprocessor(228 << 10)}
 
-# What an instruction does, by its name; the first that matches. The rest counts as "other".
+# An instruction's kind, by its name; the first match counts. The rest is "other".
 KINDS = {
     "tensor cores": "HMMA|DMMA",
     "multiply-add": "[FDH]FMA2?",

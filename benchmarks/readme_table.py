@@ -1,15 +1,15 @@
-"""Puts the tables of benchmarks/results into README.md and docs/, which so say what was measured.
+"""Writes the tables of benchmarks/results into README.md and docs/.
 
     python benchmarks/readme_table.py            writes them
-    python benchmarks/readme_table.py --check    fails where they say something else
+    python benchmarks/readme_table.py --check    fails if they differ
 
 blocks.json, layers.json, networks.json, memory.json and overhead.json come from
 `python benchmarks all --json benchmarks/results`, blocks-64.json from
 `python benchmarks blocks --batch 64 --no-compile`, install.json from
 `python benchmarks/install_times.py`; train-fastconv.json and train-torch.json are the metrics.json
-of `fastconv train` and of `fastconv train --layers torch`. layers.json is drawn as well, as
-layers.png. Where a file is not there, its table says that nothing was measured; so does that of
-GPUs, from a gpu-<name>.json each (the gpu.json of gpu_check.py).
+of `fastconv train` and `fastconv train --layers torch`. layers.json is also drawn as layers.png.
+GPUs have a gpu-<name>.json each, the gpu.json of gpu_check.py. If a file is missing, its table says
+that nothing was measured.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RESULTS_PAGE, GUIDE, DROP_IN = DOCS / "results.md", DOCS / "guide.md", DOCS / "d
 
 PICTURE = "![Every layer in a picture](../benchmarks/results/layers.png)"
 
-# What is made of a part's result, and for which file.
+# The tables of each part's result, and their files.
 PARTS: dict[str, tuple[Path, Callable[[dict], str]]] = {
     "blocks": (RESULTS_PAGE, table.summary),
     "blocks-64": (RESULTS_PAGE, table.summary),
@@ -50,7 +50,7 @@ def _file(name: str) -> Path:
 
 
 def tables() -> dict[Path, dict[str, str]]:
-    """The tables of the results, by file and the name of their place."""
+    """The tables of the results, by file and by the name of their marks."""
     found: dict[Path, dict[str, str]] = {f: {} for f in (README, RESULTS_PAGE, GUIDE, DROP_IN)}
     results = {
         name: json.loads(file.read_text()) for name in PARTS if (file := _file(name)).exists()
@@ -71,7 +71,7 @@ def tables() -> dict[Path, dict[str, str]]:
 
 
 def picture(draw: bool) -> bool:
-    """Whether layers.png shows what layers.json has; with `draw`, draws it where it does not."""
+    """Whether layers.png shows layers.json. With `draw`, draws it again if not."""
     results, image = RESULTS / "layers.json", RESULTS / "layers.png"
     if not results.exists():
         return True
@@ -83,16 +83,16 @@ def picture(draw: bool) -> bool:
 
 
 def gpu(reports: list[dict]) -> str:
-    """The blocks' table of each GPU that was measured."""
+    """The blocks' table of each measured GPU."""
     results = [report["parts"].get("blocks", {}).get("result", {}) for report in reports]
     return "\n\n".join(table.summary(r) for r in results if r.get("blocks")) or NOTHING
 
 
 def fill(text: str, name: str, content: str) -> str:
-    """The text with what stands between the marks of this name replaced.
+    """The text with new content between the marks of this name.
 
     Raises:
-        ValueError: it has no such marks.
+        ValueError: the text has no such marks.
     """
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     if text.count(begin) != 1 or text.count(end) != 1:

@@ -1,1 +1,1 @@
-"""The parts of gpu_check.py, and what only they need."""
+"""The parts of gpu_check.py, and their own helpers."""

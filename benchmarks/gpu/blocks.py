@@ -1,4 +1,4 @@
-"""The blocks of parts/blocks.py on a GPU, as far as the time reaches."""
+"""Measures the blocks of parts/blocks.py on a GPU, within the time budget."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from parts import blocks
 
 BATCH, REPEAT = 64, 25
 
-# Seconds that a block may take, without torch.compile and with it.
+# Seconds that a block may take, without and with torch.compile.
 SECONDS = {False: 15.0, True: 40.0}
 
 
@@ -21,7 +21,7 @@ def run(
     where: dict[str, object],
     run_block: Callable[..., dict] = blocks.run_block,
 ) -> None:
-    """Writes the results after each block: first all without torch.compile, which takes long.
+    """Writes the results after each block. Runs without torch.compile, which is slow, come first.
 
     Args:
         where: the machine, as `environment` describes it.

@@ -1,4 +1,4 @@
-"""How much time is left."""
+"""Counts down a time budget."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Budget:
-    """So many seconds from now on."""
+    """A budget of seconds that starts now."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -18,5 +18,5 @@ class Budget:
         return max(self._end - self._clock(), 0.0)
 
     def allows(self, seconds: float) -> bool:
-        """Whether something that takes so long may start."""
+        """Whether something that takes this long may start."""
         return self.left() >= seconds

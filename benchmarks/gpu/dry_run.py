@@ -1,7 +1,7 @@
-"""The parts of gpu_check.py as far as they go without a GPU: emulated, or on this CPU, in small.
+"""Runs the parts of gpu_check.py without a GPU: emulated, or on this CPU, on small problems.
 
-What a part did not run stands in its summary. No result is kept: a time that was measured here is
-none of a GPU's.
+A part's summary names the steps that it did not run. No result is kept, since a CPU's times are
+not a GPU's.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from fastconv.testing import Problem
 from gpu.budget import Budget
 from gpu.parts import ROOT, Write
 
-# The file whose tests stand for all.
+# The file whose tests represent all.
 TESTS = ROOT / "tests" / "kernels" / "test_relu.py"
 ALL_BUT_TESTS = f"not run: all but {TESTS.name}"
 
 
 def build(write: Write, folder: Path, budget: Budget) -> None:
-    """Compiles the emulator, for the other parts, and says what this machine is."""
+    """Compiles the emulator for the other parts, and describes this machine."""
     from measure import environment
 
     if _emulator(write) is not None:
@@ -35,7 +35,7 @@ def build(write: Write, folder: Path, budget: Budget) -> None:
 
 
 def _emulator(write: Write) -> ModuleType | None:
-    """The emulator, compiled; None where the tools for that are missing."""
+    """The compiled emulator; None if its tools are missing."""
     emulated = gpu.parts.the_emulator()
     if missing := emulated.missing():
         write(status="not here", summary=f"needs {', '.join(missing)}")
@@ -53,7 +53,7 @@ def wrappers(write: Write, folder: Path, budget: Budget) -> None:
 
 
 def _also(write: Write, more: str) -> Write:
-    """A function that writes with more behind each summary, and no results."""
+    """A function that writes without results and adds text to each summary."""
 
     def also(result: object = None, summary: str = "", **found: object) -> None:
         write(**found, **({"summary": f"{summary}; {more}"} if summary else {}))
@@ -62,7 +62,7 @@ def _also(write: Write, more: str) -> Write:
 
 
 def tests(write: Write, folder: Path, budget: Budget) -> None:
-    """A file's emulated tests."""
+    """Runs one file's emulated tests."""
     if _emulator(write):
         _run_tests(write, folder, ("--all", "-m", "emulated"), f"emulated; {ALL_BUT_TESTS}")
 
@@ -77,7 +77,7 @@ def _run_tests(
 
 
 def sanitizer(write: Write, folder: Path, budget: Budget) -> None:
-    """What compute-sanitizer looks at, in the emulator."""
+    """Runs compute-sanitizer's calls in the emulator."""
     import gpu.small_set
     from fastconv.testing import kernels
 
@@ -88,7 +88,7 @@ def sanitizer(write: Write, folder: Path, budget: Budget) -> None:
 
 
 def cpu(write: Write, folder: Path, budget: Budget) -> None:
-    """A file's tests on the best instruction set."""
+    """Runs one file's tests on the best instruction set."""
     import fastconv
 
     isa = fastconv._C.build_info()["isa"]
@@ -100,14 +100,14 @@ NOT_MEASURED = "checked on this CPU, in small; not run: a GPU, other sizes, time
 
 
 def _in_small(measure: Callable[[Problem], dict]) -> Callable[..., dict]:
-    """The measurement of a layer that takes no time; layers that are one in small are one."""
-    torch.set_num_threads(1)  # more would mostly wait for each other
+    """A measurement of a layer's small version, once for layers whose small version is the same."""
+    torch.set_num_threads(1)  # more threads would mostly wait for each other
     once = cache(measure)
     return lambda problem, *_: once(problem.replace(n=2, c=min(problem.c, 8), h=16, w=16, k=16))
 
 
 def blocks(write: Write, folder: Path, budget: Budget) -> None:
-    """All blocks."""
+    """Checks all blocks."""
     import gpu.blocks
     from measure import environment
     from parts import blocks
@@ -125,7 +125,7 @@ def blocks(write: Write, folder: Path, budget: Budget) -> None:
 
 
 def layers(write: Write, folder: Path, budget: Budget) -> None:
-    """All layers."""
+    """Checks all layers."""
     import gpu.layers
     from gpu import layer_times
     from measure import environment
@@ -135,7 +135,7 @@ def layers(write: Write, folder: Path, budget: Budget) -> None:
 
 
 def sweep(write: Write, folder: Path, budget: Budget) -> None:
-    """All layers, with the variant that a CPU has."""
+    """Checks all layers with a CPU's implementation."""
     import gpu.sweep
     from measure import environment
 

@@ -1,7 +1,7 @@
-"""One layer: fastconv against torch, forward and backward, all tensors channels_last.
+"""Times one layer: fastconv against torch, forward and backward, all tensors channels_last.
 
-Forward is what the public functions do where no gradient is wanted. Backward is what autograd then
-calls, without autograd: the gradients of the input, the weight and, where there is one, the bias.
+Forward is the public function without gradients. Backward is the operators that autograd calls,
+without autograd: the gradients of the input, the weight and the bias, if any.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from measure.truth import Truth
 
 aten, ours = torch.ops.aten, torch.ops.fastconv
 
-# What a mode computes: the output; or the gradients of weight, bias (None: no bias) and input.
+# A mode computes the output, or the gradients of weight, bias (None: no bias) and input.
 Function = Callable[[], tuple[Any, ...]]
 
 
 def measure(problem: Problem, repeat: int, device: str = "cuda") -> dict[str, object]:
-    """Times of both in both modes, in milliseconds; the device's on a GPU, a CPU's for tests.
+    """Milliseconds of both sides in both modes; device times on a GPU, a CPU's for tests.
 
-    What computes something else is left out and named in `wrong`; of torch's only the output is
-    looked at, since near-ties may make other winners than fastconv's.
+    A function with wrong results is left out and named in `wrong`. Only the output of torch's is
+    checked, since near-ties may make other winners than fastconv's.
     """
     data = draw(problem, device)
-    torch.backends.cudnn.benchmark = False  # looking for float64's best algorithm takes long
+    torch.backends.cudnn.benchmark = False  # the search for float64's best algorithm takes long
     truth = Truth(problem, data, device)
     torch.backends.cudnn.benchmark = True
     sides = {"torch": torch_modes(problem, data), "fastconv": our_modes(problem, data, truth.code)}
@@ -59,7 +59,7 @@ def measure(problem: Problem, repeat: int, device: str = "cuda") -> dict[str, ob
 def times(
     functions: dict[str, Callable[[], object]], repeat: int, device: str
 ) -> tuple[dict, list[str]]:
-    """Milliseconds of functions that do the same, and a line for each that is timed differently."""
+    """Milliseconds of equivalent functions, and a line for each that is timed differently."""
     if device == "cpu":
         return timing.milliseconds(timing.alternate(functions, repeat)), []
     samples, launched = gpu_timing.device_times(functions, repeat)
@@ -67,7 +67,7 @@ def times(
 
 
 def draw(problem: Problem, device: str) -> inputs.Inputs:
-    """Normal values, drawn on the device: a CPU takes seconds for so many."""
+    """Normal values, drawn on the device, since a CPU takes seconds for them."""
     generator = torch.Generator(device).manual_seed(0)
 
     def values(*size: int) -> Tensor:
@@ -117,7 +117,7 @@ def our_directions(
     """The layer by fastconv.functional, and the operators of its derivatives, by direction.
 
     Args:
-        code: what the forward pass keeps, None without a ReLU.
+        code: the forward pass's code; None without a ReLU.
     """
     x, w, bias, dy = data
     assert w is not None

@@ -1,4 +1,4 @@
-"""The convolution layers of ResNet-50 and VGG-16 on a GPU, as far as the time reaches."""
+"""Measures the convolution layers of ResNet-50 and VGG-16 on a GPU, within the time budget."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECONDS = 8.0  # that a layer may take
 
 
 class Layer(NamedTuple):
-    """A layer, at batch 1 and in float32, and how often its network uses one like it."""
+    """A layer at batch 1 in float32, and the number of its uses in the network."""
 
     network: str
     problem: Problem
@@ -25,7 +25,7 @@ class Layer(NamedTuple):
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of all of them, for one image."""
+        """Multiply-adds of all uses, for one image."""
         return self.uses * self.problem.macs
 
 
@@ -40,7 +40,7 @@ LAYERS = [
 
 
 def in_turn(dtypes: Sequence[str], measure: Callable[[Problem], dict]) -> steps.Pass:
-    """A step for each layer and dtype; of a dtype, the layers with the most work come first."""
+    """A step for each layer and dtype. In each dtype the layers with the most work come first."""
 
     def step(layer: Layer, dtype: str) -> steps.Step:
         problem = layer.problem.replace(n=BATCH).with_type(dtype)

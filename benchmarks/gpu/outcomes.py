@@ -1,4 +1,4 @@
-"""What `pytest -v` said, also of a run that was killed or that crashed."""
+"""Reads the outcomes from pytest's -v output, even of a run that was killed or crashed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 
 
 def read(text: str) -> dict[str, object]:
-    """Counts of each outcome, the tests that failed, and the one that never ended ("" if none).
+    """Counts of each outcome, the failed tests, and the test that never ended ("" if none).
 
-    `ok`: something passed, nothing failed, and the run came to its end.
+    `ok`: something passed, nothing failed, and the run ended.
     """
     counts: dict[str, int] = {}
     failed, unfinished = [], ""
@@ -27,13 +27,13 @@ def read(text: str) -> dict[str, object]:
 
 
 def _test(line: str) -> tuple[str, str]:
-    """The test and the outcome that a line begins or ends with, each "" where it does not."""
-    percent = r"(?:\s+\(.*\))?\s+\[\s*\d+%\]$"  # behind a skipped test comes the reason
+    """The test at a line's start and the outcome at its start or end; "" for a missing one."""
+    percent = r"(?:\s+\(.*\))?\s+\[\s*\d+%\]$"  # a skipped test is followed by the reason
     outcomes = "PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS"
     if whole := re.match(rf"(\S+\.py::.+?) ({outcomes}){percent}", line):
         return whole[1], whole[2]
     if begun := re.match(r"(\S+\.py::\S.*?) *$", line):
         return begun[1], ""
-    # What the test printed stands between its name and its outcome.
+    # The test's own output is between its name and its outcome.
     ended = re.search(rf"\b({outcomes}){percent}", line)
     return "", ended[1] if ended else ""

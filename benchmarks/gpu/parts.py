@@ -1,4 +1,4 @@
-"""The parts of gpu_check.py, as they run on a GPU; dry_run.py has them without one.
+"""The parts of gpu_check.py on a GPU; dry_run.py has them without one.
 
 A part prints into its log, and writes each of its steps into the report.
 """
@@ -24,7 +24,7 @@ Write = Callable[..., None]  # Report.write for one part
 
 
 def _say(*command: str | Path, cwd: Path, **environment: str) -> tuple[int, str]:
-    """Runs a command; its exit code and its output, which also goes to the log."""
+    """Runs a command. Returns its exit code and its output, which also goes to the log."""
     print("$", *command, flush=True)
     process = subprocess.Popen(
         list(map(str, command)),
@@ -52,14 +52,14 @@ print("why not:", kernels.why_not_on(torch.cuda.current_device()))
 
 
 def _why_no_kernels(folder: Path) -> str:
-    """Why the installed fastconv has no kernels for this GPU; asked of a process of its own."""
+    """The reason why the installed fastconv has no kernels for this GPU, from a new process."""
     code, output = _say(sys.executable, "-c", PROBE, cwd=folder)
     lines = output.strip().splitlines() or ["nothing was printed"]
     return lines[-1].removeprefix("why not:").strip() if code == 0 else lines[-1]
 
 
 def build(write: Write, folder: Path, budget: Budget) -> None:
-    """Installs fastconv where it has no kernels for this GPU, and says what this machine is."""
+    """Installs fastconv if it has no kernels for this GPU, and describes this machine."""
     from measure import environment
 
     write(machine=environment.gpu(), lscpu=environment.lscpu())
@@ -92,7 +92,7 @@ INFO = "import fastconv, json; print(json.dumps(dict(fastconv.info())))"
 
 
 def wrappers(write: Write, folder: Path, budget: Budget) -> None:
-    """Every wrapper of csrc/simt on the GPU against its definition."""
+    """Checks every wrapper of csrc/simt on the GPU against its definition."""
     if shutil.which("nvcc") is None:
         write(status="not here", summary="needs nvcc")
         return
@@ -101,7 +101,7 @@ def wrappers(write: Write, folder: Path, budget: Budget) -> None:
 
 
 def the_emulator() -> ModuleType:
-    """The package of the tests that runs their kernels, in the emulator or on a GPU."""
+    """The tests' package that runs their kernels, in the emulator or on a GPU."""
     sys.path.insert(0, str(ROOT / "tests" / "cuda"))
     import emulated
 
@@ -109,7 +109,7 @@ def the_emulator() -> ModuleType:
 
 
 def check_wrappers(write: Write, call: Callable[..., object], most_shared_bytes: int) -> None:
-    """Calls the wrappers, but for cases that need more shared memory than a block has."""
+    """Calls the wrappers, except cases that need more shared memory than a block has."""
     from emulated import wrappers as table
 
     cases, too_large = table.fitting(most_shared_bytes)
@@ -132,7 +132,7 @@ def check_wrappers(write: Write, call: Callable[..., object], most_shared_bytes:
 
 
 def run_tests(folder: Path, *arguments: str | Path, **environment: str) -> dict[str, object]:
-    """Runs tests as the installed package has to run them: not from the repository's root."""
+    """Runs tests of the installed package, so not from the repository's root."""
     command = (sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--tb=short")
     config = ("-c", ROOT / "pyproject.toml", "--rootdir", ROOT)
     _, output = _say(*command, *config, *arguments, cwd=folder, **environment)
@@ -140,13 +140,13 @@ def run_tests(folder: Path, *arguments: str | Path, **environment: str) -> dict[
 
 
 def told(found: dict) -> str:
-    """How many tests had which outcome."""
+    """The number of tests with each outcome, in words."""
     counts = ", ".join(f"{n} {outcome.lower()}" for outcome, n in sorted(found["counts"].items()))
     return counts or "no test ran"
 
 
 def tests(write: Write, folder: Path, budget: Budget) -> None:
-    """The CUDA half of the suite. The rest of it needs no GPU."""
+    """Runs the tests that need a GPU."""
     found = run_tests(folder, "--all", "-m", "gpu", ROOT / "tests")
     failed = [*found["failed"], *filter(None, [found["unfinished"]])]
     status = "ok" if found["ok"] else "failed"
@@ -154,7 +154,7 @@ def tests(write: Write, folder: Path, budget: Budget) -> None:
 
 
 def cpu(write: Write, folder: Path, budget: Budget) -> None:
-    """The CPU kernels' quick tests, on each instruction set that this machine runs."""
+    """Runs the CPU kernels' quick tests on each of this machine's instruction sets."""
     import fastconv
 
     tests = ROOT / "tests" / "kernels"
@@ -178,7 +178,7 @@ def cpu(write: Write, folder: Path, budget: Budget) -> None:
 
 
 def sanitizer(write: Write, folder: Path, budget: Budget) -> None:
-    """Every kind of kernel once, on small odd shapes, under compute-sanitizer."""
+    """Runs every kind of kernel once, on small odd shapes, under compute-sanitizer."""
     program = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     if not Path(program).exists():
         write(status="not here", summary="compute-sanitizer is not installed")
@@ -191,7 +191,7 @@ def sanitizer(write: Write, folder: Path, budget: Budget) -> None:
             continue
         command = (program, "--tool", tool, "--error-exitcode", "9", sys.executable)
         script = Path(__file__).with_name("small_set.py")
-        # Each tensor in memory of its own, so that what lies beyond it is nobody's.
+        # Each tensor gets its own memory, so that memory beyond it belongs to no other.
         code, output = _say(*command, script, cwd=folder, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
         done[tool] = "clean" if code == 0 else f"exit code {code}"
         if code:
@@ -208,7 +208,7 @@ def sanitizer(write: Write, folder: Path, budget: Budget) -> None:
 
 
 def blocks(write: Write, folder: Path, budget: Budget) -> None:
-    """All blocks without torch.compile, then again with it, as far as the time reaches."""
+    """Measures all blocks without torch.compile, then with it, within the time budget."""
     import torch
 
     import gpu.blocks
@@ -219,7 +219,7 @@ def blocks(write: Write, folder: Path, budget: Budget) -> None:
 
 
 def layers(write: Write, folder: Path, budget: Budget) -> None:
-    """The layers of ResNet-50 and VGG-16 by dtype, as far as the time reaches."""
+    """Measures the layers of ResNet-50 and VGG-16 by dtype, within the time budget."""
     import gpu.layers
     from measure import environment
 
@@ -227,7 +227,7 @@ def layers(write: Write, folder: Path, budget: Budget) -> None:
 
 
 def sweep(write: Write, folder: Path, budget: Budget) -> None:
-    """Every variant of the kernels on these layers, as far as the time reaches."""
+    """Measures every implementation on these layers, within the time budget."""
     import gpu.sweep
     from measure import environment
 

@@ -1,4 +1,4 @@
-"""The results of gpu_check.py: gpu.json and, to be read, gpu.md; whole again after every step."""
+"""Writes the results of gpu_check.py, gpu.json and gpu.md, after every step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from show import table
 
 
 class Report:
-    """Results by part. One process writes at a time; each takes up what the last one left."""
+    """Results by part. One process writes at a time, and reads the last one's results first."""
 
     def __init__(self, folder: Path, fresh: bool = False) -> None:
         self._json, self._text = folder / "gpu.json", folder / "gpu.md"
@@ -19,14 +19,14 @@ class Report:
             self.parts = json.loads(self._json.read_text())["parts"]
 
     def write(self, part: str, **result: object) -> None:
-        """Sets what is known of a part and puts everything on disk."""
+        """Sets a part's results and writes everything to disk."""
         self.parts[part] = {**self.parts.get(part, {}), **result}
         _replace(self._json, json.dumps({"parts": self.parts}, indent=1) + "\n")
         _replace(self._text, text(self.parts))
 
 
 def _replace(path: Path, content: str) -> None:
-    """Writes a file in one step: whenever this is killed, a whole one is there."""
+    """Replaces a file atomically, so a whole file exists whenever this is killed."""
     new = path.with_suffix(path.suffix + ".new")
     new.write_text(content)
     os.replace(new, path)

@@ -1,4 +1,4 @@
-"""Every kind of CUDA kernel once, on small odd shapes: what compute-sanitizer looks at.
+"""Runs every kind of CUDA kernel once, on small odd shapes, for compute-sanitizer.
 
 python benchmarks/gpu/small_set.py              on torch's current GPU
 """
@@ -13,14 +13,14 @@ import torch
 
 from fastconv.testing import Problem, inputs, kernels
 
-# Codes of bits, of 4 bits a window and of bytes; all types; both memory formats.
+# Codes of bits, of 4 bits per window and of bytes; all types; both memory formats.
 CONVOLUTIONS = [
     "mb2ic5ih9iw11oc7kh3kw3ph1pw1_f32_nchw",
     "mb2ic10ih7iw9oc6kh3kw2pw1g2_relu_f64_nhwc",
     "mb1ic9ih7iw8oc12kh3kw3ph1pw1_f16_nchw",
     "mb2ic8ih8iw9oc10kh3kw3sh2sw2ph1pw1_relu_tf32_nhwc",
 ]
-# 2x2 windows: in registers, and backward by windows, on tensor cores and sparse ones.
+# 2x2 windows: in registers, and backward by windows, on dense and sparse tensor cores.
 BLOCKS = [
     "mb1ic8ih9iw10oc16kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f32_nhwc",
     "mb1ic8ih8iw10oc16kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_tf32_nhwc",
@@ -51,7 +51,7 @@ class Ran(NamedTuple):
 
 
 def one_of_each_kind(names: list[str]) -> list[str]:
-    """The first name of each kind, which it begins with: tiles of other sizes follow."""
+    """The first name of each kind. The others are tiles of other sizes."""
     kinds: dict[str, str] = {}
     for name in names:
         kinds.setdefault(kind(name), name)
@@ -64,7 +64,7 @@ def kind(name: str) -> str:
 
 
 def run(device: str) -> Iterator[Ran]:
-    """Runs them on torch's current GPU ("cuda") or in the emulator."""
+    """Runs the kernels on torch's current GPU ("cuda") or in the emulator."""
     for count, aligned in ((3001, True), (3001, False)):
         x = torch.randn(count)
         y, mask = kernels.relu_fprop(x, device=device, aligned=aligned)
@@ -92,7 +92,7 @@ def run(device: str) -> Iterator[Ran]:
 
 
 def main() -> None:
-    """Runs them on torch's current GPU."""
+    """Runs the kernels on torch's current GPU."""
     for ran in run("cuda"):
         print(*ran, flush=True)
     torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""Measurements one after another, as far as the time reaches, written after each."""
+"""Runs measurements in order, within the time budget, and writes the results after each."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from gpu.budget import Budget
 
 
 class Step(NamedTuple):
-    """One measurement: its name for people, the place of its result, and what gives the result.
+    """One measurement: its name, its result's key, and the function that measures.
 
-    A result with the key of an earlier one replaces it. Its `wrong` is what is wrong with it, one
-    line each; an exception is a problem as well and ends nothing but its step.
+    A result with the key of an earlier one replaces it. A result's `wrong` lists its errors, one
+    line each. An exception counts as a problem too and ends only its step.
     """
 
     label: str
@@ -21,7 +21,7 @@ class Step(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """Steps that take about as long as each other, and the seconds that any of them may take."""
+    """Steps of similar duration, and the largest number of seconds for one of them."""
 
     seconds: float
     steps: Sequence[Step]
@@ -33,13 +33,13 @@ def run(
     budget: Budget,
     tell: Callable[[list[dict]], dict[str, object]],
 ) -> None:
-    """Runs the passes in their order, each up to the first step that the time does not reach.
+    """Runs the passes in order, each up to the first step beyond the time budget.
 
-    A step is expected to take what the longest of its pass so far did.
+    A step is expected to take as long as the longest step of its pass so far.
 
     Args:
         write: Report.write for one part; it gets `status` and `problems` too.
-        tell: what to write of the results so far.
+        tell: returns the report of the results so far.
     """
     found: dict[str, dict] = {}
     problems: list[str] = []
@@ -54,7 +54,7 @@ def run(
             before = budget.left()
             try:
                 one = step.run()
-            except Exception as error:  # whatever it is: the others have to be measured
+            except Exception as error:  # any error: the other steps must still run
                 problems.append(f"{step.label}: {type(error).__name__}: {str(error)[:300]}")
             else:
                 problems += [f"{step.label}: {line}" for line in one["wrong"]]

@@ -1,4 +1,4 @@
-"""Every variant of every kernel on the layers of ResNet-50 and VGG-16: which is the fastest, where.
+"""Measures every implementation on the layers of ResNet-50 and VGG-16 and finds the fastest.
 
 Besides the report it writes DIR/implementations.json, a table for `fastconv.load_implementations`.
 """
@@ -18,11 +18,11 @@ from gpu.budget import Budget
 from measure.truth import Truth
 
 REPEAT = 9
-WORTH = 0.97  # of the default's time: what takes less goes into the table
+WORTH = 0.97  # of the default's time; faster implementations go into the table
 
 
 def measure(problem: Problem, repeat: int, device: str = "cuda") -> dict[str, object]:
-    """Milliseconds by direction and variant, the default first; one that is wrong is not timed."""
+    """Milliseconds by direction and implementation, the default first. Wrong ones are not timed."""
     data = layer_times.draw(problem, device)
     truth = Truth(problem, data, device)
     functions = layer_times.our_directions(problem, data, truth.code)
@@ -56,7 +56,7 @@ def measure(problem: Problem, repeat: int, device: str = "cuda") -> dict[str, ob
 def with_variant(
     direction: str, problem: Problem, name: str, function: Callable[[], tuple]
 ) -> Callable[[], tuple]:
-    """The function, whose kernel is the variant of that name."""
+    """The function, run by the implementation of that name."""
     table = {implementations.key(direction, str(problem)): name}
 
     def call() -> tuple:
@@ -70,7 +70,7 @@ def with_variant(
 
 
 def faster(layers: list[dict]) -> list[dict[str, str]]:
-    """A table's entries: the fastest variant where the default is slower by more than noise."""
+    """A table's entries: the fastest implementation wherever it beats the default clearly."""
     entries = []
     for layer in layers:
         for direction, times in layer["milliseconds"].items():

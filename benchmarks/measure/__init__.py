@@ -1,1 +1,1 @@
-"""How the parts measure: calls, times, what is right, and where it was."""
+"""The measuring code of the parts: calls, times, the truth, and the environment."""

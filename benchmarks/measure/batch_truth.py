@@ -1,12 +1,12 @@
-"""What a lone layer has to compute for a batch, at the price of one image in float64.
+"""Checks a lone layer's results for a batch, at the cost of one image in float64.
 
-A convolution is linear in its images: with a factor for each, the sum of factor * y is the
-convolution of the sum of factor * x. And if the images' dy are the same but for these factors, dW
-is the weight's gradient for that one image, and dX is the same for all but for the factors. So the
-weighted sums of a batch's results are held against one image's, by the rule of the tests: its
-errors add up as its values do. A value that is wrong in one image, or in another's place, shows.
+A convolution is linear in its images. With a factor per image, the sum of factor * y is the
+convolution of the sum of factor * x. If the images' dy differ only by these factors, dW is the
+weight's gradient for that one image, and the images' dX differ only by the factors too. So the
+weighted sums of a batch's results are compared with one image's, by the rule of the tests. Errors
+add up as values do, so a wrong or misplaced value in one image shows.
 
-x and dy are few-bit numbers, so that their weighted sums are exact in float32.
+x and dy are few-bit numbers, so their weighted sums are exact in float32.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from fastconv.testing import Problem, checks, inputs, kernels
 
 
 def factors(images: int) -> Tensor:
-    """A different one for each image, (1) for one, of a few bits and of either sign."""
+    """A different factor for each image, of a few bits and either sign; (1) for one image."""
     i = torch.arange(images, dtype=torch.float64)
     return (1 + i / 16) * (-1) ** i
 
 
 def draw(problem: Problem) -> inputs.Inputs:
-    """Normal values, x and dy in steps of 1/64; dy the same for all images but for its factor."""
+    """Normal values, x and dy in steps of 1/64. The images' dy differ only by their factors."""
     generator = torch.Generator().manual_seed(0)
 
     def values(*size: int) -> Tensor:
@@ -42,7 +42,7 @@ def draw(problem: Problem) -> inputs.Inputs:
 
 
 class ConvTruth:
-    """Of a convolution with nothing behind it, for the inputs that `draw` gives."""
+    """The truth of a convolution alone, for the inputs of `draw`."""
 
     def __init__(self, problem: Problem, data: inputs.Inputs) -> None:
         self._weights = factors(problem.n)
@@ -64,10 +64,10 @@ class ConvTruth:
         return torch.tensordot(self._weights, images.double(), 1).float().unsqueeze(0)
 
     def check(self, name: str, y: Tensor, *gradients: Tensor) -> None:
-        """Raises AssertionError where anything is something else.
+        """Raises AssertionError for a wrong result.
 
         Args:
-            gradients: none, or those of the weight, of the bias if there is one, and, if wanted, x.
+            gradients: none, or the gradients of the weight, of the bias if any, and of x if wanted.
         """
         label = f"{name} {list(self._used.values()) if name.startswith('fastconv') else ''}"
         checks.check_output(self._one, self._image, self._sum(y), None, label, "", self._output)
@@ -79,7 +79,7 @@ class ConvTruth:
 
 
 class ExactTruth:
-    """Of a ReLU or a max-pool alone: torch's bits. Sums of such few-bit gradients are exact."""
+    """The truth of a lone ReLU or max-pool: torch's bits. Sums of few-bit gradients are exact."""
 
     def __init__(self, problem: Problem, data: inputs.Inputs) -> None:
         x = data.x.clone().requires_grad_()
@@ -88,7 +88,7 @@ class ExactTruth:
         self._expected = (y.detach(), *torch.autograd.grad(y, x, data.dy))
 
     def check(self, name: str, *found: Tensor) -> None:
-        """Raises AssertionError where y or, if it is there, dx is something else."""
+        """Raises AssertionError if y or, if given, dx is wrong."""
         for what, actual, expected in zip(("y", "dx"), found, self._expected, strict=False):
             assert torch.equal(actual, expected), f"{what}: {name} {self._problem}: not torch's"
 

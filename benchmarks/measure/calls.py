@@ -1,4 +1,4 @@
-"""What is timed of a layer: its forward pass, or both passes, in one memory format."""
+"""The timed call of a layer: its forward pass, or both passes, in one memory format."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-# Memory formats by the names that results have, and whether that is channels_last.
+# Memory formats by their names in results, and whether each is channels_last.
 FORMATS = {"NCHW": False, "channels_last": True}
 
 
 def memory_format(channels_last: bool) -> torch.memory_format:
-    """Torch's name of it."""
+    """Torch's memory format."""
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def call(
     layer: nn.Module, x: Tensor, dy: Tensor, want_dx: bool | None, channels_last: bool
 ) -> Callable[[], tuple[Tensor, ...]]:
-    """Gives the output and, unless want_dx is None, the gradients: the parameters', dX last."""
+    """Returns the output and, unless want_dx is None, the gradients: the parameters', then dX."""
     x = x.clone(memory_format=memory_format(channels_last))
     if want_dx is None:
 
@@ -31,7 +31,7 @@ def call(
     wanted = list(layer.parameters())
     if want_dx:
         wanted.append(x.requires_grad_())
-    # The gradient comes as the next layer would hand it over: in the output's own format.
+    # The gradient has the output's own format, as from a next layer.
     dy = torch.empty_like(layer(x)).copy_(dy)
 
     def both() -> tuple[Tensor, ...]:

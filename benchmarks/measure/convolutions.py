@@ -1,6 +1,6 @@
-"""The convolutions of known networks, in their order, as problems at batch 1 for 224x224 images.
+"""Lists the convolutions of known networks as problems at batch 1 for 224x224 images.
 
-Each with what is fused with it: the ReLU behind it, and a max-pool behind that.
+They are in the networks' order. Each has its fused layers: the ReLU and the max-pool behind it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _conv(
 
 
 def resnet50() -> Iterator[str]:
-    """Version 1.5, which strides in the 3x3 layers. Batch norm behind each: no bias, no ReLU."""
+    """Version 1.5, which strides in the 3x3 layers. Batch norm follows each: no bias, no ReLU."""
     rest = "_nobias"
     yield _conv(3, 224, 64, 7, 2, rest)
     c, size = 64, 56  # behind the max-pool
@@ -44,7 +44,7 @@ def resnet50() -> Iterator[str]:
 
 
 def vgg16() -> Iterator[str]:
-    """Five groups of conv + ReLU, a max-pool at the end of each, fused with what is before it."""
+    """Five groups of conv + ReLU. A max-pool ends each, fused with the convolution before it."""
     c, size = 3, 224
     for k, layers in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
         for layer in range(layers):
@@ -55,7 +55,7 @@ def vgg16() -> Iterator[str]:
 
 
 def squeezenet() -> Iterator[str]:
-    """Version 1.1. Max-pools but the first follow a concatenation: nothing is fused with them."""
+    """Version 1.1. Max-pools after the first follow a concatenation, so they are not fused."""
     yield _conv(3, 224, 64, 3, 2, "_pool3x3s2x2p0x0d1x1c1", pad=0)
     c = 64
     for size, fires in (
@@ -72,7 +72,7 @@ def squeezenet() -> Iterator[str]:
 
 
 def mobilenet_v2_depthwise() -> Iterator[str]:
-    """The 3x3 depthwise convolutions alone. Batch norm behind each: no bias, no ReLU."""
+    """Only the 3x3 depthwise convolutions. Batch norm follows each: no bias, no ReLU."""
     c, size = 32, 112
     stages = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1))
     for expansion, k, blocks, first in (*stages, (6, 160, 3, 2), (6, 320, 1, 1)):

@@ -1,4 +1,4 @@
-"""Where a measurement was made."""
+"""Describes the hardware and software of a measurement."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def environment(device: str = "cpu") -> dict[str, object]:
-    """Processor, cores, threads, versions and fastconv's build; and the GPU where that is meant."""
+    """Processor, cores, threads, versions and fastconv's build, and the GPU if it is the device."""
     import fastconv  # here: gpu_check.py asks for the GPU before fastconv is built
     from fastconv.info import processor
 
@@ -28,7 +28,7 @@ def environment(device: str = "cpu") -> dict[str, object]:
 
 
 def gpu() -> dict[str, object]:
-    """The GPU, its driver, the versions of what runs on it, and torch's precision."""
+    """The GPU, its driver, the libraries' versions, and torch's precision."""
     properties = torch.cuda.get_device_properties()
     return {
         "gpu": properties.name,
@@ -45,12 +45,12 @@ def gpu() -> dict[str, object]:
 
 
 def lscpu() -> str:
-    """What the processor can do."""
+    """The output of lscpu."""
     return _output("lscpu")
 
 
 def _output(*command: str) -> str:
-    """What a command prints, "unknown" where there is no such command."""
+    """A command's output; "unknown" if there is no such command."""
     try:
         return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
     except OSError:

@@ -1,4 +1,4 @@
-"""Benchmarks that need a new process each."""
+"""Runs a benchmark in a new process."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Modules are found from here, and ./fastconv is not, which would shadow what is installed.
+# From here Python finds the modules, but not ./fastconv, which would shadow the installed package.
 BENCHMARKS = Path(__file__).resolve().parents[1]
 
 
 def run(module: str, *arguments: object, **environment: str) -> Any:
-    """What a module of the benchmarks, such as parts.memory, prints as its last line, as JSON.
+    """Runs a module of the benchmarks, such as parts.memory, and reads its last line as JSON.
 
     Raises:
-        RuntimeError: it failed; with what it said.
+        RuntimeError: the process failed; the message has its output.
     """
     done = subprocess.run(
         [sys.executable, "-m", module, *map(str, arguments)],

@@ -1,4 +1,4 @@
-"""Device times of several functions that do the same, taken in turn."""
+"""Measures the device times of equivalent functions, alternating between them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ Function = Callable[[], object]
 
 
 def replay(function: Function) -> tuple[Function, bool]:
-    """The function as a captured graph, and True; itself and False where it cannot be captured.
+    """The function as a captured graph, and True; itself and False if it cannot be captured.
 
-    A replay costs the CPU one launch, so that its time is the device's alone.
+    A replay costs the CPU one launch, so its time is the device's alone.
     """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -34,8 +34,8 @@ def replay(function: Function) -> tuple[Function, bool]:
 def alternate(functions: dict[str, Function], repeat: int) -> dict[str, list[float]]:
     """`repeat` samples of each function, in seconds, each from a cold L2 cache.
 
-    All functions take their turn before any has its next one, and who begins changes, so that a
-    GPU whose clock changes meanwhile does so for all of them.
+    Each round runs all functions once, and the first function changes from round to round. So a
+    change of the GPU's clock affects all of them.
     """
     size = 4 * torch.cuda.get_device_properties().L2_cache_size
     flush = torch.empty(size, dtype=torch.uint8, device="cuda")
@@ -47,7 +47,7 @@ def alternate(functions: dict[str, Function], repeat: int) -> dict[str, list[flo
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            flush.zero_()  # the GPU is busy with it while the CPU launches what is timed
+            flush.zero_()  # keeps the GPU busy while the CPU launches the timed function
             start.record()
             functions[name]()
             end.record()
@@ -59,7 +59,7 @@ def alternate(functions: dict[str, Function], repeat: int) -> dict[str, list[flo
 def device_times(
     functions: dict[str, Function], repeat: int
 ) -> tuple[dict[str, list[float]], list[str]]:
-    """`alternate` of their replays, and a line for each that could not be captured."""
+    """`alternate` for the functions' replays, and a line for each that could not be captured."""
     replayed = {name: replay(function) for name, function in functions.items()}
     launched = [
         f"{name}: timed without a graph, launches included"

@@ -1,4 +1,4 @@
-"""What a measurement tells while it runs, to standard error: results are all that stdout has."""
+"""Reports a measurement's progress to standard error, since stdout is for results."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ R = TypeVar("R")
 
 
 class NoSuchName(ValueError):
-    """Somebody chose what there is not."""
+    """A chosen name does not exist."""
 
 
 def say(text: str) -> None:
-    """A line, now."""
+    """Prints a line at once."""
     print(text, file=sys.stderr, flush=True)
 
 
 def each(items: Sequence[T], name: Callable[[T], str]) -> Iterator[T]:
-    """The items, each announced with its number and the seconds so far."""
+    """Yields the items and announces each with its number and the seconds so far."""
     start = time.monotonic()
     for i, item in enumerate(items, 1):
         say(f"[{i}/{len(items)}, {time.monotonic() - start:.0f} s] {name(item)}")
@@ -29,7 +29,7 @@ def each(items: Sequence[T], name: Callable[[T], str]) -> Iterator[T]:
 
 
 def collect(items: Sequence[T], name: Callable[[T], str], measure: Callable[[T], R]) -> list[R]:
-    """What `measure` gives for each item. Ctrl-C ends it, and keeps what was measured before."""
+    """The results of `measure` for each item. Ctrl-C ends it and keeps the earlier results."""
     results: list[R] = []
     try:
         for item in each(items, name):
@@ -42,10 +42,10 @@ def collect(items: Sequence[T], name: Callable[[T], str], measure: Callable[[T],
 
 
 def matching(names: Iterable[str], wanted: Sequence[str] | None) -> list[str]:
-    """The names that are one of the texts wanted or, where none is, contain it; all by default.
+    """The names that equal one of the wanted texts or, if none does, contain it; all by default.
 
     Raises:
-        NoSuchName: a text is in none of them.
+        NoSuchName: no name contains a text.
     """
     names = list(names)
     chosen: set[str] = set()

@@ -1,4 +1,4 @@
-"""Times of several functions that do the same, taken in turn."""
+"""Measures the times of equivalent functions, alternating between them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 
-# A sample is as many calls as take this long, so that a clock's tick or an interrupt is nothing.
+# A sample has enough calls to take this long, so clock ticks and interrupts do not matter.
 SAMPLE_SECONDS = 0.03
-LEAST = 5  # samples, where time is short
-SLOW = 0.5  # seconds of a call that one call is enough to warm up for
+LEAST = 5  # samples, if time is short
+SLOW = 0.5  # seconds; one warm-up call is enough for a call this long
 
 
 def _seconds(
@@ -29,13 +29,13 @@ def alternate(
     finish: Callable[[], object] | None = None,
     seconds: float = float("inf"),
 ) -> dict[str, list[float]]:
-    """`repeat` samples of each function, in seconds a call; `finish` waits for what calls began.
+    """`repeat` samples of each function, in seconds per call. `finish` waits for asynchronous work.
 
-    All functions take their turn before any has its next one, and who begins changes, so that a
-    machine that becomes slower or faster meanwhile does so for all of them.
+    Each round runs all functions once, and the first function changes from round to round. So a
+    change of the machine's speed affects all of them.
 
     Args:
-        seconds: after which LEAST samples are enough.
+        seconds: the time after which LEAST samples are enough.
     """
     calls = {}
     for name, function in functions.items():
@@ -65,7 +65,7 @@ def quartiles(samples: Sequence[float]) -> tuple[float, float, float]:
 
 
 def spread(samples: Sequence[float], scale: float = 1.0) -> dict[str, float]:
-    """Quartiles as results have them."""
+    """Quartiles in the form of results."""
     return dict(zip(("q1", "median", "q3"), (scale * q for q in quartiles(samples)), strict=True))
 
 

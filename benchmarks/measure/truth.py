@@ -1,4 +1,4 @@
-"""What a measured layer has to compute."""
+"""Checks the results of a measured layer."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ class Truth:
             self.winners = codes.read(problem, self.code, data.x.device.type)
             self.output = checks.expected_conv(problem, data)
             self.gradients = checks.expected_gradients(problem, data, self.winners)
-        # What fastconv uses: Winograd's algorithm has an error rule of its own.
+        # The implementation in use, since Winograd's algorithm has its own error rule.
         directions = ("fprop", "dgrad", "wgrad")
         self.used = [kernels.implementations_to_check(d, problem, device)[0] for d in directions]
 
     def _here(self) -> AbstractContextManager:
-        """On a GPU the truth is computed there; what it makes by itself must be there as well."""
+        """The problem's device as default, since new tensors of the truth must be there too."""
         return nullcontext() if self.device == "cpu" else torch.device(self.device)
 
     def check(self, name: str, y: Tensor, *gradients: Tensor) -> None:
-        """Raises AssertionError where a variant computes something else.
+        """Raises AssertionError if a variant's results are wrong.
 
-        Of torch's only the output: near-ties may make other winners than fastconv's.
+        Only the output of torch's is checked: near-ties may make other winners than fastconv's.
         """
         self.check_output(name, y)
         if name.startswith("fastconv"):
             self.check_gradients(name, *gradients)
 
     def check_output(self, name: str, y: Tensor) -> None:
-        """Raises AssertionError where the output of a variant is something else."""
+        """Raises AssertionError if a variant's output is wrong."""
         ours = name.startswith("fastconv")
         label = f"{name} {self.used if ours else ''}"
         code = self.winners if ours else None
@@ -50,7 +50,7 @@ class Truth:
                 check_norm(y, exact, own, f"y: {label} {self.problem}")
 
     def check_gradients(self, name: str, *gradients: Tensor | None) -> None:
-        """Raises AssertionError where dw, dbias or dx, as far as given, is something else."""
+        """Raises AssertionError if dw, dbias or dx, as far as given, is wrong."""
         found = dict(zip(("dw", "dbias", "dx"), gradients, strict=False))
         label = f"{name} {self.used}"
         with self._here():
@@ -62,11 +62,11 @@ class Truth:
 
 
 def check_norm(actual: Tensor, exact: Tensor, own: Tensor, name: str) -> None:
-    """Raises AssertionError where the error as a whole is more than rounding makes it.
+    """Raises AssertionError if the error's norm is larger than rounding explains.
 
-    The rule for single values grows with the number of products that a value is made of, and with
-    16-bit numbers it then allows more than the values are. fastconv adds up in float32 and rounds
-    once: its error's norm may be twice that of torch's and eps(dtype) of the values'.
+    The rule for single values grows with the number of products per value. For 16-bit numbers it
+    can exceed the values themselves. fastconv adds up in float32 and rounds once. So its error's
+    norm may be twice torch's error's norm plus eps(dtype) times the values' norm.
     """
     error, torch_error = ((t.double() - exact).norm().item() for t in (actual, own))
     size = exact.norm().item()

@@ -1,1 +1,1 @@
-"""The parts of `python benchmarks`: each measures one thing and tells it."""
+"""The parts of `python benchmarks`. Each measures one thing and reports it."""

@@ -1,8 +1,8 @@
-"""conv + bias + ReLU + max-pool: fastconv's fused layer against torch's three layers.
+"""Times conv + bias + ReLU + max-pool: fastconv's fused layer against torch's three layers.
 
-Each of torch's four variants (eager and compiled, NCHW and channels_last) and both of fastconv's
-(its input NCHW or channels_last) is timed. A ratio compares the fastest of torch's with the faster
-of fastconv's: either side in its own best memory format.
+It times torch's four variants (eager and compiled, NCHW and channels_last) and fastconv's two (its
+input NCHW or channels_last). A ratio compares each side's fastest variant, so each side has its
+best memory format.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ BLOCKS = [
 
 BATCH = 8
 
-# What is timed: with gradients or not, and whether the input's is among them.
+# The modes: with gradients or not, and whether the input's is among them.
 MODES = {"forward": None, "forward+backward": True, "forward+backward, no dX": False}
 
 
@@ -66,7 +66,7 @@ def choose(wanted: Sequence[str] | None) -> list[Block]:
 
 
 def run(blocks: Sequence[Block], batch: int, repeat: int, compiled: bool) -> dict[str, object]:
-    """Checks and times the blocks; what it returns can be written as JSON."""
+    """Checks and times the blocks. The result can be written as JSON."""
     results = collect(
         blocks,
         lambda block: f"{block.letter} {block.name}",
@@ -78,10 +78,10 @@ def run(blocks: Sequence[Block], batch: int, repeat: int, compiled: bool) -> dic
 def run_block(
     block: Block, batch: int, repeat: int, compiled: bool, device: str = "cpu"
 ) -> dict[str, object]:
-    """Times of one block in all modes, in milliseconds; on a GPU the device's, and `wall` beside.
+    """Milliseconds of one block in all modes; on a GPU device times, with `wall` beside them.
 
-    A variant that computes something else is an error on a CPU; on a GPU, where each measurement
-    may be the last for long, it is left out and named in `wrong`.
+    A wrong variant is an error on a CPU. On a GPU, where measurements are rare, it is left out and
+    named in `wrong`.
     """
     problem = block.problem.replace(n=batch)
     data = _plain(inputs.make(problem), device)
@@ -123,14 +123,14 @@ def run_block(
 
 
 def _plain(data: inputs.Inputs, device: str) -> inputs.Inputs:
-    """The same values on the device, in memory as torch allocates it."""
+    """The same values on the device, in memory that torch allocates."""
     return inputs.Inputs(*(None if t is None else t.clone().to(device) for t in data))
 
 
 def _variants(
     problem: Problem, data: inputs.Inputs, compiled: bool
 ) -> dict[str, tuple[nn.Module, bool]]:
-    """The layers that compete, and whether each gets its input as channels_last."""
+    """The competing layers, and whether each gets its input as channels_last."""
     found: dict[str, tuple[nn.Module, bool]] = {}
     for name, channels_last in FORMATS.items():
         found[f"torch eager {name}"] = _torch_layer(problem, data, channels_last), channels_last

@@ -1,7 +1,7 @@
-"""Lone layers of known networks: fastconv's Conv2d, MaxPool2d and ReLU against torch.nn's.
+"""Times lone layers of known networks: fastconv's Conv2d, MaxPool2d and ReLU against torch.nn's.
 
-Each side in both memory formats; a ratio compares the faster of torch's with the faster of
-fastconv's. (A lone layer is nothing that torch.compile could make faster.)
+Each side runs in both memory formats, and a ratio compares each side's faster one. (torch.compile
+cannot make a lone layer faster.)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from measure.environment import environment
 from show import table
 
 BATCHES = (1, 16)
-SECONDS = 4.0  # of samples in a mode, after which the least number of them is enough
+SECONDS = 4.0  # of samples per mode; then the least number of them is enough
 
 
 class Layer(NamedTuple):
@@ -31,7 +31,7 @@ class Layer(NamedTuple):
 
 
 def _lone(text: str) -> Problem:
-    """A network's convolution without what is fused with it."""
+    """A network's convolution without its fused layers."""
     return Problem.parse(text).replace(pool=None, relu=False, layout="nchw")
 
 
@@ -60,7 +60,7 @@ def choose(wanted: Sequence[str] | None) -> list[Layer]:
 
 
 def run(layers: Sequence[Layer], batches: Sequence[int], repeat: int) -> dict[str, object]:
-    """Checks and times the layers; what it returns can be written as JSON."""
+    """Checks and times the layers. The result can be written as JSON."""
     jobs = [(layer, batch) for layer in layers for batch in batches]
     results = progress.collect(
         jobs,
@@ -74,13 +74,13 @@ def run_layer(layer: Layer, batch: int, repeat: int) -> dict[str, object]:
     """Milliseconds of a layer in both modes.
 
     Raises:
-        AssertionError: a side computes something else.
+        AssertionError: a side's results are wrong.
     """
     problem = layer.problem.replace(n=batch)
     data = batch_truth.draw(problem)
     truth = batch_truth.of(problem, data)
     modes = {}
-    # Nobody wants a gradient of the images.
+    # The images need no gradient.
     for mode, want_dx in {"forward": None, "forward+backward": problem.c != 3}.items():
         functions = {}
         for side, module in sides(problem, data).items():
@@ -135,7 +135,7 @@ def text(result: dict) -> str:
 
 
 def summary(result: dict) -> str:
-    """A line for each network and batch: ratios' geometric mean, the least, and how many lose."""
+    """A line per network and batch: the ratios' geometric mean, the least, and how many lose."""
     found: dict[tuple[str, int], list[dict[str, float]]] = {}
     for network, problem, ratios in rows(result):
         found.setdefault((network, problem.n), []).append(ratios)

@@ -1,11 +1,11 @@
-"""The memory that a training step takes at its peak, beyond weights, momentum and images.
+"""Measures a training step's peak memory beyond weights, momentum and images.
 
-Each network and variant in a process of its own. The kernel's count of resident memory
-(/proc/self/status, its peak set back before the step) sees all that is allocated, by whomever:
-torch's own counters miss what oneDNN takes for itself. Freed memory goes back to the system at
-once (two settings of malloc, in `_ENVIRONMENT`), so that what is counted is in use.
+Each network and variant has its own process. The Linux kernel counts resident memory
+(/proc/self/status; the peak is reset before the step). This includes all allocations, while
+torch's own counters miss oneDNN's. Freed memory returns to the system at once (two settings of
+malloc in `_ENVIRONMENT`), so all counted memory is in use.
 
-One of these processes, started in benchmarks/, which prints bytes as JSON:
+One of these processes, started in benchmarks/, prints bytes as JSON:
 
     python -m parts.memory NETWORK VARIANT BATCH IMAGE_SIZE STEPS THREADS
 """
@@ -26,7 +26,7 @@ from measure.environment import environment
 from parts import networks
 from show import table
 
-# ResNet-50 is not among them: its batch norms keep their inputs on either side.
+# ResNet-50 is left out: its batch norms keep their inputs on both sides.
 NETWORKS = [name for name in networks.NETWORKS if name != "ResNet-50"]
 _ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -35,10 +35,10 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 def run(
     names: Sequence[str], repeat: int, compiled: bool, batch: int | None = None
 ) -> dict[str, object]:
-    """Measures networks; what it returns can be written as JSON.
+    """Measures networks. The result can be written as JSON.
 
     Args:
-        batch: images of a step, each network's own by default.
+        batch: images per step, each network's own by default.
     """
     if not _CLEAR.exists():
         raise RuntimeError("memory: needs Linux's /proc/self/clear_refs")
@@ -59,7 +59,7 @@ def run(
 
 
 def _resident(line: str) -> int:
-    """VmRSS, the bytes that are resident, or VmHWM, the most that were."""
+    """VmRSS, the resident bytes, or VmHWM, their peak."""
     for text in _STATUS.read_text().splitlines():
         if text.startswith(f"{line}:"):
             return int(text.split()[1]) * 1024
@@ -67,7 +67,7 @@ def _resident(line: str) -> int:
 
 
 def measure(name: str, variant: str, batch: int, image_size: int, steps: int) -> list[int]:
-    """Peak bytes of each of some steps, in this process."""
+    """Peak bytes of each step, in this process."""
     torch.manual_seed(0)
     model = networks.NETWORKS[name].build(image_size)
     chosen = next(v for v in networks.variants(True) if str(v) == variant)
@@ -75,7 +75,7 @@ def measure(name: str, variant: str, batch: int, image_size: int, steps: int) ->
     x = x.contiguous(memory_format=memory_format(chosen.channels_last))
     step = networks.Training(chosen.made(model), x, labels)
     del model
-    for _ in range(2):  # compiles, makes the momentum, fills caches
+    for _ in range(2):  # compiles, allocates the momentum, fills caches
         step()
     peaks = []
     for _ in range(steps):
@@ -88,7 +88,7 @@ def measure(name: str, variant: str, batch: int, image_size: int, steps: int) ->
 
 
 def summary(result: dict) -> str:
-    """A line for each network: MB of each way, and the ratio of the least ones."""
+    """A line per network: MB of each way, and the ratio of each side's least."""
     lines = table.head(["training step", *networks.WAYS, "torch's least / fastconv's"], 1)
     for found in result["networks"]:
         size = found["image_size"]

@@ -1,7 +1,7 @@
-"""Whole networks: a training step, and the latency of one image.
+"""Times whole networks: a training step, and the latency of one image.
 
-A step is forward, loss, backward and SGD with momentum; fastconv's networks are torch.nn's, made
-over by `fastconv.convert`. Each side eager and compiled by torch.compile, NCHW and channels_last.
+A step is forward, loss, backward and SGD with momentum. fastconv's networks are torch.nn's after
+`fastconv.convert`. Each side runs eager and compiled by torch.compile, NCHW and channels_last.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from measure.calls import FORMATS, memory_format
 from measure.environment import environment
 from show import table
 
-SECONDS = 20.0  # of samples in a mode, after which the least number of them is enough
+SECONDS = 20.0  # of samples per mode; then the least number of them is enough
 CLASSES = 10
 TRAINING, INFERENCE = "training step", "inference"
 
 
 class Network(NamedTuple):
-    """A network of torch.nn's layers, its images' size, and how many a training step takes."""
+    """A network of torch.nn's layers, its images' size, and its images per training step."""
 
     build: Callable[[int], nn.Module]  # of the image size
     image_size: int
@@ -63,7 +63,7 @@ class Variant(NamedTuple):
         return f"{name} {'channels_last' if self.channels_last else 'NCHW'}"
 
     def made(self, network: nn.Module) -> nn.Module:
-        """A copy of a network of torch.nn's layers that runs so."""
+        """A copy of a network of torch.nn's layers that runs this way."""
         model = copy.deepcopy(network)
         if self.side == "fastconv":
             model = fastconv.convert(model, inplace=True)
@@ -73,10 +73,10 @@ class Variant(NamedTuple):
 
 
 def variants(compiled: bool) -> list[Variant]:
-    """All of them, or those that are not compiled.
+    """All variants, or only the eager ones.
 
-    Compiled networks are channels_last: compiling takes long, and `blocks`, which has both, finds
-    NCHW no faster.
+    Compiled networks are channels_last. Compiling takes long, and `blocks`, which has both formats,
+    finds NCHW no faster.
     """
     formats = {False: FORMATS.values(), True: (True,)}
     return [
@@ -88,7 +88,7 @@ def variants(compiled: bool) -> list[Variant]:
 
 
 def without_chance(network: nn.Module) -> nn.Module:
-    """The network with dropout that drops nothing, but takes its time."""
+    """The network with dropout that drops nothing but takes the same time."""
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -103,15 +103,15 @@ def batch_of(count: int, image_size: int) -> tuple[Tensor, Tensor]:
 
 
 class Training:
-    """A network's training step on always the same images."""
+    """A network's training step, always on the same images."""
 
     def __init__(self, model: nn.Module, x: Tensor, labels: Tensor) -> None:
         self._model, self._x, self._labels = model.train(), x, labels
-        # So slow that the network stays what it was, however often it is timed.
+        # A rate so low that the network does not change, however often it is timed.
         self._optimizer = torch.optim.SGD(model.parameters(), lr=1e-9, momentum=0.9)
 
     def results(self) -> list[Tensor]:
-        """What can be compared: the loss and the gradients, of a step that is not taken."""
+        """The loss and the gradients of a step that is not taken."""
         loss = self._backward()
         found = [p.grad.clone() for p in self._model.parameters() if p.grad is not None]
         self._optimizer.zero_grad()
@@ -129,7 +129,7 @@ class Training:
 
 
 class Inference:
-    """A network's answer to images, without gradients."""
+    """A network's output for images, without gradients."""
 
     def __init__(self, model: nn.Module, x: Tensor, labels: Tensor) -> None:
         self._model, self._x = model.eval(), x
@@ -139,7 +139,7 @@ class Inference:
         return self._model(self._x)
 
     def results(self) -> list[Tensor]:
-        """What can be compared."""
+        """The output, to compare."""
         return [self()]
 
 
@@ -149,17 +149,16 @@ MODES = {TRAINING: Training, INFERENCE: Inference}
 def check(
     name: str, found: Sequence[Tensor], expected: Sequence[Tensor], again: Sequence[Tensor]
 ) -> None:
-    """Raises AssertionError where a network does not do what torch's eager one does.
+    """Raises AssertionError if a network's results differ from torch's eager one's.
 
-    Each layer alone is held to float64 by the other parts. Here a near-tie that rounding decides
-    otherwise moves a gradient by a thousandth, a wrong kernel by all of it. Behind batch norm of
-    few values a near-tie moves it by hundredths, and chance decides which gradient: torch's own
-    are off by 0.03 there, measured against float64, and agree in other places to 0.0001. So
-    allowed is a hundredth, and three times the most that any result of torch differs by from
-    itself.
+    The other parts check each layer alone against float64. Here a near-tie that rounding decides
+    otherwise moves a gradient by a thousandth, and a wrong kernel moves all of it. Behind batch
+    norm of few values a near-tie moves some gradient by hundredths. torch's own are off by 0.03
+    there, measured against float64, and elsewhere agree to 0.0001. So the limit is a hundredth
+    plus three times the largest difference between torch's own results.
 
     Args:
-        expected, again: torch's in either memory format.
+        expected, again: torch's results in each memory format.
     """
     assert len(found) == len(expected), f"{name}: {len(found)} results, not {len(expected)}"
     pairs = zip(expected, again, strict=True)
@@ -174,10 +173,10 @@ def check(
 def run(
     names: Sequence[str], repeat: int, compiled: bool, batch: int | None = None
 ) -> dict[str, object]:
-    """Checks and times networks in both modes; what it returns can be written as JSON.
+    """Checks and times networks in both modes. The result can be written as JSON.
 
     Args:
-        batch: images of a training step, each network's own by default.
+        batch: images per training step, each network's own by default.
     """
     jobs = [
         (name, mode, 1 if mode == INFERENCE else batch or NETWORKS[name].batch)
@@ -198,7 +197,7 @@ def run_network(
     """Milliseconds of a network in one mode.
 
     Raises:
-        AssertionError: a variant does something else than torch.
+        AssertionError: a variant's results differ from torch's.
     """
     torch.compiler.reset()
     torch.manual_seed(0)
@@ -239,7 +238,7 @@ WAYS = ("torch eager", "torch.compile", "fastconv", "fastconv compiled")
 
 
 def least_of_ways(spreads: dict[str, dict[str, float]]) -> list[float | None]:
-    """The least median of each way's variants; None where it was not measured."""
+    """The least median of each way's variants; None if not measured."""
     least = []
     for way in WAYS:
         names = [f"{way} {name}" for name in FORMATS]
@@ -248,7 +247,7 @@ def least_of_ways(spreads: dict[str, dict[str, float]]) -> list[float | None]:
 
 
 def summary(result: dict) -> str:
-    """A line for each network and mode: images/s or ms of each way, and the best by the best."""
+    """A line per network and mode: images/s or ms of each way, and the ratio of the best ones."""
     lines = table.head(["network", "what", *WAYS, "best / torch's best"], 2)
     for found in result["networks"]:
         cells = [f"{found['network']}, {found['image_size']}x{found['image_size']}", _what(found)]

@@ -1,5 +1,7 @@
-"""What fastconv costs apart from arithmetic: each operation and each kind of converted module on a
-tiny tensor, against torch's; the imports and the first call; and the room on disk."""
+"""Measures fastconv's overhead: calls on tiny tensors, imports, the first call, and disk space.
+
+Each operation and each kind of converted module is called against torch's.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ class InCode(nn.Module):
         return self.pool(F.relu(self.conv(x)))
 
 
-# Modules as torch.nn has them, and how many channels they take.
+# Modules of torch.nn, and their numbers of input channels.
 MODULES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "converted Conv2d": (lambda: nn.Conv2d(3, 4, 3), 3),
     "converted ReLU": (nn.ReLU, 3),
@@ -45,7 +47,7 @@ MODES = ("no grad", "forward with a graph", "forward + backward")
 
 
 def _module_ways(name: str) -> tuple[nn.Module, nn.Module, Tensor]:
-    """A module, the same converted, and what to call them with."""
+    """A module, the same module converted, and their input."""
     build, channels = MODULES[name]
     torch.manual_seed(0)
     module = build()
@@ -64,7 +66,7 @@ def _call(
 
 
 def _calls(name: str, mode: str) -> dict[str, Callable[[], object]]:
-    """What is timed, once it is known that both sides give the same."""
+    """The timed calls, after a check that both sides give the same results."""
     if name in OPERATIONS:
         ways: tuple[Callable[..., Tensor], ...] = OPERATIONS[name]
         givens, parameters = [tensors(), tensors()], []
@@ -79,11 +81,12 @@ def _calls(name: str, mode: str) -> dict[str, Callable[[], object]]:
 
 
 def run(repeat: int, processes: int = 5) -> dict[str, object]:
-    """Checks and times every operation and module in every mode, on one thread; can be written as
-    JSON.
+    """Checks and times every operation and module in every mode, on one thread.
+
+    The result can be written as JSON.
 
     Args:
-        processes: how many new ones import and call for the first time.
+        processes: the number of new processes that import and make the first call.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -107,7 +110,7 @@ def run(repeat: int, processes: int = 5) -> dict[str, object]:
 
 
 def text(result: dict) -> str:
-    """What calls cost, then what comes before them."""
+    """The costs of calls, then of imports and first calls."""
     lines = table.head(["before the first result, ms", "torch", "fastconv"], 1)
     for entry in result["startup"]:
         times = entry["milliseconds"]

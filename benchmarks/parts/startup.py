@@ -1,6 +1,6 @@
-"""What comes before the first result: imports and the first call, each in new processes.
+"""Measures the time before the first result: imports and the first call, in new processes.
 
-python -m parts.startup SIDE      one of them, started in benchmarks/; seconds as JSON
+python -m parts.startup SIDE      one process, started in benchmarks/; prints seconds as JSON
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def measure(side: str) -> dict[str, float]:
 
 
 def run(repeat: int) -> list[dict[str, object]]:
-    """Milliseconds of each by side, of so many new processes a side, in turn."""
+    """Milliseconds of each by side, from `repeat` new processes per side, alternating."""
     from measure import fresh, timing
 
     taken: dict[str, dict[str, list[float]]] = {}
@@ -48,7 +48,7 @@ def run(repeat: int) -> list[dict[str, object]]:
 
 
 def installed_bytes() -> dict[str, int]:
-    """What fastconv takes on disk: all of it, and of that its kernels and its pictures."""
+    """fastconv's bytes on disk: in all, its kernels', and its pictures'."""
     import fastconv
 
     module = Path(fastconv._C.__file__)

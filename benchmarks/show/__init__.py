@@ -1,1 +1,1 @@
-"""Results for people: tables, the picture, comparisons, and the files they lie in."""
+"""Shows results as tables, a picture and comparisons, and handles their files."""

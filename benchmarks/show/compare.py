@@ -1,4 +1,4 @@
-"""What has become slower or faster since an earlier result of the same part."""
+"""Compares a result with an earlier one of the same part: slower, faster or the same."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 Spread = dict[str, float]  # q1, median, q3
 
-# What the quartiles of two runs differ by on their own, on a machine where nothing has changed.
+# The difference between two runs' quartiles on a machine where nothing has changed.
 MARGIN = 0.03
 
-# What tells entries apart, and what is said in other words or is the same for all.
+# Fields that identify entries, and fields that repeat others or are the same for all.
 _NAMES = ("name", "network", "problem", "operation", "what", "mode", "batch", "image_size")
 _SILENT = ("blocks", "layers", "networks", "calls", "startup", "milliseconds", "bytes")
 
 
 class Change(NamedTuple):
-    """An entry's medians, then and now, and whether their spreads are apart."""
+    """An entry's earlier and new medians, and whether their spreads are apart."""
 
     name: str
     before: float
@@ -26,7 +26,7 @@ class Change(NamedTuple):
 
     @property
     def worse(self) -> bool:
-        """Whether it takes more now, beyond its spread."""
+        """Whether the entry now takes more, beyond its spread."""
         return self.apart and self.after > self.before
 
     def __str__(self) -> str:
@@ -34,7 +34,7 @@ class Change(NamedTuple):
 
 
 def spreads(result: dict) -> dict[str, Spread]:
-    """All that was measured, by name."""
+    """All measured spreads, by name."""
     return dict(_spreads(result, ()))
 
 
@@ -51,9 +51,9 @@ def _spreads(node: object, path: tuple[str, ...]) -> Iterator[tuple[str, Spread]
 
 
 def changes(old: dict, new: dict) -> tuple[float, list[Change]]:
-    """How many times as slow the machine is, by torch, and what became of fastconv's entries.
+    """The machine's slowdown, by torch's entries, and the changes of fastconv's entries.
 
-    They are compared as if the machine were as fast as it was.
+    The changes are corrected for the slowdown.
     """
     before, after = spreads(old), spreads(new)
     names = [name for name in after if name in before]
@@ -71,7 +71,7 @@ def changes(old: dict, new: dict) -> tuple[float, list[Change]]:
 
 
 def _side(name: str) -> str:
-    """Whose variant an entry is: its name's last part begins with torch or fastconv."""
+    """The side of an entry: its name's last part begins with torch or fastconv."""
     return name.rpartition(", ")[2].replace(".", " ").split()[0]
 
 

@@ -1,4 +1,4 @@
-"""Files and folders that a command line names, looked at before anything is measured.
+"""Checks the files and folders of a command line before anything is measured.
 
 Each function is a `type` of argparse. It turns the typed text into a path, and raises
 ArgumentTypeError if the path cannot be used.
@@ -25,7 +25,7 @@ def to_write(text: str) -> Path:
 
 
 def folder_to_write(text: str) -> Path:
-    """A folder for files; it is made where it is not there."""
+    """A folder for files, which is created if it does not exist."""
     path = Path(text)
     try:
         path.mkdir(parents=True, exist_ok=True)

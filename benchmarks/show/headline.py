@@ -1,4 +1,4 @@
-"""README's one small table: how many times as fast, and as small, each part is on the whole."""
+"""Makes README's small table: the mean speedup and memory saving of each part."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Entries = list[dict]
 
 
 def _in_mode(mode: str) -> Callable[[dict], dict | None]:
-    """An entry's times in one mode, None where it was not measured."""
+    """An entry's times in one mode; None if not measured."""
     return lambda entry: entry["milliseconds"].get(mode)
 
 
@@ -23,7 +23,7 @@ def _training_step(entry: dict) -> dict | None:
 
 FORWARD, BOTH = (_in_mode(mode) for mode in ("forward", "forward+backward"))
 
-# What a line compares, its result file, the entries in it and what each gives.
+# Each line's title, its result file, the file's entries, and the times of an entry.
 LINES: tuple[tuple[str, str, str, Callable[[dict], dict | None]], ...] = (
     ("fused blocks, 8 images, forward", "blocks", "blocks", FORWARD),
     ("fused blocks, 8 images, forward + backward", "blocks", "blocks", BOTH),
@@ -37,7 +37,7 @@ FILES = tuple(dict.fromkeys(file for _, file, _, _ in LINES))
 
 
 def headline(results: dict[str, dict]) -> str:
-    """A line for each part that was measured: ratios' geometric mean, and the least.
+    """A line per measured part: the ratios' geometric mean, and the least.
 
     Args:
         results: by the names of the result files; parts may be missing.

@@ -1,4 +1,4 @@
-"""The picture of the layers: how many times as fast as torch's each of fastconv's is."""
+"""Draws each layer's speedup over torch's."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from parts import layers
 from show import table
 
-# Batches from light to dark; what is slower than torch in another colour.
+# Batches from light to dark; layers slower than torch have another colour.
 _FASTER, _SLOWER = ("#8fc1e3", "#1f5f99"), ("#f2b48a", "#c2521b")
-_ROW = 0.18  # inches a layer
+_ROW = 0.18  # inches per layer
 _BAR = 0.8  # of that, all of a layer's bars
 
 
 def draw(path: Path, result: dict, source: str = "") -> None:
-    """Draws a result of `layers` as a PNG file: from 1 on, a bar for each layer, batch and mode.
+    """Draws a result of `layers` as a PNG file: a bar, from 1 on, per layer, batch and mode.
 
     Args:
         source: a note kept in the file, for `source_of`.
@@ -63,7 +63,7 @@ def draw(path: Path, result: dict, source: str = "") -> None:
 
 
 def source_of(path: Path) -> str | None:
-    """The note in a picture, None where there is no picture."""
+    """The note in a picture; None without a picture."""
     from PIL import Image
 
     if not path.exists():
@@ -73,7 +73,7 @@ def source_of(path: Path) -> str | None:
 
 
 def _ratio_axis(axes: Any) -> None:
-    """Half and twice as fast are as far from 1."""
+    """Sets a scale on which half and twice as fast are equally far from 1."""
     from matplotlib.ticker import FuncFormatter, NullLocator
 
     axes.axvline(1, color="black", linewidth=1)

@@ -1,4 +1,4 @@
-"""Results as Markdown."""
+"""Formats results as Markdown tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # gpu_check.py reads results before fastconv is built
 
 
 def fastest(times: dict[str, dict[str, float]], side: str) -> float | None:
-    """Median of the fastest variant of "torch" or "fastconv", None where none was right."""
+    """Median of the fastest variant of "torch" or "fastconv"; None if none was right."""
     return min((t["median"] for name, t in times.items() if name.startswith(side)), default=None)
 
 
@@ -25,12 +25,12 @@ def row(cells: list[str]) -> str:
 
 
 def head(titles: list[str], numbers_from: int) -> list[str]:
-    """A table's first lines; from this column on, numbers."""
+    """A table's first lines. Columns from `numbers_from` on hold numbers."""
     return [row(titles), row(["---" if i < numbers_from else "---:" for i in range(len(titles))])]
 
 
 def _scale(result: dict) -> tuple[str, float]:
-    """The unit that results are shown in, and how many of it are a millisecond."""
+    """The results' unit, and its number per millisecond."""
     return ("us", 1e3) if result.get("unit") == "us" else ("ms", 1.0)
 
 
@@ -59,7 +59,7 @@ def details(result: dict) -> str:
 
 
 def shape(problem: Problem | str) -> str:
-    """A block's or a layer's shape as people say it."""
+    """A block's or a layer's shape in words."""
     from fastconv.testing import Problem
 
     p = Problem.parse(problem) if isinstance(problem, str) else problem
@@ -84,24 +84,24 @@ def best(times: dict[str, dict[str, float]], side: str, scale: float = 1.0) -> s
 
 
 def ratio(times: dict[str, dict[str, float]]) -> float:
-    """Median of torch's fastest variant by that of fastconv's."""
+    """The ratio of the fastest variants' medians, torch's by fastconv's."""
     theirs, ours = fastest(times, "torch"), fastest(times, "fastconv")
     assert theirs and ours
     return theirs / ours
 
 
 def multiple(ratio: float) -> str:
-    """How many times as fast fastconv is; 0.96 is not 1.0."""
+    """fastconv's speedup, with two decimals below 2, since 0.96 is not 1.0."""
     return f"**{ratio:.{1 if ratio >= 2 else 2}f}x**"
 
 
 def _ratio(torch_ms: float | None, our_ms: float | None) -> str:
-    """The same, "" where either has no time."""
+    """The same; "" if either has no time."""
     return multiple(torch_ms / our_ms) if torch_ms and our_ms else ""
 
 
 def summary(result: dict) -> str:
-    """One line a block: the fastest of torch, the faster of fastconv, and their ratio."""
+    """One line per block: the fastest of torch, the faster of fastconv, and their ratio."""
     unit, scale = _scale(result)
     modes = list(dict.fromkeys(m for block in result["blocks"] for m in block["milliseconds"]))
     lines = head(["block", *modes], 1)
@@ -126,7 +126,7 @@ def summary(result: dict) -> str:
 
 
 def layers(result: dict) -> str:
-    """One line a layer and dtype: torch, fastconv and their ratio, forward and backward."""
+    """One line per layer and dtype: torch, fastconv and their ratio, forward and backward."""
     unit, scale = _scale(result)
     modes = ("forward", "backward")
     columns = (f"torch {unit}", f"fastconv {unit}", "ratio")
@@ -150,7 +150,7 @@ def layers(result: dict) -> str:
 
 
 def sweep(result: dict) -> str:
-    """One line a layer, dtype and direction: the default variant, the fastest, and their ratio."""
+    """One line per layer, dtype and direction: the default, the fastest, and their ratio."""
     unit, scale = _scale(result)
     titles = (f"default {unit}", f"fastest {unit}", "ratio", "default", "fastest")
     lines = head(["layer", "dtype", "direction", *titles], 3)
@@ -171,7 +171,7 @@ def sweep(result: dict) -> str:
 
 
 def _competitors(result: dict) -> str:
-    """Whose layers of torch were measured: in all blocks, or in some."""
+    """The measured variants of torch: in all blocks, or in some."""
     compiled = [
         any(name.startswith("torch.compile") for name in times)
         for block in result["blocks"]
@@ -183,7 +183,7 @@ def _competitors(result: dict) -> str:
 
 
 def machine(where: dict) -> str:
-    """Where it was measured, from what `environment` gives."""
+    """The machine in words, from the result of `environment`."""
     if "gpu" in where:
         tf32 = "with" if where["convolutions use tf32"] else "without"
         return (
@@ -221,7 +221,7 @@ def training(runs: dict[str, dict]) -> str:
 
 
 def overhead(result: dict) -> str:
-    """Microseconds of a call on a tiny tensor, and how much more than torch's that is."""
+    """Microseconds of a call on a tiny tensor, and the difference to torch's."""
     lines = head(["operation", "mode", "torch", "fastconv", "fastconv / torch"], 2)
     for call in result["calls"]:
         ours, theirs = (1e3 * call["milliseconds"][s]["median"] for s in ("fastconv", "torch"))
@@ -232,7 +232,7 @@ def overhead(result: dict) -> str:
 
 
 def install(result: dict) -> str:
-    """What the compilers of an install take."""
+    """The compilers' time in an install."""
     lines = head(["kernels", "compilers' time on one core"], 1)
     for name, seconds in result["processor seconds"].items():
         lines.append(row([name, f"{seconds / 60:.1f} min"]))
