@@ -1,7 +1,11 @@
-# check_nvcc sets nvcc_why for its caller: "" where enable_language(CUDA) works, else why it does not, in one line.
-# A project of its own asks, because enable_language ends the build where it fails. Both take nvcc from CUDACXX.
+# nvcc.cmake finds out whether nvcc works, and why not.
+
+# check_nvcc sets nvcc_why for its caller: "" if enable_language(CUDA) works, else one line with the
+# reason. A separate project tries it, because a failing enable_language ends the build. Both take
+# nvcc from CUDACXX.
 function(check_nvcc)
-  # CMake knows PATH, CUDACXX and CUDA_PATH by itself; CUDA_HOME and /usr/local/cuda are where people have it too.
+  # CMake itself looks in PATH, CUDACXX and CUDA_PATH. CUDA_HOME and /usr/local/cuda are common
+  # places too.
   if(NOT CMAKE_CUDA_COMPILER AND "$ENV{CUDACXX}" STREQUAL "")
     find_program(fastconv_nvcc nvcc HINTS ENV CUDA_PATH ENV CUDA_HOME PATHS /usr/local/cuda PATH_SUFFIXES bin)
     if(NOT fastconv_nvcc)
@@ -36,8 +40,8 @@ function(check_nvcc)
   endif()
 endfunction()
 
-# nvcc_words sets words to what nvcc itself says against an empty program, "" where it says nothing, and nvcc to its
-# path. CMake's output has the same in many lines, and nothing of an nvcc that does not run.
+# nvcc_words sets words to nvcc's own error for an empty program, "" if there is none, and nvcc to
+# its path. CMake's output has the same error in many lines, and none for an nvcc that does not run.
 function(nvcc_words folder)
   if(CMAKE_CUDA_COMPILER)
     set(command "${CMAKE_CUDA_COMPILER}")
@@ -80,7 +84,8 @@ function(nvcc_words folder)
   endforeach()
 endfunction()
 
-# first_error sets error to the first line of a program's output that speaks of one, else to its first line.
+# first_error sets error to the first line of a program's output that mentions an error, else to its
+# first line.
 function(first_error output)
   if(output MATCHES "[^\n]*([Ee]rror|fatal|cannot)[^\n]*")
     string(REGEX REPLACE "^.*error: (#error -- )?" "" output "${CMAKE_MATCH_0}")
@@ -93,7 +98,7 @@ function(first_error output)
   set(error "${line}" PARENT_SCOPE)
 endfunction()
 
-# one_line sets line to the text in one line of 160 characters at most.
+# one_line sets line to the text in one line of at most 160 characters.
 function(one_line text)
   string(REGEX REPLACE "[ \t\r\n]+" " " text "${text}")
   string(STRIP "${text}" text)
