@@ -1,4 +1,4 @@
-"""Settings of all tests."""
+"""The settings and fixtures of all tests."""
 
 import os
 import re
@@ -13,7 +13,7 @@ import emulated
 from fastconv import functional
 from fastconv.testing import kernels
 
-# The same examples every time; `HYPOTHESIS_PROFILE=thorough pytest` looks for new ones.
+# The examples are the same every time; `HYPOTHESIS_PROFILE=thorough pytest` draws new ones.
 _common = dict(
     deadline=None,
     print_blob=False,
@@ -26,9 +26,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport():
-    """FASTCONV_REQUIRE names what must be there: a test that would be skipped for want of it fails.
+    """FASTCONV_REQUIRE names required tools. Tests that would be skipped without them fail.
 
-    A regular expression, such as nvcc|cuobjdump; CI sets it.
+    It is a regular expression, such as nvcc|cuobjdump. CI sets it.
     """
     report = yield
     required = os.environ.get("FASTCONV_REQUIRE")
@@ -41,7 +41,7 @@ def pytest_runtest_makereport():
 
 @pytest.fixture(autouse=True)
 def threads_as_before():
-    """Tests that change torch's number of threads leave it as it was."""
+    """Restores torch's number of threads after a test."""
     before = torch.get_num_threads()
     yield
     if torch.get_num_threads() != before:
@@ -50,12 +50,12 @@ def threads_as_before():
 
 @pytest.fixture
 def one_thread(threads_as_before):
-    """For many small operations: threads would mostly wait for each other there."""
+    """One thread, for many small operations, where threads mostly wait for each other."""
     torch.set_num_threads(1)
 
 
 def pytest_configure(config):
-    """Who waits for the emulated builds reads so, though pytest captures what tests print."""
+    """Announces builds of the emulator, although pytest captures prints of tests."""
 
     def say(text):
         with config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
@@ -65,13 +65,13 @@ def pytest_configure(config):
 
 
 def pytest_report_header():
-    """Says why there are no tests of kernels on a GPU, where there are none."""
+    """Says why tests of kernels on a GPU do not run."""
     why = kernels.WHY_NOT_ON_CUDA
     return f"left out: tests of kernels on a GPU: {why}" if why else None
 
 
 def pytest_addoption(parser):
-    """Without these options only the quick tests run."""
+    """Adds the options for slow tests; without them only the quick tests run."""
     group = parser.getgroup("fastconv")
     one_of = dict(dest="which", action="store_const", default="quick")
     group.addoption("--all", const="all", help="run slow and emulated tests too", **one_of)
@@ -104,7 +104,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session")
 def emulated_builds():
-    """`emulated.build`, which compiles what has changed: whoever loads a build needs it."""
+    """`emulated.build`, which compiles changed builds. Tests that load a build need it."""
     if missing := emulated.missing():
         pytest.skip(f"needs {', '.join(missing)}")
     return emulated.build
@@ -134,7 +134,7 @@ def counted_kernels(emulated_builds):
 
 @pytest.fixture(scope="session", params=kernels.DEVICES)
 def device(request):
-    """Whose kernels a test runs: the CPU's, or CUDA's in the emulator and, if any, on a GPU."""
+    """The device of a test's kernels: the CPU, the CUDA emulator and, if any, a GPU."""
     if request.param == "emulated":
         request.getfixturevalue("emulated_kernels")
     return request.param
@@ -142,10 +142,10 @@ def device(request):
 
 @pytest.fixture
 def run_python(tmp_path):
-    """Runs code in a new process and returns what subprocess.run does.
+    """Runs code in a new process and returns the result of subprocess.run.
 
-    In an empty folder: the repository's ./fastconv, which has no compiled part, would shadow the
-    installed package. The time limit is there for a hang.
+    The process runs in an empty folder, since the repository's ./fastconv, which has no compiled
+    part, would shadow the installed package. The time limit ends a hang.
     """
 
     def run(code, *arguments, options=("-S",) if sys.flags.no_site else (), **environment):

@@ -1,4 +1,4 @@
-"""Whole parts of the benchmarks that take new processes or compilers, on tiny problems."""
+"""Tests whole parts of the benchmarks that need new processes or compilers, on tiny problems."""
 
 import json
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch, one_thread):
-    """As few calls as can be."""
+    """Makes as few calls as possible."""
     monkeypatch.setattr(timing, "SAMPLE_SECONDS", 1e-9)
 
 

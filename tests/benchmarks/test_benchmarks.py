@@ -1,4 +1,4 @@
-"""The benchmarks a user runs, on tiny problems: nothing is said about times."""
+"""Tests the benchmarks on tiny problems, except their times."""
 
 import copy
 import importlib.util
@@ -34,7 +34,7 @@ ALONE = ["mb2ic4ih9iw9_pool3x3s2x2p1x1d1x1c0_f32_nchw", "mb2ic4ih9iw9_relu_f32_n
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch, one_thread):
-    """As few calls as can be."""
+    """Makes as few calls as possible."""
     monkeypatch.setattr(timing, "SAMPLE_SECONDS", 1e-9)
 
 
@@ -129,7 +129,7 @@ def changed(result, i, change):
 
 
 def swapped(tensor):
-    """Two images of a batch, in each other's place."""
+    """Swaps two images of a batch."""
     return tensor[[1, 0, *range(2, len(tensor))]]
 
 
@@ -184,7 +184,7 @@ def test_the_weighted_sums_are_exact():
 
 
 class Broken(nn.Conv2d):
-    """One that forgets a part of its bias."""
+    """A layer that forgets a part of its bias."""
 
     def forward(self, x):
         return super().forward(x) - 0.01

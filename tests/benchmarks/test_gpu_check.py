@@ -1,4 +1,4 @@
-"""benchmarks/gpu_check.py, as far as it goes without a GPU."""
+"""Tests benchmarks/gpu_check.py without a GPU."""
 
 import json
 import re
@@ -31,7 +31,7 @@ ROOT = SCRIPT.parents[1]
 
 
 class Clock:
-    """Time that passes when told to."""
+    """A clock that tests advance."""
 
     def __init__(self):
         self.now = 100.0
@@ -166,7 +166,7 @@ def test_cases_beyond_a_blocks_shared_memory_are_not_asked():
 
 
 def run_parts(folder, seconds, took, bad=()):
-    """gpu_check.run with parts that write a result and take so long."""
+    """gpu_check.run with parts that write a result and take the given time."""
     clock = Clock()
     limits = {}
 
@@ -257,7 +257,7 @@ def made_up(block, batch, repeat, compiled, device):
 
 
 def taking(seconds, clock, function):
-    """The function, slow."""
+    """The function, slowed down."""
 
     def slow(*arguments):
         clock.now += seconds

@@ -1,4 +1,4 @@
-"""The layers that benchmarks/gpu_check.py measures, and what measures them, here on a CPU."""
+"""Tests the layers of benchmarks/gpu_check.py and their measurement, on a CPU."""
 
 from collections import Counter
 from math import prod
@@ -30,14 +30,14 @@ def test_resnet50_is_the_one_that_is_known():
     assert sum(layer.uses for layer in layers) == 53 and len(layers) == 23
     assert f"{sum(layer.macs for layer in layers) / 1e9:.2f}" == "4.09"
     weights = sum(layer.uses * prod(layer.problem.w_size) for layer in layers)
-    # 25557032 parameters, less 26560 pairs of batch norm's and the last layer.
+    # 25557032 parameters, minus 26560 pairs of batch norm and the last layer.
     assert weights == 25_557_032 - 2 * 26_560 - (2048 + 1) * 1000
     kernels = Counter()
     for _, problem, count in layers:
         kernels[problem.r, problem.stride[0]] += count
         assert not problem.bias and not problem.relu
     assert kernels == {(7, 2): 1, (1, 1): 33, (3, 1): 13, (3, 2): 3, (1, 2): 3}
-    # Version 1.5: of a stage's first block the 3x3 layer and the shortcut stride.
+    # Version 1.5: the 3x3 layer and the shortcut of a stage's first block have the stride.
     strided = [p for _, p, _ in layers if p.stride == (2, 2) and p.r == 3]
     assert [(p.c, p.h, p.k, p.y_size[2]) for p in strided] == [
         (128, 56, 128, 28),
@@ -55,7 +55,7 @@ def test_vgg16_is_the_one_that_is_known():
     assert sum(layer.uses for layer in layers) == 13 and len(layers) == 12
     assert f"{sum(layer.macs for layer in layers) / 1e9:.2f}" == "15.35"
     weights = sum(layer.uses * (prod(layer.problem.w_size) + layer.problem.k) for layer in layers)
-    assert weights == 14_714_688  # all of it but the classifier
+    assert weights == 14_714_688  # all weights but the classifier's
     pools = [p for _, p, _ in layers if p.pool is not None]
     assert [(p.k, p.y_size[2]) for p in pools] == [
         (64, 112),

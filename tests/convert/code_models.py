@@ -1,4 +1,4 @@
-"""Models that were not written for convert, with chains in the code of forward, for tests of it."""
+"""Models that were not written for convert, with chains in the code of forward, for tests."""
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +51,7 @@ class Mnist(nn.Module):
 
 
 class OldMnist(nn.Module):
-    """The MNIST example of older times: the pool comes before the ReLU."""
+    """An older MNIST example, with the pool before the ReLU."""
 
     def __init__(self):
         super().__init__()
@@ -148,7 +148,7 @@ class Inception(nn.Module):
 
 
 class Loops(nn.Module):
-    """Layers in lists, some of which are asked for their class: they are known."""
+    """Layers in lists. The code checks the class of some; their classes are known."""
 
     def __init__(self):
         super().__init__()
@@ -186,7 +186,7 @@ class Tied(nn.Module):
 
 
 class Several(nn.Module):
-    """Values that more than the next layer wants."""
+    """Values with more users than the next layer."""
 
     def __init__(self):
         super().__init__()
@@ -229,7 +229,7 @@ class OwnFunctions(nn.Module):
         return functional.max_pool2d(F.relu(self.conv2(x)), 2, return_indices=True)
 
 
-# What runs as one operation: how many chains with a pool, and how many without.
+# The numbers of fused chains, with a pool and without.
 MODELS = {
     Tutorial: (2, 0), Mnist: (1, 1), OldMnist: (1, 0), Fire: (0, 3), Residual: (0, 1), UNet: (0, 6),
     Inception: (0, 4), Loops: (1, 3), Tied: (1, 1), Several: (0, 1), Attention: (0, 1),
@@ -256,7 +256,7 @@ def run(model, *arguments, parameters=None, **keywords):
 
 
 class Chain(nn.Module):
-    """conv and ReLU, and something that stands in the way."""
+    """conv and ReLU, with something that prevents fusing."""
 
     def __init__(self):
         super().__init__()

@@ -1,6 +1,6 @@
-"""Models of random code, and edits of them, for tests of what `convert` makes of a model's life.
+"""Models of random code, and edits of them, for tests of converted models.
 
-All statements keep [N, 4, 8, 8], so that they can follow each other in any order.
+All statements keep [N, 4, 8, 8], so they can follow each other in any order.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ def shallow(model):
 
 
 def replica(model):
-    """What DataParallel makes of a model, with the parameters that it leaves in place."""
+    """DataParallel's replica of a model, with the original parameters."""
 
     def copied(module):
         new = module._replicate_for_data_parallel()
@@ -314,7 +314,7 @@ EDITS = [
     copy.copy,
 ]  # fmt: skip
 
-# They change nothing that any statement reads.
+# These edits change nothing that any statement reads.
 UNRELATED = [
     attribute("note", "text"), attribute("numbers", [1, 2]),
     statement("model.unused = nn.Linear(2, 2)"), statement("model.unused = nn.ReLU()"),

@@ -1,4 +1,4 @@
-"""convert and revert: what becomes of the layers, and that nothing else changes."""
+"""Tests convert and revert: the layers' conversion, and that nothing else changes."""
 
 import copy
 import pickle
@@ -14,7 +14,7 @@ X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
 def chain():
-    """A Sequential with all that can be fused and some that cannot."""
+    """A Sequential with all kinds of fusible layers and some others."""
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1),
@@ -33,7 +33,7 @@ def chain():
     )
 
 
-# How many of its chains have a pool, and how many have none.
+# The numbers of its chains with a pool and without.
 CHAINS = (2, 2)
 
 
@@ -105,7 +105,7 @@ def test_without_fusing(fused):
     assert types(converted) == types(model)
     assert_same(converted, model)
     assert fused() == (0, 0)
-    # also of a model that is fused
+    # also for a fused model
     converted = fastconv.convert(fastconv.convert(model), fuse=False)
     assert_same(converted, model)
     assert fused() == (0, 0)
@@ -335,7 +335,7 @@ def test_a_pool_before_the_relu(pool, fused):
 
 
 def test_a_dilated_pool_before_the_relu_is_not_fused(fused):
-    """Its windows may hold nothing, which is -inf before a ReLU and 0 behind it."""
+    """A dilated pool's windows may be empty, which is -inf before a ReLU and 0 behind it."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2, 1, 1, dilation=14), nn.ReLU())
     converted = fastconv.convert(model)
     converted(X)

@@ -1,4 +1,4 @@
-"""convert on models that were not written for it: chains in the code of forward."""
+"""Tests convert on models that were not written for it: chains in the code of forward."""
 
 import copy
 import inspect
@@ -86,7 +86,7 @@ def test_other_calls_run_the_own_forward(fused):
 
 
 def test_layers_stay_single(fused):
-    """Other methods, users of a layer and hooks meet what they expect."""
+    """Other methods, users of a layer and hooks work as before."""
     model = build(Tutorial)
     converted = fastconv.convert(model)
     torch.testing.assert_close(converted.conv1(X()), model.conv1(X()))

@@ -1,4 +1,4 @@
-"""A converted model that is edited gives what the original gives, edited alike."""
+"""Tests that an edited converted model computes the same as the original with the same edits."""
 
 import copy
 import os
@@ -39,7 +39,7 @@ def outcome(model):
 
 
 def edited(model, edit):
-    """The model after an edit, and the error that it made."""
+    """The model after an edit, and the edit's error."""
     try:
         other = edit(model)
     except Exception as error:
@@ -66,7 +66,7 @@ def text_of(source, *edits):
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
 def test_every_edit(edit, one_thread):
-    """With a quarter of the statements, each alone; HYPOTHESIS_PROFILE=thorough takes them all."""
+    """Uses a quarter of the statements, each alone; all with HYPOTHESIS_PROFILE=thorough."""
     thorough = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
     for statement in STATEMENTS[0 if thorough else EDITS.index(edit) % 4 :: 1 if thorough else 4]:
         original, _, source = build([statement])
@@ -100,7 +100,7 @@ def test_random_models_and_edits(fused, one_thread):
         assert_alike(converted, original, text_of(source, unrelated))
         fused()
         converted(X)
-        # An attribute more is something else to code that looks at all of them.
+        # A new attribute matters to code that reads all of them.
         if not any(part in source[source.index("class Net") :] for part in WHOLE):
             assert fused() == count, text_of(source, unrelated)
         for edit in edits:

@@ -1,4 +1,4 @@
-"""The forwards that convert sets: whose they are, and what tools make of them."""
+"""Tests the forwards that convert sets: which module they run, and how tools handle them."""
 
 import copy
 import functools
@@ -35,7 +35,7 @@ def pool(size):
     return layer
 
 
-# A module, and what makes another one of a shallow copy.
+# A module, and a change that makes a shallow copy different.
 SHALLOW = {
     "code": (Flagged, {"use_pool": False}),
     "sequential": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), {}),
@@ -71,7 +71,7 @@ def test_shallow_copies(name):
 
 
 def forward_of(model, x):
-    """Without a call of the module: its hooks do not run."""
+    """forward() without a call of the module does not run its hooks."""
     return model.forward(x)
 
 
@@ -85,7 +85,7 @@ def test_a_direct_call_among_copies_says_what_to_do():
 
 
 def test_replicas_of_data_parallel(fused):
-    """Made as torch makes them on several GPUs: `__dict__` is shared, contents are copied."""
+    """Makes replicas like torch on several GPUs: `__dict__` is shared, contents are copied."""
     converted = fastconv.convert(build(Tutorial))
     replicas = {m: m._replicate_for_data_parallel() for m in converted.modules()}
     for module, replica in replicas.items():
@@ -104,7 +104,7 @@ def test_replicas_of_data_parallel(fused):
 
 
 def test_a_forward_lent_to_another_module():
-    """As a bound method, it stays its own module's."""
+    """A forward stays bound to its own module, like a method."""
     for make in (Flagged, lambda: nn.Conv2d(3, 4, 3)):
         theirs = make().double(), make().double()
         ours = [fastconv.convert(model) for model in theirs]
@@ -280,7 +280,7 @@ def test_calls_in_several_threads():
 
 
 def test_wrapped_forwards(fused):
-    """As accelerate does: the forward is wrapped in another function."""
+    """Wraps the forward in another function, as accelerate does."""
     converted = fastconv.convert(build(Tutorial))
     expected = converted(X())
     converted.forward = functools.wraps(converted.forward)(functools.partial(converted.forward))
@@ -291,7 +291,7 @@ def test_wrapped_forwards(fused):
 
 @pytest.mark.slow
 def test_types_for_type_checkers(tmp_path):
-    """`convert` gives what it takes; max_pool2d with indices gives two tensors."""
+    """`convert` returns its argument's type; max_pool2d with indices returns two tensors."""
     pytest.importorskip("mypy", reason="needs mypy: pip install mypy")
     (tmp_path / "typed.py").write_text(
         "import torch\nfrom torch import Tensor, nn\nimport fastconv\n"

@@ -1,4 +1,4 @@
-"""When a traced forward runs, and when the class's own does: modes, arguments, other threads."""
+"""Tests when a traced forward runs, and when the class's own: modes, arguments, threads."""
 
 import collections
 import copy
@@ -16,7 +16,7 @@ Output = collections.namedtuple("Output", "y mean")
 
 
 class Modes(Chain):
-    """Another way in each mode."""
+    """Takes another path in each mode."""
 
     def forward(self, x):
         if self.training:
@@ -124,7 +124,7 @@ def test_other_arguments_run_the_own_forward(fused):
 
 
 def test_without_the_source():
-    """What may call a layer is then unknown."""
+    """The callers of a layer are then unknown."""
     scope = {"Chain": Chain, "F": F}
     exec(
         "class Hidden(Chain):\n"
@@ -140,7 +140,7 @@ def test_without_the_source():
 
 
 class Features(nn.Module):
-    """A Sequential below code; how the code uses it decides whether it gets a block."""
+    """A Sequential below code. The code's use of it decides whether it gets a block."""
 
     def __init__(self, use):
         super().__init__()
@@ -159,7 +159,7 @@ class First(Features):
 
 
 class Kept(Features):
-    """As perceptual losses do."""
+    """Calls some layers, as perceptual losses do."""
 
     def forward(self, x):
         kept = []
@@ -193,7 +193,7 @@ class InAFunction(Features):
 
 
 class Optional(Features):
-    """Looks into the Sequential only if it is told to."""
+    """Reads the Sequential's layers only if told to."""
 
     def forward(self, x, first=False):
         return self.features[0](x) if first is True else self.features(x)
@@ -204,7 +204,7 @@ class OptionalFlag(Features):
         return self.features(x) if mask is None else self.features[0](x) * mask
 
 
-# Fused operations in a call, and what explain says of it.
+# Fused operations in a call, and explain's note.
 WITH = "with features.1 and features.2"
 BELOW = {
     Whole: (1, WITH), First: (0, f"{WITH}; First's code may call it by itself"),

@@ -1,4 +1,4 @@
-"""Code that torch.fx would get wrong without a word: it is not fused, and explain says why."""
+"""Tests code that torch.fx would silently get wrong: it is not fused, and explain says why."""
 
 import collections
 import copy
@@ -290,7 +290,7 @@ def seeds():
 
 
 def calls(model):
-    """What four calls give, in turn, in both modes, with and without gradients."""
+    """The results of four calls in order, in both modes, with and without gradients."""
     seeds()
     results = []
     for training in (True, False):
@@ -313,7 +313,7 @@ def test_not_fused(kind, fused):
     state = torch.get_rng_state(), random.getstate(), np.random.get_state()[2]
     report = fastconv.explain(model)
     converted = fastconv.convert(model)
-    # nothing has happened to the model or to random numbers
+    # the model and the random numbers are unchanged
     assert repr(vars(model)) == repr(before) and not hasattr(model.norm, "times")
     assert torch.equal(torch.get_rng_state(), state[0])
     assert (random.getstate(), np.random.get_state()[2]) == state[1:]

@@ -1,6 +1,6 @@
-"""Tools of others on converted models: they give what they give for the model itself.
+"""Tests that other tools give the same results for converted models as for the originals.
 
-They find layers by their types, set hooks on them later, or put other modules in their places.
+The tools find layers by type, set hooks on them later, or replace them.
 """
 
 import copy
@@ -164,7 +164,7 @@ def test_grad_cam_replaces_relus(pair):
 
 
 def quantized(model, fuse=()):
-    """By torch.ao's eager quantisers: after training for a model in eval mode, else while."""
+    """Quantises by torch.ao's eager mode: after training in eval mode, else during training."""
     from torch.ao import quantization as ao
 
     training, engine = model.training, torch.backends.quantized.engine
@@ -251,7 +251,7 @@ def test_fx_fuses_batch_norm(pair):
 
 
 class Features(torch.fx.Interpreter):
-    """What every module in a graph gives, by its name."""
+    """The output of every module in a graph, by its name."""
 
     def __init__(self, graph):
         super().__init__(graph)
@@ -273,7 +273,7 @@ def test_fx_features(pair):
 
 
 def test_hooks_that_are_set_later(pair):
-    # As feature extractors of all kinds do it.
+    # All feature extractors do this.
     seen = []
     for model in pair:
         found = {}

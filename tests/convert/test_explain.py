@@ -1,4 +1,4 @@
-"""explain: what it says of layers, and that it says what convert does."""
+"""Tests explain: its notes on layers, and that they match convert."""
 
 import gc
 import os
@@ -141,7 +141,7 @@ def test_it_says_what_convert_does(make, fuse):
         type(vars(module).get("forward")).__name__ == "CodeForward"
         for module in converted.modules()
     )
-    # of a converted model it says what is there
+    # a converted model's report is its current state
     assert becomes(fastconv.explain(converted, fuse=fuse)) == becomes(report)
 
 
@@ -259,7 +259,7 @@ def test_wrong_arguments():
 
 
 def test_containers_of_torch():
-    """What they hold is converted."""
+    """The layers that they hold are converted."""
     model = build(Tutorial).eval()
     for wrapped, becomes in (
         (nn.DataParallel(build(Fire)), "fused"),

@@ -1,4 +1,4 @@
-"""convert(fold_batchnorm=True): BatchNorm in the convolution in front, for inference."""
+"""Tests convert(fold_batchnorm=True), which folds BatchNorm into the convolution in front."""
 
 import copy
 import pickle
@@ -47,7 +47,7 @@ MODELS = {
 
 
 def build(make):
-    """In eval mode, as after a training."""
+    """A model in eval mode with statistics as after training."""
     torch.manual_seed(0)
     model = make().double().eval()
     for module in model.modules():
@@ -193,7 +193,7 @@ class InTraining(Uses):
 
 
 class Outer(nn.Module):
-    """Looks into what it holds."""
+    """Reads the layers that it holds."""
 
     def __init__(self):
         super().__init__()
@@ -204,7 +204,7 @@ class Outer(nn.Module):
 
 
 class Held(nn.Module):
-    """Code that is not traced finds a block's convolution in an object."""
+    """Untraced code finds a block's convolution in an object."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""pt2e quantisation of exported models: with fastconv's layers the same as with torch.nn's."""
+"""Tests that pt2e quantisation gives the same for fastconv's layers as for torch.nn's."""
 
 import copy
 
@@ -9,7 +9,7 @@ from torch import nn
 import fastconv
 
 pytest.importorskip("torchao", reason="needs torchao: pip install fastconv[ecosystem]")
-# torchao and torch.export warn about their own insides.
+# torchao and torch.export warn about their own internals.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 

@@ -1,4 +1,4 @@
-"""Models as people have them, converted: torch's outputs and gradients."""
+"""Tests that converted real models have torch's outputs and gradients."""
 
 import copy
 from pathlib import Path
@@ -20,7 +20,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
 def u_net():
-    """Down, up, and what was seen on the way down put beside it."""
+    """A U-Net: down, up, and the features of the way down concatenated."""
 
     def twice(inputs, outputs):
         return nn.Sequential(
@@ -105,7 +105,7 @@ def test_same_outputs_and_gradients(name, dtype):
     for i, parts in enumerate(zip(step(ours, x), exact, step(theirs, x), strict=True)):
         found, truth, own = parts
         allowed = errors.GRADIENT * (own - truth).abs().max()
-        allowed += 16 * torch.finfo(dtype).eps * truth.abs().max()  # of what torch gets exactly
+        allowed += 16 * torch.finfo(dtype).eps * truth.abs().max()  # if torch's are exact
         assert (found - truth).abs().max() <= allowed, f"{name}: result {i}"
 
 

@@ -1,4 +1,4 @@
-"""What is built of csrc/cuda, and of the way there from Python what shows without a GPU."""
+"""Tests the build of csrc/cuda and, without a GPU, the calls from Python to it."""
 
 import re
 import shutil
@@ -42,7 +42,7 @@ def test_every_kernel_entry_is_called_by_the_binding():
         assert hasattr(_C, f"cuda_{entry}") or entry.endswith("_workspace"), entry
 
 
-# Needs all that the binding can know of GPUs, and asks it.
+# This program calls all of the binding's queries about GPUs.
 WITHOUT_NVCC = """
 #include <cstdio>
 #include "csrc/cuda/kernels.h"
@@ -61,7 +61,7 @@ int main() {
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 def test_a_build_without_nvcc_links_and_says_so(tmp_path):
-    # The whole of it takes minutes. What its binding needs is declared in these two headers.
+    # Compiling everything takes minutes. These two headers declare all that the binding needs.
     binding = (ROOT / "csrc" / "python" / "cuda.cpp").read_text()
     headers = set(re.findall(r'#include "\.\./((?:cuda|simt)/.*)"', binding))
     assert headers == {"cuda/kernels.h", "simt/device.h"}
@@ -86,7 +86,7 @@ def test_wheel_is_small():
 
 
 def test_only_simt_knows_cuda():
-    # What else a kernel uses the emulator does not know.
+    # The emulator does not know anything else that a kernel might use.
     banned = (
         r"cuda_runtime|<<<|\basm\b|__syncthreads|threadIdx|blockIdx|__shared__|\bfloat4\b|__half"
     )

@@ -1,4 +1,4 @@
-"""What nvcc made of the CUDA kernels: registers, local memory and main loops, without a GPU."""
+"""Tests the compiled CUDA kernels without a GPU: registers, local memory and main loops."""
 
 import re
 from pathlib import Path
@@ -29,13 +29,13 @@ def test_targets(kernels):
     found = {target: {k.name for k in kernels if k.target == target} for target in TARGETS}
     assert {k.target for k in kernels} == TARGETS
     assert found["sm_80"] == found["sm_90a"]
-    # Code that the driver compiles for whatever is newer.
+    # PTX, which the driver compiles for newer GPUs.
     ptx = code.run("cuobjdump", "--list-ptx", _C.__file__)
     assert set(re.findall(r"\.(sm_\w+)\.ptx", ptx)) == {"sm_80"}
 
 
 def test_every_kernel_of_the_sources_is_there(kernels):
-    # A template that nothing launches has no code, and no test either.
+    # A template that is never launched has no code and no test.
     sources = [p.read_text() for p in (ROOT / "csrc" / "cuda").iterdir() if p.suffix[:3] == ".cu"]
     pattern = r"FASTCONV_KERNEL(?:_BOUNDS\([^)]*\))?\s+(\w+)\("
     written = {name for text in sources for name in re.findall(pattern, text)}
@@ -104,7 +104,7 @@ LISTING = """
 def test_loops_of_a_listing():
     kernel = code.Kernel("f", "sm_80", 8, 0, 0, *code.disassembly(LISTING)["_Z1fv"])
     found = [[i.address // 16 for i in loop] for loop in loops.loops(kernel)]
-    # What was moved behind the end belongs to the outer loop; the end's trap is no loop.
+    # Code that was moved behind the end belongs to the outer loop. The trap at the end is no loop.
     assert found == [[2, 3], [1, 2, 3, 4, 5, 7, 8]]
     outer = loops.main_loop(kernel, {"LDG.128": 1})
     assert [i.opcode for i in loops.divisions(outer)] == ["I2F.U32.RP"]

@@ -1,4 +1,4 @@
-"""csrc/simt/device.cu compiled by g++ against ./cuda_runtime, which acts as CUDA's runtime."""
+"""Tests csrc/simt/device.cu, compiled by g++ against ./cuda_runtime in place of CUDA's runtime."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ ROOT, HERE = Path(__file__).parents[2], Path(__file__).with_name("cuda_runtime")
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
-    """What device_calls.cpp prints, by the text before the colon."""
+    """The output of device_calls.cpp, by the text before the colon."""
     program = tmp_path_factory.mktemp("runtime") / "program"
     command = ["g++", "-std=c++17", "-O0", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"]
     sources = [HERE / "device_calls.cpp", "-x", "c++", ROOT / "csrc" / "simt" / "device.cu"]

@@ -1,4 +1,4 @@
-"""CUDA kernels in the emulator: the same bits in whatever order threads run."""
+"""Tests that CUDA kernels in the emulator give the same bits in every order of threads."""
 
 import functools
 
@@ -15,8 +15,8 @@ POOLS = {
     "overlap, channels_last": "mb1ic24ih9iw9_pool3x3s1x2p1x1d1x1c0_f16_nhwc",
     "2x2 planes": "mb2ic5ih10iw16_pool2x2s2x2p0x0d1x1c0_bf16_nchw",
 }
-# A variant, for the directions that have it, and a problem: small, and with them all tiles, ways to
-# read an operand, kinds of output, and iterations of the loops.
+# An implementation, for the directions that have it, and a small problem. Together they cover all
+# tiles, ways to read an operand, kinds of output, and iterations of the loops.
 CONVOLUTIONS = {
     "wide tile": "exact128x64 mb1ic8ih7iw9oc36kh3kw3ph1pw1_f32_nhwc",
     "planes": "exact64x64 mb1ic5ih6iw11oc34kh3kw2ph1pw0_f64_nchw",

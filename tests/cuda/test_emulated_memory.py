@@ -1,8 +1,8 @@
-"""How the CUDA convolution kernels use memory, as the emulator's race build counts it: no bank
-conflicts in shared memory, and no more sectors of global memory than the bytes fill.
+"""Tests the CUDA convolution kernels' use of memory, by the counters of the emulator's race build.
 
-All problems fill whole warps: where lanes part ways, the emulator counts accesses as one that the
-hardware does not (csrc/emulator/counters.h).
+Shared memory has no bank conflicts, and global memory no more sectors than the bytes fill. All
+problems fill whole warps: for divergent lanes, the emulator counts accesses as one that the
+hardware splits (csrc/emulator/counters.h).
 """
 
 import json
@@ -22,9 +22,10 @@ AFTER["overlapping pool"] = "_pool3x3s2x2p1x1d1x1c0"  # on tensor cores another 
 
 
 def count(tile, direction, after, columns, others, dtype, layout, w_layout=None):
-    """The counters of one call. `tile`: a regular expression for the variant. `columns` and
-    `others`: channels of what the kernel's columns stand for (K, but dgrad's C), and of the other
-    side.
+    """The counters of one call.
+
+    `tile` is a regular expression for the implementation. `columns` is the number of channels along
+    the kernel's columns (K, but C for dgrad), and `others` the other number of channels.
     """
     c, k = (columns, others) if direction == "dgrad" else (others, columns)
     shape = f"mb1ic{c}ih4iw32oc{k}kh2kw2ph0pw0pb1pr1"
@@ -44,7 +45,7 @@ def count(tile, direction, after, columns, others, dtype, layout, w_layout=None)
     return json.loads(kernels.modules["emulated"].take_counters())
 
 
-# Only the forward pass looks at a finished tile in different ways.
+# Only the forward pass reads a finished tile in different ways.
 TILES = [(d, after) for d, after in BLOCKS if d == "fprop" or after == "alone"]
 
 
@@ -61,8 +62,8 @@ def test_no_bank_conflicts(direction, after, columns, dtype, layout):
     assert sum(line["accesses"] for line in lines) > 500
     worse = [line for line in lines if line["cost"] > line["least"]]
     if columns == 8:
-        # Several rows of 8 share the 32 banks, and whatever their distance, it suits either those
-        # who go along rows or those who go across: twice the least there, little of the whole.
+        # Several rows of 8 share the 32 banks. Any distance suits either accesses along rows or
+        # accesses across them. The others take twice the least, which is little of the whole.
         assert all(line["cost"] <= 2 * line["least"] for line in worse), worse
         cost, least = (sum(line[what] for line in lines) for what in ("cost", "least"))
         assert cost <= 1.04 * least
@@ -102,7 +103,7 @@ class Known(NamedTuple):
     why: str
 
 
-# Without being known: a row of pixels that padding shifts begins in the midst of a sector.
+# Other excess is not listed: a row of pixels that padding shifts begins within a sector.
 FILLED = 1.2
 KNOWN = [
     Known(

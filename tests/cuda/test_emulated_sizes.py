@@ -1,8 +1,8 @@
-"""CUDA kernels and tensors of 2^31 elements and more: right, or refused in one clear line.
+"""Tests CUDA kernels on tensors of 2^31 elements and more: right, or refused in one clear line.
 
-No test has that much memory. A refusal comes before anything is read, so an address that only
-claims to be so long does for it; and memory that nobody writes to takes none, so that an input
-may be that large where a kernel looks at little of it.
+No test has that much memory. A refusal comes before anything is read, so a buffer may only claim
+its size. Unwritten pages take no memory, so an input may be that large if a kernel reads little of
+it.
 """
 
 import mmap
@@ -84,7 +84,7 @@ def expect_refusal(module, direction, text, what, value, most):
         Claims(module, Problem.parse(text)).call(direction)
 
 
-# What no direction takes.
+# Problems that no direction takes.
 REFUSED = [
     ("mb1ic1ih1iw1oc1sh536870912ph536870912", "the height with padding", 2**31 + 2, REACHED),
     ("mb1ic1ih1iw1oc1sw536870912pw536870912", "the width with padding", 2**31 + 2, REACHED),
@@ -159,7 +159,7 @@ def test_what_is_refused_is_not_given_to_the_kernels(text):
 
 @pytest.mark.parametrize("place", range(4))
 def test_pools_refused(place, emulated_kernels):
-    # Its kernels count in 64 bits; what is refused is a size that no index would fit.
+    # Its kernels count in 64 bits. They refuse only a size that no index fits.
     size = [1, 1, 1, 1]
     size[place] = 2**30
     x = Claims(emulated_kernels, Problem.parse("mb1ic1ih1iw1"))(size)
@@ -192,7 +192,7 @@ def fill_at(tensor, rows, columns, seed):
 
 
 def windows(count, step, window):
-    """Places that `count` windows, `step` apart, cover."""
+    """The places that `count` windows, `step` apart, cover."""
     return (torch.arange(count)[:, None] * step + torch.arange(window)).flatten()
 
 

@@ -1,10 +1,9 @@
-"""Bytes that each fused block of DESIGN.md, section 8, moves through device memory, as the
-emulator's race build counts them (csrc/emulator/counters.h), against section 8's fused column.
+"""Tests the fused blocks' device-memory traffic against DESIGN.md, section 8, fused column.
 
-The emulator runs one small image and tells how often each tensor passes: 1 is once in full. That
-holds for the block itself at batch 64 as well, so the test multiplies it with the tensors' sizes
-there; what does not grow with the batch, weights and wgrad's partial sums, then weighs what it does
-at that batch. The backward pass is dgrad (not in a first layer) and wgrad.
+The emulator's race build (csrc/emulator/counters.h) runs one small image and counts how often each
+tensor passes: 1 is once in full. The same counts hold at batch 64, so the test multiplies them with
+the tensors' sizes there. Weights and wgrad's partial sums do not grow with the batch. The backward
+pass is dgrad (not in a first layer) and wgrad.
 """
 
 import json
@@ -31,7 +30,7 @@ class Block(NamedTuple):
     pool: str
     fprop_mb: int
     backward_mb: int
-    small_image: int  # one that the emulator has time for; pooling windows cover all of it, too
+    small_image: int  # small enough for the emulator; pooling windows cover all of it, too
     first: bool = False
 
     def problem(self, batch, image):
@@ -52,8 +51,8 @@ BLOCKS = {
 
 
 def ideal(problem, first):
-    """Section 8's bytes, forward and backward: the activations alone, and 4 bits of code whatever
-    the pool.
+    """Section 8's bytes, forward and backward: only the activations, and 4 bits of code for every
+    pool.
     """
     x, y = 4 * math.prod(problem.x_size), 4 * math.prod(problem.y_size)
     code = math.prod(problem.y_size) / 2
@@ -82,7 +81,7 @@ def passes(module, direction, problem):
     buffers = []
 
     def entry(*arguments):
-        """Notes where the tensors lie on their way to the kernel."""
+        """Records the tensors' addresses on their way to the kernel."""
         packed = [a for a in arguments if isinstance(a, tuple) and isinstance(a[-1], tuple)]
         buffers.extend((address, nbytes) for address, nbytes, *_ in packed)
         getattr(module, f"cuda_conv2d_{direction}")(*arguments)
@@ -112,7 +111,7 @@ def passes(module, direction, problem):
 
 
 def sizes(direction, problem):
-    """Bytes of what `passes` names."""
+    """The bytes of the tensors that `passes` names."""
     x, w, y = (4 * math.prod(size) for size in (problem.x_size, problem.w_size, problem.y_size))
     bias, code = 4 * problem.k, math.prod(codes.size(problem, "emulated"))
     workspace = kernels.workspace_bytes(direction, problem, "", device="emulated")

@@ -1,6 +1,6 @@
-"""The emulator that runs CUDA kernels without a GPU.
+"""Tests the emulator, which runs CUDA kernels without a GPU.
 
-Its wrappers compute what the definitions say; every planted fault is caught, and its line named.
+Its wrappers match their definitions. It reports every planted fault with its line.
 """
 
 import re
@@ -120,7 +120,7 @@ def test_corrected_kernel_is_clean(fault):
 
 @pytest.mark.parametrize("fault", ["no_barrier_before_overwrite", "no_barrier_before_read"])
 def test_orders_of_threads_differ(fault):
-    # Even the plain build shows such a fault: some order gives a wrong result.
+    # Even the plain build shows such a fault, since some order gives a wrong result.
     expected, _ = run_fault("plain", fault, False, Run())
     results = [run_fault("plain", fault, True, run)[0] for run in RUNS]
     assert any((result != expected).any() for result in results)
@@ -131,7 +131,7 @@ def test_late_copies_come_late():
     early, _ = run_fault("plain", "copy_waited_one_short", True, Run())
     late, _ = run_fault("plain", "copy_waited_one_short", True, Run(late_copies=True))
     np.testing.assert_array_equal(early, expected)
-    assert np.isnan(late).any()  # what shared memory holds at first
+    assert np.isnan(late).any()  # shared memory's initial content
 
 
 def counted(fault, broken):

@@ -1,4 +1,4 @@
-"""First layers, convolutions of fewer than 8 channels, on tensor cores: kernels of their own."""
+"""Tests the tensor-core kernels for first layers, which have fewer than 8 channels."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def first_layers(draw, after):
 
 
 def check(problem, kind, device):
-    """The forward pass; as strictly in TF32, which nothing has to be rounded to any more."""
+    """The forward pass, as strict in TF32, since the inputs already are TF32 numbers."""
     data, exactly = inputs.make(problem, kind=kind), problem
     if problem.tf32:
         rounded = {name: inputs.nearest_tf32(getattr(data, name)) for name in ("x", "w")}
@@ -42,7 +42,7 @@ def check_wgrad(problem, kind, device):
     """The gradients of weight and bias, likewise."""
     data, exactly = inputs.make(problem, kind=kind), problem
     if problem.tf32:
-        if problem.pool:  # what several windows give a pixel is added up, then rounded
+        if problem.pool:  # several windows' gradients of a pixel are added up, then rounded
             data = data._replace(dy=inputs.make(problem, kind="integers").dy)
         rounded = {name: inputs.nearest_tf32(getattr(data, name)) for name in ("x", "dy")}
         data, exactly = data._replace(**rounded), problem.with_type("f32")
@@ -80,7 +80,7 @@ def test_any_first_layer_backward(after, data, device, name_of_type):
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
 @pytest.mark.parametrize("name_of_type", ["f16", "bf16"])
 def test_not_finite_input(name_of_type, value, emulated_kernels):
-    # Neither the places that fill up the taps nor those that fill up a row see it.
+    # Neither the padding taps nor the padding of a row reads it.
     problem = Problem.parse(f"mb1ic3ih13iw21oc9kh3kw3ph1pw1_{name_of_type}")
     data = inputs.make(problem)
     for place in ((0, 0, 5, 7), (0, 2, 12, 20)):
@@ -152,7 +152,7 @@ def test_others_have_the_general_kernel(text, counted_kernels):
 
 
 def test_order_of_rectangles_does_not_matter(emulated_kernels):
-    # A pixel's sums are the same wherever in a rectangle it lies.
+    # A pixel's sums do not depend on its place in a rectangle.
     problem = Problem.parse("mb1ic3ih24iw40oc32kh5kw5_f16_nchw")
     x, w, bias, _ = inputs.make(problem)
     y, _ = kernels.fprop(problem, x, w, bias, device="emulated")

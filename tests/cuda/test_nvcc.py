@@ -1,4 +1,4 @@
-"""CMakeLists.txt with an nvcc that does not work: which kernels it builds, and what it says."""
+"""Tests CMakeLists.txt with a broken nvcc: the kernels that it builds, and its message."""
 
 import re
 import shutil
@@ -27,14 +27,14 @@ REFUSES_GCC = """
 echo "In file included from cuda_runtime.h:83,"
 echo 'crt/host_config.h:132:2: error: #error -- unsupported GNU version! gcc "13"; \\$(later) @is@'
 exit 1"""
-# CMake tries a program that it links, after it has found out what the compiler is.
+# CMake identifies the compiler and then links a test program.
 DETECTED_ONLY = """
 case "$*" in
 *CMAKE_*|*--generate-code*|*-arch=*) echo "ptxas fatal : Value 'sm_80' is not defined" ; exit 255 ;;
 *) exec {nvcc} "$@" ;;
 esac"""
 
-# What each nvcc is, and what is said of it.
+# Each nvcc, and the message about it.
 BROKEN = {
     "too old": (OLD, r"CUDA 11\.4 does not compile for sm_90a: nvcc fatal : Unsupported gpu arch"
                      r"itecture 'compute_90a' \(fastconv needs CUDA 12\.0 or newer\)"),
@@ -49,7 +49,7 @@ BROKEN = {
 
 @pytest.fixture
 def configure(tmp_path, monkeypatch):
-    """Runs CMake with this script for nvcc; gives its exit status, its words and why no CUDA."""
+    """Runs CMake with this script as nvcc. Returns exit status, output and the reason."""
     for name in ("CUDACXX", "CUDA_PATH", "CUDA_HOME", "CUDAARCHS", "CUDAFLAGS", "CUDAHOSTCXX"):
         monkeypatch.delenv(name, raising=False)
 

@@ -1,4 +1,4 @@
-"""Which CUDA the kernels need: the PTX versions of csrc/simt's instructions and of the targets."""
+"""Tests the CUDA version that the kernels need, by the PTX versions of instructions and targets."""
 
 import re
 import shutil
@@ -34,7 +34,7 @@ PTX_OF_INSTRUCTIONS = {
     "shl.b32": (1, 0),
     "shl.b64": (1, 0),
 }
-# The same of the targets, and the PTX version of releases of CUDA.
+# The same for the targets, and the PTX version of each CUDA release.
 PTX_OF_TARGETS = {"80-real": (7, 0), "80-virtual": (7, 0), "90a-real": (8, 0)}
 PTX_OF_CUDA = {(12, 0): (8, 0), (12, 4): (8, 4), (12, 5): (8, 5), (13, 0): (9, 0)}
 

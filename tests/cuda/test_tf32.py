@@ -1,4 +1,4 @@
-"""float32 convolutions on tensor cores: when they may be, and what they then multiply."""
+"""Tests float32 convolutions on tensor cores: when TF32 is allowed, and its operands."""
 
 import pytest
 import torch

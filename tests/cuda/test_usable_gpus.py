@@ -1,4 +1,4 @@
-"""Whether there are kernels for a GPU: what is remembered of CUDA's answers, and what tests do."""
+"""Tests whether a GPU has kernels: the cached answers of CUDA, and the choice of tests."""
 
 import contextlib
 import warnings
@@ -12,7 +12,7 @@ from fastconv.kernels import gpus
 
 @pytest.fixture
 def answers(monkeypatch):
-    """CUDA's answers, one for each time that it is asked, to a build for GPUs."""
+    """CUDA's answers to a build for GPUs, one per query."""
     answers = []
     build = {**_C.build_info(), "cuda": True, "cuda_targets": ["sm_80", "compute_80"]}
     monkeypatch.setattr(_C, "build_info", lambda: build)

@@ -1,4 +1,4 @@
-"""wgrad ordered by pooling windows (conv2d_wgrad_pool2x2.cuh), on tensor cores and sparse ones."""
+"""Tests wgrad by pooling windows (conv2d_wgrad_pool2x2.cuh), on dense and sparse tensor cores."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def test_named_problem(name, device, dtype, implementation, dead, kind):
 
 @st.composite
 def problems(draw):
-    """What the kernels take: channels in vectors, pooled in windows side by side."""
+    """Problems that the kernels take: channels in vectors, pooling windows side by side."""
     groups = draw(st.sampled_from([1, 1, 2, 3]))
     c = groups * 8 * draw(st.integers(1, 3))
     k = groups * 8 * draw(st.one_of(st.integers(2, 6), st.integers(7, 18)))
@@ -131,7 +131,7 @@ def test_default_by_memory_format(layout, counted_kernels):
 @with_each
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_named_for_another_memory_format(implementation, layout, counted_kernels):
-    # A table names it for a geometry: what the tensors' layout alone keeps from it goes elsewhere.
+    # A table names it for a geometry. Tensors with another layout go to another implementation.
     problem = Problem.parse(TAKEN["f16"]).replace(layout=layout)
     taken = has_windows_kernel(problem, counted_kernels, implementation)
     names = kernels.implementations("wgrad", problem, "emulated")

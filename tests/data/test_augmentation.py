@@ -1,4 +1,4 @@
-"""Random changes of training images: what each does, and that chance follows from the numbers."""
+"""Tests the random changes of training images, and that they follow from the seed."""
 
 import numpy as np
 import PIL.Image
@@ -61,7 +61,7 @@ def test_a_crop_takes_a_part_of_the_area_anywhere():
         assert left >= 0 and top >= 0 and left + width <= 400 and top + height <= 300
         assert 0.299 < width * height / 120_000 <= 1
         assert 0.749 < width / height < 1.334
-    # A picture that no such crop fits into gives its middle.
+    # A picture that is too small for such a crop gives its middle.
     assert Augmentation(crop=0.9)._region((1000, 10), 1, random) == (495, 0, 10, 10)
 
 

@@ -1,4 +1,4 @@
-"""The packaged data set, folders of images, and what is said about broken ones."""
+"""Tests the packaged data set, folders of images, and messages about broken ones."""
 
 import io
 import sys
@@ -290,7 +290,7 @@ class TestReading:
 
     @pytest.mark.parametrize("size", [(300, 200), (200, 300), (256, 256), (40, 30), (257, 311)])
     def test_resize_and_centre_crop(self, tmp_path, size):
-        """As resizing the whole image and then cropping it, to a pixel value's rounding."""
+        """The same as resizing the whole image and then cropping it, up to rounding."""
         image = PIL.Image.fromarray(noise(size[1], size[0]))
         image.save(tmp_path / "image.png")
         ours = Preprocessing.for_photos(224).read(tmp_path / "image.png")
@@ -341,7 +341,7 @@ class TestReading:
         assert np.array_equal(pixels.permute(1, 2, 0), np.asarray(image)[::-1, ::-1])
 
     def test_photographs_are_halved_while_they_are_decoded(self, tmp_path):
-        """Which shows nowhere but in the time that it takes."""
+        """Only the time shows this."""
         x, y = np.meshgrid(np.linspace(0, 6, 1600), np.linspace(0, 6, 1200))
         smooth = np.stack([np.sin(x + y), np.cos(x), np.sin(y)], axis=-1) * 100 + 120
         image = PIL.Image.fromarray(smooth.astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Which files of a folder are taken for images, what is said of the others, and odd pictures."""
+"""Tests which files of a folder count as images, the notes on others, and odd pictures."""
 
 import os
 import struct
@@ -117,7 +117,7 @@ class TestFolders:
 
 
 def grey(tmp_path, values, suffix="tif"):
-    """The bytes that a file of grey values is read as."""
+    """The bytes that are read from a file of grey values."""
     path = tmp_path / f"image.{suffix}"
     PIL.Image.fromarray(values).save(path)
     return Preprocessing(16, 16).read(path)[0].numpy()

@@ -1,6 +1,6 @@
-"""Problems with a name: the ways in which kernels cut their work, and what once went wrong.
+"""Named problems, for the ways in which kernels split their work and for earlier errors.
 
-A new kernel needs some that it takes here; tests/kernels/same_bits.py runs them too.
+A new kernel needs some problems here that it takes; tests/kernels/same_bits.py runs them too.
 """
 
 CONVOLUTIONS = {
@@ -45,7 +45,7 @@ CONVOLUTIONS = {
     "E": "mb1ic64ih17iw17oc128kh3kw3sh2sw2ph1pw1_f32_nhwc",
     "F": "mb2ic3ih30iw30oc32kh3kw3ph1pw1_f32_nchw",
 }
-# Ways in which the CPU's kernels cut their work; large for the emulator.
+# Ways in which the CPU's kernels split their work; large for the emulator.
 CPU_CONVOLUTIONS = {
     "depthwise, blocks of channels": "mb1ic300ih7iw5oc300kh7kw7ph3pw3g300_f32_nhwc",
     "depthwise, strides beyond the kernel": "mb1ic16ih40iw31oc16kh2kw3sh30sw5ph1pw2dh2g16_f32_nhwc",

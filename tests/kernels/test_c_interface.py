@@ -1,10 +1,9 @@
 """Every entry of `fastconv._C` with wrong arguments: an exception or a result, never a crash.
 
-The CUDA entries are called in the module of emulated kernels, which is made of the same source.
+The CUDA entries are called in the module of emulated kernels, which has the same source.
 
-The calls are made in a child process that says what it is about to do before it does it, so that
-the call that killed it can be read. Addresses and byte sizes are never made larger than they are:
-that much the caller has to know.
+A child process prints each call before it makes it, so a crash names its call. Addresses and byte
+sizes are never larger than the real ones, since the caller must know these.
 """
 
 import inspect
@@ -26,7 +25,7 @@ def buffer_variants(spec, rng):
     ptr, nbytes, dtype, sizes, strides = spec
     yield (ptr + 1, nbytes - 1, dtype, sizes, strides)
     for bad in (0, -1, 2**64, 2**70, *WRONG_TYPES):
-        # Any other integer is an address, as far as anyone can tell.
+        # Any other integer could be an address.
         yield (bad, nbytes, dtype, sizes, strides)
     for bad in (0, 1, nbytes - 1, nbytes // 2, -1, -nbytes, -(2**63), 2**64, *WRONG_TYPES[:5]):
         yield (ptr, bad, dtype, sizes, strides)
@@ -274,7 +273,7 @@ def test_memo_table_of_many_forms():
     assert table.find(x + 1, None, 1, [2, 3], "same", True) == 0
     setting[0] = 2
     assert table.find(*alike[0]) is None
-    # What no key can hold is never found, and nothing is made of it.
+    # Arguments that no key can hold are never found, and make_value is not called.
     subclass, negated = x.as_subclass(type("Sub", (torch.Tensor,), {})), torch.complex(x, x).conj()
     for wrong in (1, "x", subclass, x.to("meta"), negated.imag, object(), []):
         table.add(pytest.fail, wrong, None)

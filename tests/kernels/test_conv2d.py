@@ -1,4 +1,4 @@
-"""conv2d: every implementation of every direction, and the function, against float64."""
+"""Tests conv2d against float64: every implementation of every direction, and the function."""
 
 import re
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def all_implementations(direction, device):
-    """The names in a direction's list, as the error for an unknown one has them."""
+    """The names in a direction's list, from the error for an unknown name."""
     with pytest.raises(ValueError, match="implementation must be one of") as error:
         kernels.workspace_bytes(direction, Problem.parse(CONVOLUTIONS["F"]), "?", device=device)
     return set(re.search(r"one of (.*), got", str(error.value))[1].split(", "))
@@ -126,8 +126,8 @@ def test_not_finite_forward_at_highest(name, value, device):
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
 @pytest.mark.parametrize("name", ["B", "D", "E", "dilation", "depthwise", "uneven same"])
 def test_not_finite_weight(name, value, device):
-    # Padding is made of zeros, and 0 * inf is NaN. torch's backends leave such products out or do
-    # not, as the sizes fall; ours too: the plain kernel does, and the direct one for most pixels.
+    # Padding is zeros, and 0 * inf is NaN. Depending on sizes, torch's backends leave such products
+    # out or not. So do ours: the plain kernel leaves them out, the direct one for most pixels.
     problem = Problem.parse(CONVOLUTIONS[name])
     data = inputs.make(problem, kind="integers")
     data.w[0, 0, 0, 0] = value

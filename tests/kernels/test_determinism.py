@@ -1,4 +1,4 @@
-"""The same bits from run to run, for any number of threads and in forked children."""
+"""Tests that bits are the same in every run, for any number of threads and in forked children."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -96,7 +96,7 @@ def test_a_sample_does_not_depend_on_its_batch(name):
 
 
 def test_python_threads_at_once(one_thread):
-    # Each has a workspace of its own.
+    # Each thread has its own workspace.
     problems = [Problem.parse(PROBLEMS[name]) for name in ("A", "E", "relu", "convolution")]
     expected = [results(problem) for problem in problems]
 
@@ -109,8 +109,8 @@ def test_python_threads_at_once(one_thread):
                 assert_same_bits(found, expected[i], problems[i])
 
 
-# Run in a new process: a child forked from this one would inherit whatever other tests did. In the
-# child no operator of torch that takes threads may run, or it hangs: hence numpy.
+# This runs in a new process, since a fork of this one would inherit other tests' state. The child
+# uses numpy, since torch's operators with threads would hang there.
 FORK = """
 import os, sys, torch
 from fastconv.testing import Problem, checks, inputs

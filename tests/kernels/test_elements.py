@@ -1,4 +1,4 @@
-"""float16 and bfloat16 in memory, float in registers: all of csrc/cpu/elements.h and vec.h."""
+"""Tests csrc/cpu/elements.h and vec.h: float16 and bfloat16 in memory, float in registers."""
 
 import ctypes
 import re
@@ -67,7 +67,7 @@ def all_words():
 
 
 def interesting_floats(dtype):
-    """Bits of all numbers of the dtype, of what lies half-way between two, and those beside."""
+    """Bits of all numbers of the dtype, of the midpoints between two, and of their neighbours."""
     words = all_words()
     exact = words.view(dtype).float()
     above = (words + 1).view(dtype).float()  # the next, further from zero

@@ -1,4 +1,4 @@
-"""The fused blocks, conv + bias + ReLU (+ max-pool): every implementation, forward and backward."""
+"""Tests every implementation of conv + bias + ReLU (+ max-pool), forward and backward."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Every instruction set of the build that runs here, each in a process of its own."""
+"""Tests every instruction set of the build that runs here, each in its own process."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from fastconv import _C
 
 BUILD = _C.build_info()
 
-# Every kernel, with channels around the lanes of all vectors and rows that no vector divides.
+# Every kernel, with channel counts around all vectors' lanes, and rows that no vector divides.
 GOLDEN = """
 mb1ic3ih20iw23oc32kh5kw5ph2pw2_pool2x2s2x2p0x0d1x1c0_f32_nchw
 mb1ic3ih22iw23oc64kh7kw7sh2sw2ph3pw3_pool3x3s2x2p0x0d1x1c0_f32_nchw

@@ -1,4 +1,4 @@
-"""max_pool2d: values and winners exactly; ties, NaN and windows without input too."""
+"""Tests max_pool2d's exact values and winners, with ties, NaN and windows without input."""
 
 import sys
 
@@ -46,7 +46,7 @@ PROBLEMS = {
 
 
 def winners(problem, x):
-    """Flat positions in the plane, as return_indices has them, from the reference."""
+    """The reference's flat positions in the plane, like return_indices."""
     pool, (h, w) = problem.pool, x.shape[2:]
     positions = torch.arange(h * w, dtype=torch.float64).view(1, 1, h, w)
     flat, _ = reference.windows(positions, pool)
@@ -158,7 +158,7 @@ def test_plane_of_one_value(value, device):
     check(problem, x, torch.ones_like(data.dy), device)
 
 
-# In a child process, which a read behind a tensor kills: there lies a page that nobody may read.
+# In a child process: an unreadable page follows the tensor, so a read behind it kills the process.
 GUARDED = """
 import ctypes, mmap, sys, torch
 from fastconv import functional

@@ -1,4 +1,4 @@
-"""relu, bit for bit as torch's."""
+"""Tests relu, bit for bit against torch."""
 
 import pytest
 import torch
@@ -71,7 +71,7 @@ def test_sizes(count, device, dtype):
 @everywhere
 @pytest.mark.parametrize("value", SPECIAL)
 def test_special_values(value, device, dtype):
-    # At many places at once: the emulator takes its time.
+    # Many places at once, since the emulator is slow.
     value = torch.tensor(value, dtype=torch.float64).to(dtype)  # perhaps inf there
     x = torch.randn(37, 37, dtype=dtype)
     x.diagonal().copy_(value)

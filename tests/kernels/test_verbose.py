@@ -1,4 +1,4 @@
-"""FASTCONV_VERBOSE: a line on sys.stderr for every call of a kernel, and at level 2 the reasons."""
+"""Tests FASTCONV_VERBOSE: a line on sys.stderr per kernel call, and at level 2 the reasons."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Winograd's algorithm on CPUs: all ways in which the work is cut, and how few digits it loses."""
+"""Tests Winograd's algorithm on CPUs: all ways to split the work, and the error."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Programs that AOTInductor compiles: packaged, loaded and run, they give the model's numbers."""
+"""Tests that programs of AOTInductor, packaged, loaded and run, give the model's numbers."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ class Everything(nn.Module):
 
 
 def packaged(program, folder):
-    """The program as AOTInductor's loader gives it back."""
+    """The program from AOTInductor's loader."""
     path = torch._inductor.aoti_compile_and_package(program, package_path=str(folder / "net.pt2"))
     return torch._inductor.aoti_load_package(path)
 

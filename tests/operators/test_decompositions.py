@@ -1,4 +1,4 @@
-"""fastconv.decompositions(): the same values and codes as the kernels', in aten operators alone."""
+"""Tests fastconv.decompositions(): the kernels' values and codes, in aten operators alone."""
 
 import itertools
 
@@ -45,7 +45,7 @@ def random(*size, kind="normal", seed=0):
 
 
 def check(name, *args):
-    """Compares what the kernel and the decomposition give; codes have the same memory too."""
+    """Compares the kernel's and the decomposition's results; codes have the same memory too."""
     op = getattr(ops, name).default
     decomposed = fastconv.decompositions()[op]
     expected, found = op(*args), decomposed(*args)

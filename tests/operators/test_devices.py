@@ -1,4 +1,4 @@
-"""Tensors of two devices in one call: one clear line on every way, before any memory is touched."""
+"""Tests calls with tensors of two devices: one clear error before any memory is touched."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""DTensor: models over two processes, forward and backward, compared with torch.nn's on one."""
+"""Tests DTensor: models over two processes, forward and backward, against torch.nn on one."""
 
 import subprocess
 import sys

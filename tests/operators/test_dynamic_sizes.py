@@ -1,6 +1,6 @@
-"""Programs for any batch size, height and width, exported or compiled.
+"""Tests exported and compiled programs for any batch size, height and width.
 
-The examples are small, since compilers take what is 0 or 1 in an example for a constant.
+No size of the examples is 0 or 1, since compilers take such a size for a constant.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""Sizes, memory formats and indices: torch's, for all that a caller may pass."""
+"""Tests that sizes, memory formats and indices are torch's for all valid arguments."""
 
 import pytest
 import torch

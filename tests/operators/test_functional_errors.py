@@ -1,4 +1,4 @@
-"""Wrong arguments: torch's type of error, and one line: expected, came, what to do."""
+"""Tests wrong arguments: torch's error type, and one line with the expected and actual value."""
 
 import numpy
 import pytest
@@ -15,7 +15,7 @@ def conv(x=X, w=W, b=B, **options):
     return (x, w, b), {"groups": 2, **options}
 
 
-# What is wrong, with a part of fastconv's message. Torch refuses all of these too.
+# Wrong calls, with a part of fastconv's message. Torch refuses all of these too.
 CONVOLUTIONS = {
     "input is a list": (
         conv(x=[1.0]),

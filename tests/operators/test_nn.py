@@ -1,4 +1,4 @@
-"""The layers: torch.nn's in all but speed."""
+"""Tests that the layers behave like torch.nn's."""
 
 import copy
 import inspect

@@ -1,4 +1,4 @@
-"""torch.onnx.export of fastconv's layers, run in onnxruntime: torch's values."""
+"""Tests torch.onnx.export of fastconv's layers, run in onnxruntime, against torch's values."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason=WHY)
 pytest.importorskip("onnx", reason=WHY)
 pytest.importorskip("onnxscript", reason=WHY)
 
-# The exporters warn about their own insides and about sizes that our checks read.
+# The exporters warn about their own internals and about sizes that our checks read.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 

@@ -1,7 +1,7 @@
-"""The operations under autograd and under all that torch does to a call: the same everywhere.
+"""Tests the operations under autograd, compilers, transforms, modes and other parts of torch.
 
-Numbers are compared with the plain eager call's (which test_conv2d and its neighbours compare with
-torch's), in float64, where two orders of the same sum differ by little.
+Numbers are compared with the plain eager call's, which test_conv2d and its neighbours compare with
+torch's. They are float64, where two orders of the same sum differ by little.
 """
 
 import gc
@@ -84,7 +84,7 @@ def assert_same(found, expected):
 
 
 class Names(TorchDispatchMode):
-    """Writes down which operators run."""
+    """Records the operators that run."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Large outputs ask for huge pages. (Whether they get them depends on what memory is free.)"""
+"""Tests that large outputs request huge pages. (Getting them depends on free memory.)"""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""No convolution, ReLU or max-pool of torch runs in fastconv's operations, forward or backward."""
+"""Tests that fastconv's operations run no convolution, ReLU or max-pool of torch."""
 
 import re
 

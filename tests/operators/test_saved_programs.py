@@ -1,7 +1,7 @@
-"""Saved programs in a new process: they need `import fastconv`, and torch's message names fastconv.
+"""Tests saved programs in a new process: they need `import fastconv`, and the error says so.
 
-Operators that a program calls are looked up by name where it is loaded. torch asks nobody else for
-a name that is missing, so its message cannot be fastconv's; what it says is the namespace.
+A program's operators are looked up by name when it is loaded. torch has no hook for a missing name,
+so the message is torch's. It contains the namespace, fastconv.
 """
 
 import pytest

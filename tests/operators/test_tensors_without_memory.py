@@ -1,7 +1,7 @@
-"""Tensors that are plain by their type and have no memory that a kernel could read.
+"""Tests tensors of plain type without memory that a kernel could read.
 
-The tensors of batched gradients and of functionalization wrap others. Some gradients, sgn's for
-one, are torch's zero without memory. All results are compared with torch.nn.functional's.
+The tensors of batched gradients and of functionalization wrap others. Some gradients, such as
+sgn's, are torch's zero without memory. All results are compared with torch.nn.functional's.
 """
 
 import threading

@@ -1,4 +1,4 @@
-"""What is done to models with torch's tools: the same with fastconv's layers as with torch's."""
+"""Tests that torch's tools work the same on fastconv's layers as on torch's."""
 
 import copy
 import sys

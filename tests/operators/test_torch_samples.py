@@ -1,6 +1,6 @@
-"""PyTorch's own sample inputs and error inputs of these operations and layers, in all dtypes.
+"""Tests PyTorch's own sample and error inputs of these operations and layers, in all dtypes.
 
-They are private to torch (torch.testing._internal) and change with its version.
+The samples are private to torch (torch.testing._internal) and change with its version.
 """
 
 from unittest import mock
@@ -42,9 +42,9 @@ def samples(name, dtype):
 
 
 def derivatives(function, leaves, change=Tensor.clone):
-    """What comes out, its gradients and the gradients' own gradients, of changed leaves.
+    """The output, its gradients and second derivatives, for changed leaves.
 
-    All of it for the same random cotangents (changed too), whatever the dtype.
+    The random cotangents (changed too) are the same for all dtypes.
     """
     generator = torch.Generator().manual_seed(1)
     leaves = [change(t.detach()).requires_grad_() for t in leaves]

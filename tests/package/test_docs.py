@@ -1,4 +1,4 @@
-"""What the documentation names is there, and its snippets and its script run."""
+"""Tests that names in the documentation exist, and that its snippets and script run."""
 
 import re
 import runpy

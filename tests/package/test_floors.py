@@ -1,4 +1,4 @@
-"""The floors of the package: who imports whom. pyproject.toml has the contracts."""
+"""Tests the package's floors, which limit imports. pyproject.toml has the contracts."""
 
 import re
 import shutil

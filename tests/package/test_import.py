@@ -1,4 +1,4 @@
-"""What `import fastconv` does, in new processes."""
+"""Tests `import fastconv` in new processes."""
 
 import os
 import re

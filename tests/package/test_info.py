@@ -1,4 +1,4 @@
-"""fastconv.info: what it says is what the build and torch say."""
+"""Tests that fastconv.info matches the build and torch."""
 
 import pytest
 import torch

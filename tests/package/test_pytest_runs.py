@@ -1,4 +1,4 @@
-"""Runs of pytest: which tests they choose, what is said of compiling, what may not be missing."""
+"""Tests runs of pytest: the chosen tests, messages about compiling, and required tools."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Two processes train together: the same run, its files once, and a lost one told."""
+"""Tests that two processes train together: the same run, one set of files, a lost process."""
 
 import json
 import os

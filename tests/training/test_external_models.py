@@ -1,4 +1,4 @@
-"""Networks of torchvision, timm and transformers by name."""
+"""Tests networks of torchvision, timm and transformers by name."""
 
 import sys
 import types

@@ -1,4 +1,4 @@
-"""Starting from weights made elsewhere, on real ones where they are at hand."""
+"""Tests training from pretrained weights, on real ones if they are available."""
 
 import json
 import re

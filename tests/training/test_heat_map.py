@@ -1,4 +1,4 @@
-"""Heat maps: Grad-CAM's definition, the same for either kind of layers, the model left alone."""
+"""Tests heat maps: Grad-CAM's definition, both kinds of layers, an unchanged model."""
 
 import numpy as np
 import PIL.Image

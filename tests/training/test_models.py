@@ -1,4 +1,4 @@
-"""The networks: shapes, names, and the same numbers with both kinds of layers."""
+"""Tests the networks: shapes, names, and the same numbers with both kinds of layers."""
 
 import json
 import math

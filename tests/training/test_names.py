@@ -1,4 +1,4 @@
-"""Any name of a file is read, and shown on one line, whatever the output's encoding is."""
+"""Tests that any file name is read, and shown on one line, in every output encoding."""
 
 import json
 import os

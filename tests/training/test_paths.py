@@ -1,4 +1,4 @@
-"""Paths from Python: str and PathLike everywhere, a run folder wherever a checkpoint is taken."""
+"""Tests paths from Python: str and PathLike everywhere, run folders in place of checkpoints."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The recipe: what follows from the number of images, and that it learns from few."""
+"""Tests the recipe: its values by the number of images, and that it learns from few."""
 
 import json
 from pathlib import Path

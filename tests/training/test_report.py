@@ -1,4 +1,4 @@
-"""The report of a run: its numbers, its pictures, and that it needs nothing else."""
+"""Tests the report of a run: its numbers, its pictures, and that it is self-contained."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Nothing is lost: runs that are stopped anywhere, anyhow, go on to the same bits."""
+"""Tests that runs stopped anywhere, in any way, resume to the same bits."""
 
 import json
 import os

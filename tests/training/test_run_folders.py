@@ -1,4 +1,4 @@
-"""Runs that go on: from any place, with more epochs, one process at a time, at a lower rate."""
+"""Tests resumed runs: from any place, with more epochs, one process at a time."""
 
 import json
 import os

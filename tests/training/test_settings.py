@@ -1,4 +1,4 @@
-"""Settings: their ranges, files of them, and what the schedules and the trainer make of them."""
+"""Tests settings: their ranges and files, and their use by the schedules and the trainer."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Training as functions: results, run folders, checkpoints that survive anything."""
+"""Tests the functions of training: results, run folders, and robust checkpoints."""
 
 import json
 import math

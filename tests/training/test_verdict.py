@@ -1,4 +1,4 @@
-"""A network that is no better than the commonest class is told so, wherever it is used."""
+"""Tests the warning about a network that is no better than naming the most frequent class."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Weights made elsewhere: all kinds of files, and what of them goes into a network."""
+"""Tests pretrained weights: all kinds of files, and the entries that are loaded."""
 
 import os
 from pathlib import Path

@@ -1,11 +1,11 @@
-"""CUDA kernels run by the emulator (csrc/emulator), for tests.
+"""Runs CUDA kernels in the emulator (csrc/emulator), for tests.
 
     library = emulated.load("race")                      # or "plain", "asan"
     library.call("relu_fprop", [x, y], [x.size], emulated.Run("random", seed=3))
 
-An entry (FASTCONV_ENTRY in a .cu file of this folder) takes numpy arrays and integers. The arrays
-go to memory of their exact size and come back, so that y holds the result; one that is not
-writeable only goes. A report raises KernelError. `load_cuda` offers the same call on a GPU.
+An entry (FASTCONV_ENTRY in a .cu file of this folder) takes numpy arrays and integers. Arrays are
+copied to memory of their exact size and back, so y holds the result. Arrays that are not writeable
+are not copied back. A report raises KernelError. `load_cuda` offers the same call on a GPU.
 """
 
 import ctypes
@@ -35,7 +35,7 @@ class KernelError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """In which order threads run, and when asynchronous copies move their bytes.
+    """The order of threads, and the time at which asynchronous copies move their bytes.
 
     seed: of `random`; of `ahead`, the warp that runs ahead.
     """
@@ -108,7 +108,7 @@ class Library:
 class ChildLibrary:
     """The asan build, in another process.
 
-    AddressSanitizer has to be in a process from its start, and ends it when it reports.
+    AddressSanitizer must be loaded at a process's start, and its report ends the process.
     """
 
     def __init__(self, path):
@@ -160,7 +160,7 @@ class CudaLibrary(Library):
     """The same entries compiled by nvcc, on torch's current GPU."""
 
     def most_shared_bytes(self):
-        """The shared memory that a block can have there."""
+        """The largest shared memory of a block on the GPU, in bytes."""
         import torch
 
         return torch.cuda.get_device_properties().shared_memory_per_block_optin
@@ -181,7 +181,7 @@ def build_folder():
 
 
 def say(text):
-    """A line for who waits. tests/conftest.py has pytest say it."""
+    """Announces a long build. tests/conftest.py makes pytest print it."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -189,9 +189,9 @@ _built = set()
 
 
 def build(*names):
-    """Compiles what has changed of these builds, of all if none is named; returns their folder.
+    """Compiles the changed files of these builds, or of all builds, and returns their folder.
 
-    One process after another.
+    A lock lets one process compile at a time.
     """
     wanted = sorted(set(names or BUILDS) - _built)
     if wanted:
@@ -221,10 +221,10 @@ def _build(names):
 
 
 def _run(what, *command):
-    """Runs CMake, and says so where that compiles something.
+    """Runs CMake, and announces it if that compiles something.
 
     Raises:
-        RuntimeError: it failed; with what it said.
+        RuntimeError: CMake failed; the message has its output.
     """
     start, output = None, []
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -247,7 +247,7 @@ def load(name):
 
 
 def missing():
-    """What it takes to build and is not there."""
+    """The missing build tools."""
     tools = [tool for tool in ("g++", "cmake") if shutil.which(tool) is None]
     return tools if importlib.util.find_spec("pybind11") else [*tools, "pybind11"]
 
@@ -256,7 +256,7 @@ def missing():
 def load_kernels(name):
     """The module whose entries are `fastconv._C`'s for CUDA.
 
-    The asan build needs AddressSanitizer in the process from its start:
+    The asan build needs AddressSanitizer at the process's start:
     LD_PRELOAD=$(g++ -print-file-name=libasan.so).
     """
     module = f"kernels_{name}"
@@ -268,16 +268,16 @@ def load_kernels(name):
 
 
 def configure(kernels, run=Run(), count=False):
-    """How the module's kernels run from now on."""
+    """Sets how the module's kernels run from now on."""
     kernels.configure(SCHEDULES.index(run.schedule), run.seed, run.late_copies, count)
 
 
-# As CMakeLists.txt has them: GPUs' own code, and PTX that the driver compiles for newer ones.
+# CMakeLists.txt's targets: GPUs' own code, and PTX that the driver compiles for newer ones.
 CUDA_TARGETS = ("sm_80", "sm_90a", "compute_80")
 
 
 def _for_target(target):
-    """nvcc's option for a target as `fastconv._C.build_info()` names them."""
+    """nvcc's option for a target, by its name in `fastconv._C.build_info()`."""
     kind, _, number = target.rpartition("_")
     if not number[0].isdigit():  # native, all
         return f"-arch={number}"
@@ -287,7 +287,7 @@ def _for_target(target):
 
 @functools.cache
 def build_cuda(targets=CUDA_TARGETS):
-    """The wrappers' test kernels as nvcc makes them."""
+    """Compiles the wrappers' test kernels with nvcc."""
     path = build_folder() / "libwrappers_cuda.so"
     path.parent.mkdir(parents=True, exist_ok=True)
     sources = Path(__file__).with_name("wrapper_kernels.cu"), ROOT / "csrc" / "simt" / "device.cu"

@@ -1,4 +1,4 @@
-"""The process that the asan build runs in: calls come in by stdin, results go out by stdout."""
+"""Runs the asan build in its own process, with calls on stdin and results on stdout."""
 
 import os
 import pickle
@@ -13,7 +13,7 @@ from emulated import KernelError, Library
 def main():
     library = Library(sys.argv[1])
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever else prints does not disturb them
+    os.dup2(2, 1)  # other prints do not disturb the results
     while True:
         try:
             entry, arrays, numbers, run = pickle.load(sys.stdin.buffer)

@@ -1,6 +1,6 @@
-"""Every wrapper of csrc/simt with the right answers, from the definitions and not from the code.
+"""Cases of every wrapper of csrc/simt, with results computed from the wrappers' definitions.
 
-One table for all: the emulated builds in every test run, and a GPU where there is one.
+Tests run this table in the emulated builds, and on a GPU if there is one.
 """
 
 import dataclasses
@@ -18,10 +18,10 @@ class Case:
     numbers: list
     expected: list
     tolerance: float = 0.0
-    shared_bytes: int = 0  # that its block takes, where it is much
+    shared_bytes: int = 0  # of its block, if it is much
 
     def check(self, call):
-        """call(entry, arrays, numbers), as the libraries of this package have it."""
+        """call: a library's call(entry, arrays, numbers)."""
         arrays = [a.copy() for a in self.arrays]
         call(self.entry, arrays, self.numbers)
         outputs = arrays[len(arrays) - len(self.expected) :]
@@ -124,7 +124,7 @@ def bf16(values):
     below = (values.view(np.uint32) >> 16).astype(np.uint32)  # towards zero
     above = below + 1
     low = (below << 16).view(np.float32).astype(np.float64)
-    # Where the neighbour is infinity, its place is that of the next power of two.
+    # An infinite neighbour counts as the next power of two.
     high_bits = (above << 16).view(np.float32).astype(np.float64)
     high = np.where(
         np.isinf(high_bits), np.copysign(2.0**128, values.astype(np.float64)), high_bits
@@ -183,7 +183,7 @@ def conversions(rng):
 
 
 def fragments(matrix, depth, rows):
-    """A (rows of M) or B^T (rows of N) as PTX deals it out: rows x depth to lanes x registers.
+    """Distributes A (rows of M) or B^T (rows of N) as in PTX: rows x depth to lanes x registers.
 
     Lane l has row l // 4 of each group of eight rows; of each half of the depth, the 4 bytes at
     l % 4. The registers count first through the groups of rows, then through the halves.
@@ -202,7 +202,7 @@ def accumulators(matrix):
 
 
 def as_multiplied(name, matrix):
-    """The elements' bits, and the values that a tensor core takes them for."""
+    """The elements' bits, and the values that a tensor core reads from them."""
     if name == "tf32":
         bits = matrix.view(np.uint32)
         return bits, (bits & 0xFFFFE000).view(np.float32)
@@ -361,7 +361,7 @@ def cases():
 
 
 def fitting(most_shared_bytes):
-    """The cases for blocks with that much shared memory, and those that need more."""
+    """The cases for blocks with that much shared memory, and the cases that need more."""
     fit, too_large = [], []
     for case in cases():
         (fit if case.shared_bytes <= most_shared_bytes else too_large).append(case)

@@ -1,6 +1,6 @@
-"""Static gates: what nvcc made of the CUDA kernels, read from the built module without a GPU.
+"""Static gates check the compiled CUDA kernels in the built module, without a GPU.
 
-`code.kernels()` takes the machine code out of the installed `fastconv._C` (what ships is what is
-looked at, and nothing is compiled a second time), `loops` finds a kernel's loops in it, `declared`
-has the table of what each kernel's main loop must hold.
+`code.kernels()` extracts the machine code of the installed `fastconv._C`, so the shipped code is
+checked and nothing is compiled again. `loops` finds a kernel's loops in it. `declared` has the
+table of instructions that each kernel's main loop must hold.
 """

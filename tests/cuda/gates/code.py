@@ -1,4 +1,4 @@
-"""The kernels in the installed module: machine code and resources, target by target."""
+"""Reads the installed module's kernels: machine code and resources, target by target."""
 
 import functools
 import importlib.util
@@ -21,7 +21,7 @@ class Instruction(NamedTuple):
     operands: str
 
     def is_a(self, wanted: str) -> bool:
-        """Whether it is this operation with at least these modifiers: LDG.E.128 is a LDG.128."""
+        """Whether it is this operation with at least these modifiers: LDG.E.128 matches LDG.128."""
         name, *modifiers = self.opcode.split(".")
         wanted_name, *wanted_modifiers = wanted.split(".")
         return name == wanted_name and set(wanted_modifiers) <= set(modifiers)
@@ -43,7 +43,7 @@ class Kernel(NamedTuple):
 
 
 def tool(name: str) -> str | None:
-    """A program of CUDA's: from PATH, or where NVIDIA's Python packages put it."""
+    """The path of a CUDA program, from PATH or from NVIDIA's Python packages."""
     spec = importlib.util.find_spec("nvidia")
     for folder in spec.submodule_search_locations or () if spec else ():
         for path in sorted(Path(folder).glob(f"*/bin/{name}")):
@@ -52,7 +52,7 @@ def tool(name: str) -> str | None:
 
 
 def missing() -> list[str]:
-    """What it takes to look at the kernels and is not there."""
+    """The missing tools for reading the kernels."""
     found = [] if _C.build_info()["cuda"] else ["a fastconv built with nvcc"]
     found += [
         f"{name} (pip install nvidia-cuda-{name})"
@@ -63,7 +63,7 @@ def missing() -> list[str]:
 
 
 def run(name: str, *arguments: str | Path, cwd: str | Path | None = None, text: str = "") -> str:
-    """What a tool prints."""
+    """A tool's output."""
     command = [tool(name) or name, *map(str, arguments)]
     return subprocess.run(
         command, cwd=cwd, input=text, check=True, capture_output=True, text=True
@@ -114,7 +114,7 @@ def disassembly(text: str) -> dict[str, tuple[list[Instruction], dict[str, int]]
 
 
 def demangled(names: dict[str, object] | list[str]) -> dict[str, str]:
-    """Short names of functions in fastconv::cuda, "" of what lies elsewhere."""
+    """Short names of functions in fastconv::cuda; "" for others."""
     lines = run("c++filt", text="\n".join(names)).splitlines()
     return dict(zip(names, map(short, lines), strict=True))
 

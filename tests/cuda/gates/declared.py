@@ -1,8 +1,8 @@
-"""What the main loop of every CUDA kernel must hold.
+"""Declares the instructions that the main loop of every CUDA kernel must hold.
 
-The main loop is the smallest that holds the named instructions, each at least so often; a name
-with modifiers stands for all that have these and more (LDG.128 for LDG.E.128.CONSTANT). No kernel
-may be without an entry, no entry without a kernel; the first that matches counts.
+The main loop is the smallest loop with at least the named number of each instruction. A name with
+modifiers also matches names with more modifiers (LDG.128 matches LDG.E.128.CONSTANT). Every kernel
+must have an entry, and every entry a kernel. The first matching entry counts.
 """
 
 import re
@@ -32,8 +32,8 @@ MMA_TILES = {  # rows and columns of a block and of a warp
     "half|bfloat16": [(128, 128, 64, 64), (128, 64, 64, 32), (64, 64, 32, 32), (128, 32, 32, 32)],
     "float": [(128, 128, 64, 32), (128, 64, 64, 32), (64, 64, 32, 32), (128, 32, 32, 32)],
 }
-# Steps of an iteration, the instruction of a product, the load of a transposed operand, and how
-# many such loads do the work of one ldmatrix.
+# Steps per iteration, a product's instruction, the load of a transposed operand, and the number of
+# such loads that replace one ldmatrix.
 MMA = {
     "half|bfloat16": (32, "HMMA.16816.F32", "LDSM.MT88.4", 1),
     "float": (16, "HMMA.1688.F32.TF32", "LDS", 4),  # ldmatrix transposes 16 bits

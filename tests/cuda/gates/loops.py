@@ -1,9 +1,8 @@
-"""The loops of a kernel's machine code.
+"""Finds the loops of a kernel's machine code.
 
-A loop is what a backward jump goes round: from a jump to the instruction that every way to it
-comes past, back along all ways that lead to the jump. So code that the compiler moved to the end,
-behind a rarely taken branch, counts as part of the loop it belongs to, and code that merely stands
-between does not.
+A loop is a natural loop: a back edge's target dominates its source, and the body is all code that
+reaches the source without passing the target. So the body includes code that the compiler moved to
+the end, behind a rarely taken branch. It excludes other code that only lies in between.
 """
 
 import re
@@ -12,10 +11,10 @@ from .code import Instruction, Kernel
 
 
 def successors(kernel: Kernel) -> list[list[int]]:
-    """For each instruction by its index, those that may come next."""
+    """The possible successors of each instruction, by index."""
     code = kernel.instructions
     at = {instruction.address: i for i, instruction in enumerate(code)}
-    rejoin: dict[str, int] = {}  # where threads meet again, by the barrier that holds them
+    rejoin: dict[str, int] = {}  # where threads reconverge, by their barrier
     found = []
     for i, instruction in enumerate(code):
         name = instruction.opcode.split(".")[0]
@@ -40,7 +39,7 @@ def successors(kernel: Kernel) -> list[list[int]]:
 
 
 def _reached(start: int, edges: list[list[int]], without: int | None = None) -> set[int]:
-    """What can be reached from `start` along the edges, never going past `without`."""
+    """The nodes that are reachable from `start` along the edges without passing `without`."""
     found, waiting = {start}, [start]
     while waiting:
         for j in edges[waiting.pop()]:
@@ -62,7 +61,7 @@ def loops(kernel: Kernel) -> list[list[Instruction]]:
     for end in reachable:
         for head in edges[end]:
             if end != head and head != 0 and end in _reached(0, edges, without=head):
-                continue  # there is another way in: not a jump back
+                continue  # another entry exists, so this is not a back edge
             body = {head} if end == head else {head} | _reached(end, before, without=head)
             bodies.setdefault(head, set()).update(body & reachable)
     found = [[i for block in sorted(body) for i in blocks[block]] for body in bodies.values()]
@@ -70,7 +69,7 @@ def loops(kernel: Kernel) -> list[list[Instruction]]:
 
 
 def _blocks(after: list[list[int]]) -> tuple[list[range], list[list[int]]]:
-    """Runs of instructions without a jump into or out of them, and which may follow which."""
+    """Basic blocks of instructions, and their successors."""
     starts = {0}
     for i, following in enumerate(after):
         if following != [i + 1]:
@@ -82,7 +81,7 @@ def _blocks(after: list[list[int]]) -> tuple[list[range], list[list[int]]]:
 
 
 def main_loop(kernel: Kernel, holds: dict[str, int]) -> list[Instruction] | None:
-    """The smallest loop with at least so many of each instruction; None if there is none."""
+    """The smallest loop with at least the named number of each instruction, or None."""
     for loop in loops(kernel):
         if all(sum(i.is_a(wanted) for i in loop) >= n for wanted, n in holds.items()):
             return loop

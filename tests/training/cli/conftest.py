@@ -1,4 +1,4 @@
-"""What the tests of the command line share: images, a network that knows them, failing commands."""
+"""Fixtures of the command line's tests: images, a network that knows them, failing commands."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The command line as a whole: its help, what it says of wrong words, never a traceback."""
+"""Tests the command line as a whole: help, messages for wrong words, no tracebacks."""
 
 import re
 

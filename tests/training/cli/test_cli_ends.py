@@ -1,4 +1,4 @@
-"""Commands that end early: nobody reads the output, Ctrl-C, a kill."""
+"""Tests commands that end early: by an output without a reader, Ctrl-C or a kill."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""fastconv evaluate: the table, and which images of a folder are tested."""
+"""Tests fastconv evaluate: the table, and which images of a folder are tested."""
 
 import json
 

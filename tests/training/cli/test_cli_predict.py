@@ -1,4 +1,4 @@
-"""fastconv predict: lines and JSON, explanations, images and weights of all kinds."""
+"""Tests fastconv predict: lines and JSON, explanations, images and weights of all kinds."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""fastconv train: what it prints, what it takes from files, and what it refuses."""
+"""Tests fastconv train: its output, its files of settings, and its errors."""
 
 import json
 import re
