@@ -48,12 +48,16 @@ def headline(results: dict[str, dict]) -> str:
         if file not in results:
             continue
         found: Entries = results[file][key]
-        ratios = [table.ratio(times) for times in map(times_of, found) if times]
+        measured = [times for times in map(times_of, found) if times]
+        ratios = [table.ratio(times) for times in measured]
+        if not any("torch.compile" in way for times in measured for way in times):
+            what += " (eager)"
         cells = [what, str(len(ratios)), table.multiple(_mean(ratios)), f"{min(ratios):.2f}x"]
         lines.append(table.row(cells))
         machines.append(table.machine(results[file]["environment"]))
     where = "; ".join(_distinct(machines))
-    return "\n".join([*lines, "", f"Geometric means of torch / fastconv, float32. {where}."])
+    note = "Geometric means of torch / fastconv, float32; (eager): not compared with torch.compile."
+    return "\n".join([*lines, "", f"{note} {where}."])
 
 
 def _mean(ratios: Sequence[float]) -> float:

@@ -30,8 +30,13 @@ void print_call(const CallText& call, const std::string& device, double microsec
     }
     lines += '\n';
     for (const std::string& line : call.passed_over) lines += "fastconv:     not " + line + '\n';
-    const py::object out = py::module_::import("sys").attr("stderr");
-    if (!out.is_none()) out.attr("write")(lines);  // one write, since other threads write too
+    try {
+        const py::object out = py::module_::import("sys").attr("stderr");
+        if (!out.is_none()) out.attr("write")(lines);  // one write, since other threads write too
+    } catch (const py::error_already_set& error) {
+        // The kernel has run: a closed stderr is no reason for its call to fail.
+        if (!error.matches(PyExc_Exception)) throw;  // Ctrl-C
+    }
 }
 
 }  // namespace fastconv::python

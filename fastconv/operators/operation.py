@@ -207,10 +207,10 @@ class Operation:
         """An operator's arguments, with specs for lists of ints. No pool may be an empty list."""
         changed = list(args)
         if self._conv is not None:
-            changed[self._conv] = ConvSpec(*args[self._conv])
+            changed[self._conv] = _spec(ConvSpec, "conv", args[self._conv])
         if self._pool is not None and self._pool < len(args):
             pool = args[self._pool]
-            changed[self._pool] = PoolSpec(*pool) if pool else None
+            changed[self._pool] = _spec(PoolSpec, "pool", pool) if pool else None
         return changed
 
     def _kernel(self, *args: Any) -> Any:
@@ -251,6 +251,14 @@ class Operation:
         if self.has_code:
             ctx.mark_non_differentiable(output[1])
         self.save(ctx, self.with_specs(args), output)
+
+
+def _spec(kind: Callable[..., Any], name: str, values: Sequence[int]) -> Any:
+    """A spec of an operator's list of ints."""
+    count = len(kind._fields)  # type: ignore[attr-defined]
+    if len(values) != count:
+        raise ValueError(f"{name} must have {count} values, got {len(values)}")
+    return kind(*values)
 
 
 class PreparedCall:

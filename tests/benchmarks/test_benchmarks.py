@@ -401,7 +401,7 @@ def test_the_headline_has_means_and_least_ratios():
         ],
     }
     lines = headline.headline({"networks": result}).splitlines()
-    assert lines[2] == "| training steps of whole networks | 2 | **1.00x** | 0.50x |"
+    assert lines[2] == "| training steps of whole networks (eager) | 2 | **1.00x** | 0.50x |"
     assert len(lines) == 5
 
 

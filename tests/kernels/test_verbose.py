@@ -136,3 +136,18 @@ def test_a_wrong_level_fails_the_import(level, run_python):
     done = run_python("import fastconv", FASTCONV_VERBOSE=level)
     assert done.returncode != 0
     assert f"FASTCONV_VERBOSE must be 0, 1 or 2, got {level}" in done.stderr
+
+
+@pytest.mark.parametrize("stderr", ["closed", "None", "3"])
+def test_a_call_does_not_fail_for_want_of_a_place_to_print(stderr, run_python):
+    code = f"""
+import os, sys, torch, fastconv
+closed = open(os.devnull, "w")
+closed.close()
+before, sys.stderr = sys.stderr, {stderr}
+y = [fastconv.functional.relu(torch.ones(3)) for _ in range(2)]
+sys.stderr = before
+print(y[1].tolist())
+"""
+    done = run_python(code, FASTCONV_VERBOSE="1")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[1.0, 1.0, 1.0]\n", "")

@@ -848,3 +848,16 @@ def test_calls_from_many_threads():
     assert len(found) == 4
     for step in (step for steps in found.values() for step in steps):
         assert all(torch.equal(a, b) for a, b in zip(step, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    "conv, pool, message",
+    [
+        ([1] * 8, None, "conv must have 9 values, got 8"),
+        ([1] * 9, [2] * 4, "pool must have 9 values, got 4"),
+    ],
+)
+def test_a_spec_of_another_length_is_refused(conv, pool, message):
+    x, w = torch.ones(1, 2, 5, 5), torch.ones(3, 2, 3, 3)
+    with pytest.raises(ValueError, match=message):
+        torch.ops.fastconv.conv2d_relu_max_pool2d(x, w, None, conv, pool, False)
