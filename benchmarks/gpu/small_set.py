@@ -26,6 +26,7 @@ BLOCKS = [
     "mb1ic8ih8iw10oc16kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_tf32_nhwc",
     "mb1ic16ih8iw8oc16kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_bf16_nhwc",
     "mb1ic16ih9iw7oc24kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f16_nchw",
+    "mb1ic16ih9iw8oc16kh3kw3ph1pw1_pool2x2s2x2p0x0d1x1c0_f16_nhwc",
     "mb2ic9ih9iw9oc12kh3kw3ph1pw1_pool3x3s2x2p1x1d1x1c0_bf16_nchw",
     "mb1ic8ih11iw9oc9kh3kw3ph1pw1_pool4x4s3x2p0x0d1x1c1_f64_nhwc",
 ]
