@@ -58,9 +58,9 @@ int main() {
     std::puts(simt::runs_on(0).error.c_str());
     std::puts(simt::make_current(0).c_str());
     std::puts(cuda::refuse({}).c_str());
-    if (!cuda::implementations<FpropArgs>().empty() || !cuda::implementations<DgradArgs>().empty() ||
-        !cuda::implementations<WgradArgs>().empty())
-        std::puts("implementations");
+    if (!cuda::implementations<FpropArgs>().empty()) std::puts("fprop");
+    if (!cuda::implementations<DgradArgs>().empty()) std::puts("dgrad");
+    if (!cuda::implementations<WgradArgs>().empty()) std::puts("wgrad");
     try {
         cuda::relu_fprop(DType::float32, nullptr, nullptr, nullptr, 1, nullptr);
     } catch (const std::runtime_error& error) {

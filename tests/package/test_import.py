@@ -76,7 +76,7 @@ def documented_names():
     """Those that docs/guide.md lists, of modules and of all else."""
     text = (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
     (section,) = re.findall(r"^`from fastconv import \*` brings (.+?)\n\n", text, re.M | re.S)
-    names, modules = section.split("Modules")
+    names, modules = section.split("Import modules")
     return [re.findall(r"`(?:fastconv\.)?(\w+)`", part) for part in (names, modules)]
 
 
