@@ -16,7 +16,7 @@ struct Launch {
 
 template <class Args>
 struct Implementation {
-    const char* name;       // unique among those that take a problem; saved tables name it
+    const char* name;       // at most one of this name takes a problem; saved tables refer to it
     const char* condition;  // the condition of `takes` in words, which FASTCONV_VERBOSE=2 prints
     bool (*takes)(const Conv2dProblem&);
     size_t (*workspace)(const Conv2dProblem&);  // bytes

@@ -8,7 +8,7 @@
 // of a block are its split of the reduction.
 //
 //   a block   loads a rectangle's halo, and its gradient as [pixel][filter], with ReLU and pool undone
-//   a warp    owns warp_rows x warp_columns accumulators. Warps beyond those that the tile needs share the pixels, 8 or
+//   a warp    owns warp_rows x warp_columns accumulators. Surplus warps split the pixels with the others, 8 or
 //             16 neighbors at a time, and their accumulators are added up at the end
 //   a thread  keeps its taps' places in registers and reads single elements of x, at the tap's place plus the pixel's
 //

@@ -1,4 +1,4 @@
-// Builds a problem's name; fastconv/testing/problem.py does the same in Python.
+// Builds a problem's name; fastconv/problem.py does the same in Python.
 #include "problem_text.h"
 
 #include <initializer_list>

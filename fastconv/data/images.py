@@ -127,7 +127,7 @@ def in_threads(chunks: Iterable[Tensor], read: Callable[[int], Tensor]) -> Itera
 
 
 def _stack(images: list[Tensor]) -> Tensor:
-    # numpy stacks, since torch would start its own threads beside those that train.
+    # numpy stacks them: torch would start threads that compete with training.
     return torch.from_numpy(np.stack([image.numpy() for image in images]))
 
 

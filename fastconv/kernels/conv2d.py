@@ -18,9 +18,9 @@ Fprop = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
 
 
 def _options(direction: str, like: Tensor, problem: Callable[[], tuple]) -> tuple:
-    """An entry's last arguments, of which the last is the implementation's name.
+    """An entry's last two arguments: (threads, implementation) or (TF32 allowed, implementation).
 
-    The one in front is the number of threads on CPUs, and whether TF32 is allowed on GPUs.
+    CPUs take the number of threads, GPUs whether TF32 is allowed.
 
     Args:
         like: any of the tensors.

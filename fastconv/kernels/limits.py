@@ -14,7 +14,7 @@ from ..torch_internals import known_above
 
 MOST_SIZE = 2**30 - 1  # every kernel's, for every size (csrc/python/problem.cpp)
 MOST_POSITIONS = 2**31 - 1  # in a pool's window
-# A GPU's kernels count pixels, taps and blocks in 32 bits (csrc/cuda/conv2d_launch.h).
+# A GPU's kernels count pixels, taps and blocks in 32 bits (csrc/cuda/refuse.h).
 MOST_COUNTED = 2**31 - 1024
 # A GPU's narrowest tile has 8 columns and every group fills its own tiles: with fewer channels or
 # filters most products are thrown away. The kernels' model estimates that a depthwise convolution

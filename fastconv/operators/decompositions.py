@@ -43,7 +43,7 @@ def decompositions() -> dict[Operator, Callable[..., Any]]:
 
 
 def _of_schema(op: Operator, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with the operator's arguments, and empty tensors for what is not wanted."""
+    """The function with the operator's arguments, and empty tensors for unwanted outputs."""
     names = [argument.name for argument in op._schema.arguments]
 
     def decomposed(*args: Any, **kwargs: Any) -> Any:
