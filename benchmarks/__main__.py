@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 
 from measure import progress
-from parts import blocks, layers, memory, networks, overhead
+from parts import blocks, layers, memory, networks, overhead, sweep
 from show import compare, files, plot, table
 
 
@@ -31,6 +31,7 @@ class Part(NamedTuple):
     names: Sequence[str] = ()  # that --only chooses from
     batch: str = ""  # the default of --batch, in words
     compiles: bool = False
+    draw: Callable[[Path, dict], None] | None = None  # for --plot
 
 
 def _blocks(arguments: Namespace) -> dict:
@@ -69,6 +70,7 @@ PARTS = {
         layers.text,
         list(layers.NETWORKS),
         " and ".join(map(str, layers.BATCHES)),
+        draw=plot.layers,
     ),
     "networks": Part(
         "whole networks: a training step, and one image's latency",
@@ -87,6 +89,15 @@ PARTS = {
         list(memory.NETWORKS),
         "each network's own",
         compiles=True,
+    ),
+    "sweep": Part(
+        "random convolutions, and the slowest of them by name",
+        5,
+        lambda arguments: sweep.run(
+            arguments.dtype, arguments.count, arguments.seed, arguments.repeat
+        ),
+        sweep.text,
+        draw=plot.histograms,
     ),
     "overhead": Part(
         "what a call costs on a tiny tensor, imports, the first call, room on disk",
@@ -120,7 +131,20 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
             )
         if part.batch:
             command.add_argument("--batch", type=_at_least_one, help=f"images ({part.batch})")
-        _add_common(command, part.compiles, name == "layers")
+        if name == "sweep":
+            command.add_argument(
+                "--dtype", choices=sweep.TYPES, default="float32", help="of the tensors (float32)"
+            )
+            command.add_argument(
+                "--count",
+                type=_at_least_one,
+                default=sweep.COUNT,
+                help=f"problems ({sweep.COUNT})",
+            )
+            command.add_argument(
+                "--seed", type=int, default=sweep.SEED, help=f"of the problems ({sweep.SEED})"
+            )
+        _add_common(command, part.compiles, part.draw is not None)
         _add_results(command, "FILE", "", files.to_write, files.to_read)
     everything = commands.add_parser("all", help="all parts, one after another")
     _add_common(everything, True, True)
@@ -151,9 +175,7 @@ def _add_common(command: ArgumentParser, compiles: bool, plots: bool) -> None:
     if compiles:
         command.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     if plots:
-        command.add_argument(
-            "--plot", type=files.to_write, metavar="PNG", help="draw the layers' ratios"
-        )
+        command.add_argument("--plot", type=files.to_write, metavar="PNG", help="draw the ratios")
 
 
 def _measure(name: str, arguments: Namespace) -> bool:
@@ -162,8 +184,8 @@ def _measure(name: str, arguments: Namespace) -> bool:
     result = PARTS[name].run(arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
-    if name == "layers" and arguments.plot:
-        plot.draw(arguments.plot, result)
+    if (draw := PARTS[name].draw) and arguments.plot:
+        draw(arguments.plot, result)
     print(PARTS[name].text(result), flush=True)
     if old is None:
         return False
@@ -187,7 +209,8 @@ def main(words: Sequence[str] | None = None) -> int:
     worse = []
     for name in PARTS:
         print(f"\n## {name}\n", flush=True)
-        own = vars(commands[name].parse_args([])) | {"plot": arguments.plot}
+        own = vars(commands[name].parse_args([]))
+        own["plot"] = arguments.plot if name == "layers" else None
         own["no_compile"] = arguments.no_compile
         for option in ("json", "compare"):
             folder = getattr(arguments, option)

@@ -78,7 +78,7 @@ def picture(draw: bool) -> bool:
     source = hashlib.sha256(results.read_bytes()).hexdigest()
     right = plot.source_of(image) == source
     if draw and not right:
-        plot.draw(image, json.loads(results.read_text()), source)
+        plot.layers(image, json.loads(results.read_text()), source)
     return right
 
 

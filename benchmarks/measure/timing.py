@@ -6,15 +6,15 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 
+Function = Callable[[], object]
+
 # A sample has enough calls to take this long, so clock ticks and interrupts do not matter.
 SAMPLE_SECONDS = 0.03
 LEAST = 5  # samples, if time is short
 SLOW = 0.5  # seconds; one warm-up call is enough for a call this long
 
 
-def _seconds(
-    function: Callable[[], object], calls: int, finish: Callable[[], object] | None = None
-) -> float:
+def _seconds(function: Function, calls: int, finish: Function | None = None) -> float:
     start = time.perf_counter()
     for _ in range(calls):
         function()
@@ -24,9 +24,9 @@ def _seconds(
 
 
 def alternate(
-    functions: dict[str, Callable[[], object]],
+    functions: dict[str, Function],
     repeat: int,
-    finish: Callable[[], object] | None = None,
+    finish: Function | None = None,
     seconds: float = float("inf"),
 ) -> dict[str, list[float]]:
     """`repeat` samples of each function, in seconds per call. `finish` waits for asynchronous work.

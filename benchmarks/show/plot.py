@@ -1,11 +1,12 @@
-"""Draws each layer's speedup over torch's."""
+"""Draws speedups over torch's layers as pictures."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from parts import layers
+import parts.layers
+import parts.sweep
 from show import table
 
 # Batches from light to dark; layers slower than torch have another colour.
@@ -14,7 +15,7 @@ _ROW = 0.18  # inches per layer
 _BAR = 0.8  # of that, all of a layer's bars
 
 
-def draw(path: Path, result: dict, source: str = "") -> None:
+def layers(path: Path, result: dict, source: str = "") -> None:
     """Draws a result of `layers` as a PNG file: a bar, from 1 on, per layer, batch and mode.
 
     Args:
@@ -23,7 +24,7 @@ def draw(path: Path, result: dict, source: str = "") -> None:
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
     from matplotlib.patches import Patch
 
-    rows = layers.rows(result)
+    rows = parts.layers.rows(result)
     batches = sorted({problem.n for _, problem, _ in rows})[-2:]
     # A line for each network's name and one for each of its layers, from the top.
     lines = list(dict.fromkeys(x for n, p, _ in rows for x in (n, (n, table.shape(p)))))
@@ -60,6 +61,36 @@ def draw(path: Path, result: dict, source: str = "") -> None:
         title_fontsize=8,
     )
     figure.savefig(path, dpi=100, format="png", metadata={"Source": source})
+
+
+def histograms(path: Path, result: dict) -> None:
+    """Draws a result of `sweep` as a PNG file: how often each ratio occurs, for each mode."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    found = [
+        (f"{mode}, compared with {name}", list(values.values()))
+        for name, modes in parts.sweep.ratios(result).items()
+        for mode, values in modes.items()
+    ]
+    everything = [ratio for _, values in found for ratio in values]
+    low, high = (edge(np.log2(everything)) for edge in (np.min, np.max))
+    edges = 2.0 ** np.arange(np.floor(low * 4) / 4, high + 0.25, 0.25)
+    figure = Figure(figsize=(11, 1 + 2.2 * len(found)), layout="constrained")
+    all_axes = figure.subplots(len(found), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (title, values) in zip(all_axes, found, strict=True):
+        _, _, bars = axes.hist(values, edges)
+        for bar, left in zip(bars, edges, strict=False):
+            bar.set_color((_FASTER if left >= 1 else _SLOWER)[1])
+        _ratio_axis(axes)
+        axes.set_title(title)
+        axes.set_ylabel("convolutions")
+    drawn = (
+        f"{len(result['problems'])} random convolutions, {result['dtype']}, seed {result['seed']}"
+    )
+    figure.suptitle(f"fastconv: times as fast as torch.nn, {drawn}", fontweight="bold")
+    figure.supxlabel(table.machine(result["environment"]), fontsize=8)
+    figure.savefig(path, dpi=100, format="png")
 
 
 def source_of(path: Path) -> str | None:

@@ -1,11 +1,11 @@
-// Depthwise convolution, forward with its epilogue, and dgrad.
+// Depthwise convolution and grouped convolution of few channels, forward with its epilogue, and dgrad.
 //
 // A work item is a few rows of one image's output for a block of channels. It computes several pixels of a row at a
 // time, one vector of channels after another. A weight is loaded once for all of these pixels, and every multiply-add
 // reads one vector of input. An NHWC input is read in place. Kernel columns outside of it are skipped, one pixel at a
 // time at the edges. Other inputs, and rows with too much edge, are packed as NHWC first, with the left and right
-// padding in place. Kernel rows that see only padding are skipped. The sums go to y if it is NHWC, else to a buffer for
-// the epilogue.
+// padding in place, and widened if groups have several channels (depthwise.h). Kernel rows that see only padding are
+// skipped. The sums go to y if it is NHWC, else to a buffer for the epilogue.
 //
 // dgrad is computed the same way. With stride u, the rows of dx fall into u phases (h % u). The rows of a phase are a
 // convolution of dy with stride 1 and every few rows of the kernel (Line); so are columns.
@@ -52,16 +52,20 @@ struct Axis {
     }
 };
 
-// A direction: its two axes, and the shape of its output and of the epilogue's, as in a forward pass.
+// A direction: its two axes, its channels, and the shape of its output and of the epilogue's, as in a forward pass.
 struct Direction {
     Axis rows, columns;
+    int64_t channels;  // of the output
+    Groups groups;
     Conv2dProblem output;
 
     Direction(const Conv2dProblem& problem, bool backward) : output(problem) {
         const Conv2d& conv = problem.conv;
+        channels = conv.K, groups = {conv.C / conv.groups, conv.K / conv.groups};
         rows = {backward, conv.H, conv.P, conv.R, conv.stride_h, conv.pad_h, conv.dilation_h};
         columns = {backward, conv.W, conv.Q, conv.S, conv.stride_w, conv.pad_w, conv.dilation_w};
         if (!backward) return;
+        channels = conv.C, groups = {groups.outputs, groups.inputs};
         rows.inputs = conv.P, rows.outputs = conv.H, columns.inputs = conv.Q, columns.outputs = conv.W;
         output.conv.P = conv.H, output.conv.Q = conv.W;
         output.epilogue = {};
@@ -69,9 +73,29 @@ struct Direction {
         output.pool.P = conv.H, output.pool.Q = conv.W;
     }
 
+    int64_t depth() const { return groups.inputs; }
+    int64_t positions() const { return rows.window * columns.window * depth(); }  // of a filter
+
+    // Filters of output channels from `first` on, as one filter: their channel d. Its size says how many channels
+    // follow at even steps.
+    Tensor filters_from(const Tensor& w, int64_t first, int64_t d) const {
+        Tensor filter = w;
+        int64_t at = first * w.stride[0] + d * w.stride[1];
+        filter.size[0] = 1, filter.size[1] = channels - first, filter.stride[1] = w.stride[0];
+        if (rows.backward) {  // a group's outputs are the channels of its filters
+            const int64_t group = first / groups.outputs, i = first % groups.outputs;
+            at = (group * groups.inputs + d) * w.stride[0] + i * w.stride[1];
+            if (groups.outputs > 1) filter.size[1] = groups.outputs - i, filter.stride[1] = w.stride[1];
+            else filter.stride[1] = groups.inputs * w.stride[0];
+        }
+        filter.data = address(w, at);
+        return filter;
+    }
+
     // Whether x, the input, is NHWC and can be read in place: edges must be a small part of a row.
     template <class T>
     bool reads_in_place(const Conv2dProblem& problem, const Tensor& x) const {
+        if (!groups.depthwise()) return false;
         if (!is_nhwc<T>(x) || (rows.backward && problem.epilogue.activation != Activation::none)) return false;
         int64_t inner = 0;
         for (int64_t phase = 0; phase < columns.phases(); ++phase) {
@@ -86,13 +110,16 @@ struct Direction {
 template <class T>
 struct Plan {
     ChannelBlocks<T> blocks;
+    int64_t pitch;                    // of the packed input: elements from pixel to pixel
     Range columns;                    // of the packed input
     int64_t rows, chunks;             // rows: of the epilogue's output per item; chunks: items per image
     int64_t input_rows, output_rows;  // at most, per item
 
-    Plan(const Direction& direction, bool in_place) : blocks(direction.output.conv, in_place) {
+    Plan(const Direction& direction, bool in_place)
+        : blocks(direction.channels, direction.depth(), direction.positions(), in_place) {
         const Pool2d& pool = direction.output.pool;
         const Axis& axis = direction.rows;
+        pitch = packed_pitch<T>(direction.depth() * blocks.width);
         columns = direction.columns.reach({0, direction.columns.outputs});
         for (chunks = 1;; ++chunks) {
             rows = ceil_div(pool.P, chunks);
@@ -100,11 +127,11 @@ struct Plan {
             const int64_t extent = (axis.window - 1) * axis.dilation;
             input_rows = min(axis.inputs, axis.backward ? (output_rows + extent) / axis.stride + 1
                                                         : (output_rows - 1) * axis.stride + extent + 1);
-            const int64_t pixels =
-                input_rows * (columns.last - columns.first) + output_rows * direction.columns.outputs;
+            const int64_t elements = input_rows * (columns.last - columns.first) * pitch +
+                                     output_rows * direction.columns.outputs * blocks.width;
             const int64_t items = direction.output.conv.N * chunks * blocks.count;
             if (rows == 1) break;
-            if (pixels * blocks.width * int64_t(sizeof(T)) <= depthwise_bytes && items >= least_items) break;
+            if (elements * int64_t(sizeof(T)) <= depthwise_bytes && items >= least_items) break;
         }
         chunks = ceil_div(pool.P, rows);
     }
@@ -112,20 +139,23 @@ struct Plan {
 
 template <class T>
 struct Workspace {
-    T *weights, *bias;                 // [block][R][S][width], [block][width]
-    T *input, *output, *row, *pooled;  // of thread 0
+    T *weights, *bias;                          // [block][R][S][depth][width], [block][width]
+    T *narrow, *input, *output, *row, *pooled;  // of thread 0; narrow: the input before it is widened
     size_t per_thread, bytes;
 
     Workspace(const Conv2dProblem& problem, const Direction& direction, const Plan<T>& plan, void* start) {
         const int64_t width = plan.blocks.width;
         Carver carver(start);
-        weights = carver.take<T>(plan.blocks.count * problem.conv.R * problem.conv.S * width);
+        weights = carver.take<T>(plan.blocks.count * direction.positions() * width);
         bias = carver.take<T>(plan.blocks.count * width);
         const size_t shared = carver.used();
-        input = carver.take<T>(plan.input_rows * (plan.columns.last - plan.columns.first) * width);
+        const int64_t pixels = plan.input_rows * (plan.columns.last - plan.columns.first);
+        const int64_t channels = most_inputs<T>(direction.groups, width);
+        narrow = carver.take<T>(direction.groups.depthwise() ? 0 : pixels * channels + lanes<T>);
+        input = carver.take<T>(pixels * plan.pitch);
         output = carver.take<T>(plan.output_rows * direction.columns.outputs * width);
         row = carver.take<T>(direction.output.pool.Q * width);
-        pooled = carver.take<T>(problem.pool.Q * width);
+        pooled = carver.take<T>(problem.pool.Q * max(channels, plan.pitch));
         per_thread = carver.used() - shared;
         bytes = shared + per_thread * size_t(problem.threads);
     }
@@ -137,12 +167,13 @@ struct Workspace {
 
 // Elements from one to the next: of pixels computed together, and of kernel positions.
 struct Steps {
-    int64_t x_pixel, out_pixel, x_row, x_column, w_row, w_column;
+    int64_t x_pixel, out_pixel, x_row, x_column, w_row, w_column, depth;
 };
 
 // For PIXELS pixels and each vector of the channels:
-//   out[pixel] = bias + sum over rows x columns of w[row][column] * x[pixel + (row, column)]
-template <class T, int PIXELS>
+//   out[pixel] = bias + sum over rows x columns x depth of w[row][column][d] * x[pixel + (row, column)][d]
+// Without DEEP the depth is 1.
+template <class T, int PIXELS, bool DEEP>
 void compute_pixels(const Steps& steps, const T* x, int64_t rows, int64_t columns, const T* w, const T* bias, T* out,
                     int64_t channels) {
     const Steps step = steps;  // a local copy; else GCC reloads it after every store
@@ -153,11 +184,12 @@ void compute_pixels(const Steps& steps, const T* x, int64_t rows, int64_t column
         const T *x_row = x + c, *w_row = w + c;
         for (int64_t r = 0; r < rows; ++r, x_row += step.x_row, w_row += step.w_row) {
             const T *at = x_row, *w_at = w_row;
-            for (int64_t s = 0; s < columns; ++s, at += step.x_column, w_at += step.w_column) {
-                const Vec<T> weight = load(w_at);
+            for (int64_t s = 0; s < columns; ++s, at += step.x_column, w_at += step.w_column)
+                for (int64_t d = 0; d < (DEEP ? step.depth : 1); ++d) {
+                    const Vec<T> weight = load(w_at + d * channels);
 #pragma GCC unroll 8
-                for (int i = 0; i < PIXELS; ++i) acc[i] += weight * load(at + i * step.x_pixel);
-            }
+                    for (int i = 0; i < PIXELS; ++i) acc[i] += weight * load(at + i * step.x_pixel + d * channels);
+                }
         }
 #pragma GCC unroll 8
         for (int i = 0; i < PIXELS; ++i) store(out + i * step.out_pixel + c, acc[i]);
@@ -167,12 +199,12 @@ void compute_pixels(const Steps& steps, const T* x, int64_t rows, int64_t column
 template <class T>
 using ComputePixels = void (*)(const Steps&, const T*, int64_t, int64_t, const T*, const T*, T*, int64_t);
 
-// Calls compute_pixels<T, pixels> for a number known at run time.
+// Calls compute_pixels<T, pixels, ...> for a number known at run time.
 template <class T, int PIXELS = 1>
-ComputePixels<T> compute_pixels_for(int64_t pixels) {
+ComputePixels<T> compute_pixels_for(int64_t pixels, int64_t depth) {
     if constexpr (PIXELS < max_pixels)
-        if (pixels > PIXELS) return compute_pixels_for<T, PIXELS + 1>(pixels);
-    return compute_pixels<T, PIXELS>;
+        if (pixels > PIXELS) return compute_pixels_for<T, PIXELS + 1>(pixels, depth);
+    return depth > 1 ? compute_pixels<T, PIXELS, true> : compute_pixels<T, PIXELS, false>;
 }
 
 // A block's input: the address of pixel (0, 0), elements from row to row and from pixel to pixel, and its columns.
@@ -198,16 +230,17 @@ FASTCONV_PREFETCHES void prefetch_next(const Direction& direction, const Input<T
 template <class T>
 void compute_row(const Direction& direction, const Input<T>& x, int64_t output, const T* w, const T* bias, T* out,
                  int64_t out_pixel, int64_t width) {
-    const int64_t S = direction.columns.window;
+    const int64_t S = direction.columns.window, position = direction.depth() * width;
     const Line row = direction.rows.line(output % direction.rows.phases());
     const int64_t h = row.start + output / row.step * row.stride;
     const Range rows = valid_positions(h, row.dilation, row.taps, direction.rows.inputs);
     const T* const x_row = x.origin + (h + rows.first * row.dilation) * x.row;
-    const T* const w_row = w + (row.first_tap + rows.first * row.tap_step) * S * width;
+    const T* const w_row = w + (row.first_tap + rows.first * row.tap_step) * S * position;
     for (int64_t phase = 0; phase < direction.columns.phases(); ++phase) {
         const Line line = direction.columns.line(phase);
-        const Steps step = {line.stride * x.pixel,   line.step * out_pixel,    row.dilation * x.row,
-                            line.dilation * x.pixel, row.tap_step * S * width, line.tap_step * width};
+        const Steps step = {line.stride * x.pixel,   line.step * out_pixel,       row.dilation * x.row,
+                            line.dilation * x.pixel, row.tap_step * S * position, line.tap_step * position,
+                            direction.depth()};
         const Range inner = inner_pixels(line, x.columns);
         const int64_t count = inner.last - inner.first, groups = ceil_div(count, max_pixels);
         for (int64_t first = 0, last, group = 0; first < line.count; first = last) {
@@ -221,15 +254,15 @@ void compute_row(const Direction& direction, const Input<T>& x, int64_t output, 
                 last = inner.first + count * ++group / groups;
                 if (x.in_place) prefetch_next(direction, x, row, h, start, (last - first) * line.stride, width);
             }
-            compute_pixels_for<T>(last - first)(step, x_row + (start + columns.first * line.dilation) * x.pixel,
-                                                rows.last - rows.first, columns.last - columns.first,
-                                                w_row + (line.first_tap + columns.first * line.tap_step) * width, bias,
-                                                out + (line.first + first * line.step) * out_pixel, width);
+            compute_pixels_for<T>(last - first, step.depth)(
+                step, x_row + (start + columns.first * line.dilation) * x.pixel, rows.last - rows.first,
+                columns.last - columns.first, w_row + (line.first_tap + columns.first * line.tap_step) * position, bias,
+                out + (line.first + first * line.step) * out_pixel, width);
         }
     }
 }
 
-// pack(n, rows, block, out, room) packs rows of image n's input for a block of channels. args: of the epilogue.
+// pack(n, rows, block, out, room) packs rows of image n's input for a block of its channels. args: of the epilogue.
 template <class T, class Pack>
 void run_direction(const Conv2dProblem& problem, const Direction& direction, const FpropArgs& args, const Pack& pack,
                    void* workspace) {
@@ -238,13 +271,20 @@ void run_direction(const Conv2dProblem& problem, const Direction& direction, con
     const bool in_place = direction.reads_in_place<T>(problem, x);
     const Plan<T> plan(direction, in_place);
     const Workspace<T> space(problem, direction, plan, workspace);
-    const int64_t width = plan.blocks.width, filter_size = conv.R * conv.S * width;
-    const Tensor filter = as_one_filter(args.w);
+    const Groups& groups = direction.groups;
+    const int64_t width = plan.blocks.width, filter_size = direction.positions() * width;
+    const int64_t position = direction.depth() * width, pitch = plan.pitch;
     parallel_for(problem.threads, plan.blocks.count, [&](int64_t block, int) {
         const int64_t first = block * width, count = plan.blocks.of(block);
         T *weights = space.weights + block * filter_size, *bias = space.bias + block * width;
         if (count < width) clear_row(filter_size, weights);
-        pack_filter(channels_of(filter, first, count), 0, weights, conv.S * width, width);
+        for (int64_t d = 0; d < direction.depth(); ++d)
+            for (int64_t i = 0; i < count;) {
+                Tensor filters = direction.filters_from(args.w, first + i, d);
+                filters.size[1] = min(filters.size[1], count - i);
+                pack_filter(filters, 0, weights + d * width + i, conv.S * position, position);
+                i += filters.size[1];
+            }
         for (int64_t i = 0; i < width; ++i)
             bias[i] = args.bias.data && i < count ? value_at<T>(args.bias, (first + i) * args.bias.stride[0]) : T(0);
     });
@@ -267,10 +307,20 @@ void run_direction(const Conv2dProblem& problem, const Direction& direction, con
             Range inputs = direction.rows.reach(outputs);
             inputs = {max(0, inputs.first), min(direction.rows.inputs, inputs.last)};
             const int64_t columns = plan.columns.last - plan.columns.first;
-            if (inputs.first < inputs.last)
-                pack(n, inputs, RowBlock{first, count, plan.columns.first, columns, width}, packed,
-                     space.of(thread, space.pooled));
-            input = {packed - (inputs.first * columns + plan.columns.first) * width, columns * width, width,
+            if (inputs.first < inputs.last) {
+                RowBlock block_of_x = {first, count, plan.columns.first, columns, pitch};
+                T* to = packed;
+                if (!groups.depthwise()) {
+                    const Range needed = groups.inputs_of(first, count);
+                    block_of_x.first_k = needed.first, block_of_x.count = needed.last - needed.first;
+                    block_of_x.pixel = round_up(block_of_x.count, lanes<T>), to = space.of(thread, space.narrow);
+                }
+                pack(n, inputs, block_of_x, to, space.of(thread, space.pooled));
+                if (!groups.depthwise())
+                    Widener<T>(groups, first, count, width)(to, (inputs.last - inputs.first) * columns,
+                                                            block_of_x.pixel, packed, pitch);
+            }
+            input = {packed - (inputs.first * columns + plan.columns.first) * pitch, columns * pitch, pitch,
                      plan.columns, false};
         }
         const bool direct = nhwc && count == width;
@@ -315,8 +365,8 @@ size_t workspace(const Conv2dProblem& problem) {
 
 }  // namespace
 
-extern const Implementation<FpropArgs> depthwise_fprop;
-extern const Implementation<DgradArgs> depthwise_dgrad;
+extern const Implementation<FpropArgs> depthwise_fprop, grouped_fprop;
+extern const Implementation<DgradArgs> depthwise_dgrad, grouped_dgrad;
 const Implementation<FpropArgs> depthwise_fprop = {
     "depthwise",  depthwise_condition,
     is_depthwise, by_type<workspace<float, false>, workspace<double, false>>,
@@ -325,5 +375,18 @@ const Implementation<DgradArgs> depthwise_dgrad = {
     "depthwise",  depthwise_condition,
     is_depthwise, by_type<workspace<float, true>, workspace<double, true>>,
     nullptr,      by_type<dgrad<float>, dgrad<double>>};
+const Implementation<FpropArgs> grouped_fprop = {
+    "grouped",
+    grouped_condition,
+    by_type<has_few_channels<float, false>, has_few_channels<double, false>>,
+    by_type<workspace<float, false>, workspace<double, false>>,
+    nullptr,
+    by_type<fprop<float>, fprop<double>>};
+const Implementation<DgradArgs> grouped_dgrad = {"grouped",
+                                                 grouped_condition,
+                                                 by_type<has_few_channels<float, true>, has_few_channels<double, true>>,
+                                                 by_type<workspace<float, true>, workspace<double, true>>,
+                                                 nullptr,
+                                                 by_type<dgrad<float>, dgrad<double>>};
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

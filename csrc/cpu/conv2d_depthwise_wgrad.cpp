@@ -1,6 +1,9 @@
-// Depthwise wgrad: the gradients of weight and bias, with vectors over channels.
+// Wgrad of depthwise convolutions and of grouped ones with few channels: the gradients of weight and bias, with vectors
+// over output channels.
 //
-//   dw[r, s][c] = sum over n, p, q of g[n, p, q][c] * x[n, p * stride + r, q * stride + s][c]
+//   dw[r, s][d][k] = sum over n, p, q of g[n, p, q][k] * x[n, p * stride + r, q * stride + s][d][k]
+//
+// A depthwise convolution has d = 0 only. For others x is widened (depthwise.h).
 //
 // The rows of all images are cut into pieces, and pieces are dealt to chunks. A work item has a chunk and a block of
 // channels. For each piece and each vector it keeps some kernel positions' sums in registers while it reads the piece,
@@ -22,41 +25,50 @@ constexpr int64_t in_place_bytes = 96 << 10;  // of a piece: L2 holds it and the
 
 template <class T>
 struct WgradPlan {
+    Groups groups;
     ChannelBlocks<T> blocks;
     int64_t rows, pieces_per_image, pieces;  // rows: of g in a piece
     int64_t chunks;                          // each of some pieces
+    int64_t pitch;                           // of packed x: elements from pixel to pixel
     int64_t x_rows, x_columns;               // packed, per piece
     int64_t sums;                            // vectors of sums per vector of channels: dw's and the bias's
 
-    WgradPlan(const Conv2d& conv, bool in_place) : blocks(conv, in_place && conv.N * conv.P * conv.Q >= least_pixels) {
+    WgradPlan(const Conv2d& conv, bool in_place)
+        : groups{conv.C / conv.groups, conv.K / conv.groups},
+          blocks(conv.K, depth(), conv.R * conv.S * depth(), in_place && conv.N * conv.P * conv.Q >= least_pixels) {
+        pitch = packed_pitch<T>(depth() * blocks.width);
         x_columns = (conv.Q - 1) * conv.stride_w + (conv.S - 1) * conv.dilation_w + 1;
         // As many rows as the cache holds; fewer if there would be too few items.
         for (pieces_per_image = 1;; ++pieces_per_image) {
             rows = ceil_div(conv.P, pieces_per_image);
             x_rows = min(conv.H, (rows - 1) * conv.stride_h + (conv.R - 1) * conv.dilation_h + 1);
-            const int64_t pixels = x_rows * x_columns + rows * conv.Q;
+            const int64_t elements = x_rows * x_columns * pitch + rows * conv.Q * blocks.width;
             if (rows == 1) break;
-            if (pixels * blocks.width * int64_t(sizeof(T)) <= (in_place ? in_place_bytes : depthwise_bytes) &&
+            if (elements * int64_t(sizeof(T)) <= (in_place ? in_place_bytes : depthwise_bytes) &&
                 conv.N * pieces_per_image * blocks.count >= least_items)
                 break;
         }
         pieces_per_image = ceil_div(conv.P, rows), pieces = conv.N * pieces_per_image;
         chunks = min(pieces, ceil_div(least_items, blocks.count));
-        sums = conv.R * conv.S + 1;
+        sums = conv.R * conv.S * depth() + 1;
     }
+    int64_t depth() const { return groups.inputs; }
 };
 
 template <class T>
 struct WgradWorkspace {
-    T* sums;            // [chunk][block][sum][width]
-    T *x, *g, *pooled;  // of thread 0
+    T* sums;                     // [chunk][block][sum][width]
+    T *narrow, *x, *g, *pooled;  // of thread 0; narrow: x before it is widened
     size_t per_thread, bytes;
 
     WgradWorkspace(const Conv2dProblem& problem, const WgradPlan<T>& plan, void* start) {
         Carver carver(start);
         sums = carver.take<T>(plan.chunks * plan.blocks.count * plan.sums * plan.blocks.width);
         const size_t shared = carver.used();
-        x = carver.take<T>(plan.x_rows * plan.x_columns * plan.blocks.width);
+        const int64_t pixels = plan.x_rows * plan.x_columns;
+        narrow = carver.take<T>(
+            plan.groups.depthwise() ? 0 : pixels * most_inputs<T>(plan.groups, plan.blocks.width) + lanes<T>);
+        x = carver.take<T>(pixels * plan.pitch);
         g = carver.take<T>(plan.rows * problem.conv.Q * plan.blocks.width);
         pooled = carver.take<T>(problem.pool.Q * plan.blocks.width);
         per_thread = carver.used() - shared;
@@ -122,26 +134,30 @@ struct NextRows {
     }
 };
 
-// The input of add_grid: pixels of g and x that all see the kernel positions rows x columns.
+// The input of add_grid: pixels of g and x that all see the kernel positions rows x columns x depth.
 template <class T>
 struct Part {
     Grid grid;
     const T *g, *x;           // of the first pixel; x: at kernel position (0, 0)
     int64_t x_row, x_column;  // from position to position
     Range rows, columns;
+    int64_t depth;
 };
 
 template <class T>
 void add_grid(const Part<T>& part, int64_t S, T* sums, int64_t width, const NextRows<T>& next_g,
               const NextRows<T>& next_x) {
-    const int64_t count = (part.rows.last - part.rows.first) * (part.columns.last - part.columns.first);
+    const int64_t positions = (part.rows.last - part.rows.first) * (part.columns.last - part.columns.first);
+    const int64_t count = positions * part.depth;
     const int64_t groups = ceil_div(count, max_taps);
-    int64_t r = part.rows.first, s = part.columns.first;
+    int64_t r = part.rows.first, s = part.columns.first, d = 0;
     for (int64_t group = 0; group < groups; ++group) {
         const int64_t size = count * (group + 1) / groups - count * group / groups;
         Tap taps[max_taps];
         for (int64_t t = 0; t < size; ++t) {
-            taps[t] = {r * part.x_row + s * part.x_column, (r * S + s) * width};
+            taps[t] = {r * part.x_row + s * part.x_column + d * width, ((r * S + s) * part.depth + d) * width};
+            if (++d < part.depth) continue;
+            d = 0;
             if (++s == part.columns.last) s = part.columns.first, ++r;
         }
         const auto add = add_taps_for<T>(size);
@@ -171,6 +187,7 @@ inline Range inner_columns(const Conv2d& conv) {
 // Whether x is NHWC and can be read in place: edges must be a small part of a row, and x must be read only once.
 template <class T>
 inline bool reads_in_place(const Conv2d& conv, const Tensor& x) {
+    if (conv.C != conv.groups || conv.K != conv.groups) return false;
     const Range inner = inner_columns(conv);
     const int64_t positions = conv.R * conv.S;
     return is_nhwc<T>(x) && positions <= max_taps && 2 * (inner.last - inner.first) >= conv.Q &&
@@ -202,7 +219,7 @@ void add_piece(const Conv2dProblem& problem, const WgradPlan<T>& plan, const Wgr
 
     const auto row_of_x = [&](int64_t p, int64_t r) { return p * conv.stride_h - conv.pad_h + r * conv.dilation_h; };
     const T* x;
-    int64_t x_row = plan.x_columns * width, x_pixel = width;
+    int64_t x_pixel = plan.pitch, x_row = plan.x_columns * x_pixel;
     Range inner = {0, conv.Q};  // of the columns of g: these see all kernel columns
     in_place = in_place && count == width;
     if (in_place) {
@@ -213,9 +230,20 @@ void add_piece(const Conv2dProblem& problem, const WgradPlan<T>& plan, const Wgr
         const int64_t first_h = max(0, row_of_x(first_p, 0));
         const int64_t last_h = min(conv.H, row_of_x(last_p - 1, conv.R - 1) + 1);
         if (first_h >= last_h) return;
-        pack_rows(channels_of(args.x, first_k, count), n, first_h, last_h - first_h, -conv.pad_w, plan.x_columns, width,
-                  mine(space.x));
-        x = mine(space.x) + conv.pad_w * width - first_h * x_row;
+        const auto pack = [&](Range channels, int64_t pixel, T* to) {
+            pack_rows(channels_of(args.x, channels.first, channels.last - channels.first), n, first_h, last_h - first_h,
+                      -conv.pad_w, plan.x_columns, pixel, to);
+        };
+        if (plan.groups.depthwise()) {
+            pack({first_k, first_k + count}, plan.pitch, mine(space.x));
+        } else {
+            const Range needed = plan.groups.inputs_of(first_k, count);
+            const int64_t pixel = round_up(needed.last - needed.first, lanes<T>);
+            pack(needed, pixel, mine(space.narrow));
+            Widener<T>(plan.groups, first_k, count, width)(mine(space.narrow), (last_h - first_h) * plan.x_columns,
+                                                           pixel, mine(space.x), plan.pitch);
+        }
+        x = mine(space.x) + conv.pad_w * x_pixel - first_h * x_row;
     }
     grid.x_row = conv.stride_h * x_row, grid.x_pixel = conv.stride_w * x_pixel;
     const auto taps_of = [&](int64_t p) { return valid_positions(row_of_x(p, 0), conv.dilation_h, conv.R, conv.H); };
@@ -243,7 +271,8 @@ void add_piece(const Conv2dProblem& problem, const WgradPlan<T>& plan, const Wgr
                                   conv.dilation_h * x_row,
                                   conv.dilation_w * x_pixel,
                                   taps,
-                                  edge ? valid_positions(w, conv.dilation_w, conv.S, conv.W) : Range{0, conv.S}};
+                                  edge ? valid_positions(w, conv.dilation_w, conv.S, conv.W) : Range{0, conv.S},
+                                  plan.depth()};
             add_grid(part, conv.S, sums, width, edge ? NextRows<T>() : next_g, edge ? NextRows<T>() : next_x);
         }
     }
@@ -272,8 +301,10 @@ void run(const Conv2dProblem& problem, const WgradArgs& args, const Launch& laun
             for (int64_t i = 0; i < size; i += W) store(sums + i, load(sums + i) + load(more + i));
         }
         const int64_t first = block * width, count = plan.blocks.of(block);
-        if (args.dw.data)
-            unpack_filter(sums, conv.S * width, width, channels_of(as_one_filter(args.dw), first, count), 0);
+        const int64_t position = plan.depth() * width;
+        for (int64_t d = 0; args.dw.data && d < plan.depth(); ++d)
+            unpack_filter(sums + d * width, conv.S * position, position,
+                          channels_of(as_one_filter(args.dw, d), first, count), 0);
         if (args.dbias.data)
             for (int64_t i = 0; i < count; ++i)
                 set_value<T>(args.dbias, (first + i) * args.dbias.stride[0], sums[(plan.sums - 1) * width + i]);
@@ -291,9 +322,16 @@ size_t workspace(const Conv2dProblem& problem) {
 
 }  // namespace
 
-extern const Implementation<WgradArgs> depthwise_wgrad;
+extern const Implementation<WgradArgs> depthwise_wgrad, grouped_wgrad;
 const Implementation<WgradArgs> depthwise_wgrad = {"depthwise",  depthwise_condition,
                                                    is_depthwise, by_type<workspace<float>, workspace<double>>,
                                                    nullptr,      by_type<run<float>, run<double>>};
+const Implementation<WgradArgs> grouped_wgrad = {
+    "grouped",
+    grouped_condition,
+    by_type<has_few_channels<float, false>, has_few_channels<double, false>>,
+    by_type<workspace<float>, workspace<double>>,
+    nullptr,
+    by_type<run<float>, run<double>>};
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

@@ -1,4 +1,4 @@
-// dgrad of dense gradients by the direct forward kernel: one convolution for each phase of the stride
+// dgrad of dense gradients by the direct forward kernel: one convolution for each group and each phase of the stride
 // (dgrad_as_fprop.h). Phases that no kernel position reaches are zeros.
 #include "dgrad_as_fprop.h"
 #include "isa_kernels.h"
@@ -37,12 +37,30 @@ void clear(const Tensor& dx, int threads) {
     });
 }
 
-constexpr const char* condition =
-    "gradients without a code, one group, and a stride whose phases the forward kernel takes";
+// One group's problem.
+Conv2dProblem one_group(Conv2dProblem problem) {
+    problem.conv.C /= problem.conv.groups, problem.conv.K /= problem.conv.groups;
+    problem.conv.groups = 1;
+    return problem;
+}
 
-bool takes(const Conv2dProblem& problem) {
+// One group's tensors. problem: of one group.
+DgradArgs one_group(const Conv2dProblem& problem, DgradArgs args, int64_t group) {
     const Conv2d& conv = problem.conv;
-    if (problem.epilogue.activation != Activation::none || conv.groups != 1) return false;
+    args.dy = channels_of(args.dy, group * conv.K, conv.K);
+    args.dx = channels_of(args.dx, group * conv.C, conv.C);
+    args.w.data = address(args.w, group * conv.K * args.w.stride[0]);
+    args.w.size[0] = conv.K;
+    return args;
+}
+
+constexpr const char* condition = "gradients without a code, and a stride whose phases the forward kernel takes";
+
+bool takes(const Conv2dProblem& all_groups) {
+    if (all_groups.conv.C == 0 || all_groups.conv.K == 0) return false;
+    const Conv2dProblem problem = one_group(all_groups);
+    const Conv2d& conv = problem.conv;
+    if (problem.epilogue.activation != Activation::none) return false;
     const double phases = double(conv.stride_h) * double(conv.stride_w);
     if (phases > most_phases || (phases > 1 && conv.C < least_channels)) return false;
     bool all = true;
@@ -52,7 +70,8 @@ bool takes(const Conv2dProblem& problem) {
     return all;
 }
 
-size_t workspace(const Conv2dProblem& problem) {
+size_t workspace(const Conv2dProblem& all_groups) {
+    const Conv2dProblem problem = one_group(all_groups);
     size_t most = 0;
     each_phase(problem.conv, [&](Phase phase, bool reached) {
         if (reached) most = max(most, direct_fprop.workspace(dgrad_as_fprop(problem, phase)));
@@ -64,9 +83,13 @@ void run(const Conv2dProblem& problem, const DgradArgs& args, const Launch& laun
     bool all = true;
     each_phase(problem.conv, [&](Phase, bool reached) { all &= reached; });
     if (!all) clear(args.dx, problem.threads);
-    each_phase(problem.conv, [&](Phase phase, bool reached) {
-        if (reached) direct_fprop.run(dgrad_as_fprop(problem, phase), dgrad_as_fprop(problem, args, phase), launch);
-    });
+    const Conv2dProblem part = one_group(problem);
+    for (int64_t group = 0; group < problem.conv.groups; ++group) {
+        const DgradArgs own = one_group(part, args, group);
+        each_phase(part.conv, [&](Phase phase, bool reached) {
+            if (reached) direct_fprop.run(dgrad_as_fprop(part, phase), dgrad_as_fprop(part, own, phase), launch);
+        });
+    }
 }
 
 }  // namespace

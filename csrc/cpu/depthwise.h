@@ -1,5 +1,9 @@
-// Code shared by the directions of a depthwise convolution. Vectors are over channels, which are cut into blocks, and a
-// filter's position is a vector, too.
+// Code shared by the directions of depthwise and grouped convolutions of few channels. Vectors are over the output
+// channels of all groups, which are cut into blocks, and a filter's position is a vector, too.
+//
+// In a depthwise convolution these vectors meet vectors of x at the same place. In a grouped one each channel meets
+// `depth` channels of its group. There x is widened: [pixel][depth][channel] has a vector for each multiply-add, and
+// the group's channels are repeated in it for every output channel.
 #pragma once
 
 #include "gradient_rows.h"
@@ -14,6 +18,12 @@ constexpr int64_t line_bytes = 64;
 template <class T>
 constexpr int64_t line_of = line_bytes / int64_t(sizeof(T));  // elements of a cache line
 
+// Elements from one packed pixel to the next: an odd number of cache lines, so that pixels use all sets of L1.
+template <class T>
+inline int64_t packed_pitch(int64_t elements) {
+    return (ceil_div(elements, line_of<T>) | 1) * line_of<T>;
+}
+
 // Bytes of a block: of its filters, beside which L1 must hold some input, and of a pixel. Packed pixels are neighbors
 // in memory, so larger blocks gain nothing. In place, long runs read faster.
 struct BlockLimits {
@@ -21,15 +31,16 @@ struct BlockLimits {
 };
 constexpr BlockLimits packed_limits = {13 << 10, 512}, in_place_limits = {18 << 10, 1536};
 
-// The channels, cut into blocks of whole vectors as evenly as possible.
+// The output channels, cut into blocks of whole vectors as evenly as possible.
 template <class T>
 struct ChannelBlocks {
     int64_t channels, width, count;  // width: channels per block; the last one may have fewer
 
-    explicit ChannelBlocks(const Conv2d& conv, bool in_place = false) : channels(conv.C) {
+    // positions: of a filter, with all of its depth.
+    ChannelBlocks(int64_t channels_, int64_t depth, int64_t positions, bool in_place) : channels(channels_) {
         const BlockLimits limits = in_place ? in_place_limits : packed_limits;
         const int64_t most_vectors =
-            max(1, min(limits.pixel, limits.filters / (conv.R * conv.S)) / FASTCONV_VECTOR_BYTES);
+            max(1, min(limits.pixel / depth, limits.filters / positions) / FASTCONV_VECTOR_BYTES);
         const int64_t vectors = ceil_div(channels, lanes<T>);
         width = ceil_div(vectors, ceil_div(vectors, most_vectors)) * lanes<T>;
         count = ceil_div(channels, width);
@@ -37,9 +48,72 @@ struct ChannelBlocks {
     int64_t of(int64_t block) const { return min(width, channels - block * width); }
 };
 
-// Views the filters [K][1][R][S] as one filter, [1][K][R][S], for the copies of pack.h.
-inline Tensor as_one_filter(const Tensor& w) {
+// The input channels of each output channel: those of its group.
+struct Groups {
+    int64_t inputs, outputs;  // channels per group; inputs is the depth
+
+    bool depthwise() const { return inputs == 1 && outputs == 1; }
+    // The input channels that output channels first to first + count need.
+    Range inputs_of(int64_t first, int64_t count) const {
+        return {first / outputs * inputs, ((first + count - 1) / outputs + 1) * inputs};
+    }
+};
+
+// The most input channels that `width` output channels need, rounded up to whole vectors.
+template <class T>
+inline int64_t most_inputs(const Groups& groups, int64_t width) {
+    return groups.depthwise() ? width : round_up(((width - 2) / groups.outputs + 2) * groups.inputs, lanes<T>);
+}
+
+// Widens the input channels of a block of output channels, pixel by pixel.
+template <class T>
+class Widener {
+public:
+    // first, count: the block's output channels. width: rounded up to whole vectors.
+    Widener(const Groups& groups, int64_t first, int64_t count, int64_t width)
+        : groups_(groups), first_(first), count_(count), width_(width) {}
+
+    // in: [pixel][in_pitch] from the first needed input channel on, with a vector's room behind the last pixel.
+    // out: [pixel][out_pitch].
+    void operator()(const T* in, int64_t pixels, int64_t in_pitch, T* out, int64_t out_pitch) const {
+        constexpr int W = lanes<T>;
+        for (int64_t v = 0; v < width_; v += W) {
+            int64_t source[W];
+            for (int i = 0; i < W; ++i) source[i] = source_of(min(v + i, count_ - 1));
+            // Two loads hold all sources if each is near the first or near the last.
+            const int64_t low = source[0], high = max(source[0], source[W - 1] - W + 1);
+            Mask<T> from;
+            bool two_loads = true;
+            for (int i = 0; i < W; ++i) {
+                const bool is_low = source[i] - low < W;
+                two_loads &= is_low || source[i] >= high;
+                from[i] = is_low ? source[i] - low : source[i] - high + W;
+            }
+            for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+                const T* at = in + pixel * in_pitch;
+                T* to = out + pixel * out_pitch + v;
+                for (int64_t d = 0; d < groups_.inputs; ++d, ++at, to += width_) {
+                    if (two_loads) store(to, Vec<T>(__builtin_shuffle(load(at + low), load(at + high), from)));
+                    else
+                        for (int i = 0; i < W; ++i) to[i] = at[source[i]];
+                }
+            }
+        }
+    }
+
+private:
+    Groups groups_;
+    int64_t first_, count_, width_;
+
+    int64_t source_of(int64_t channel) const {
+        return (first_ + channel) / groups_.outputs * groups_.inputs - first_ / groups_.outputs * groups_.inputs;
+    }
+};
+
+// Views filters as one filter of K channels, [1][K][R][S], for the copies of pack.h: channel d of each filter's own.
+inline Tensor as_one_filter(const Tensor& w, int64_t d = 0) {
     Tensor filter = w;
+    filter.data = address(w, d * w.stride[1]);
     filter.size[0] = 1, filter.size[1] = w.size[0];
     filter.stride[0] = 0, filter.stride[1] = w.stride[0];
     return filter;
@@ -81,20 +155,39 @@ FASTCONV_PREFETCHES void prefetch_pixel(const T* pixel, int64_t channels) {
     for (int64_t c = 0; c < channels; c += line_of<T>) __builtin_prefetch(pixel + c, 0, 2);
 }
 
-constexpr const char* depthwise_condition = "one channel in and one out of each group, of two groups or more";
-
-// Whether each group has one input and one output channel, and a row of all channels has a sane size.
-inline bool is_depthwise(const Conv2dProblem& problem) {
+// Whether rows of all channels have a sane size.
+inline bool has_sane_rows(const Conv2dProblem& problem, int64_t depth) {
     const Conv2d& conv = problem.conv;
-    if (conv.N == 0 || conv.groups < 2 || conv.C != conv.groups || conv.K != conv.groups) return false;
-    if (conv.P == 0 || conv.Q == 0 || problem.pool.P == 0 || problem.pool.Q == 0) return false;
+    if (conv.N == 0 || conv.P == 0 || conv.Q == 0 || problem.pool.P == 0 || problem.pool.Q == 0) return false;
     constexpr double limit = 1 << 21;  // pixels of some 512 bytes
     const double extent_h = double(conv.R) * double(conv.dilation_h);
     const double width =
         double(conv.Q) * double(conv.stride_w) + double(conv.S) * double(conv.dilation_w) + double(conv.W);
     const double window = double(problem.pool.window_h) * double(problem.pool.dilation_h);
     const double rows = (window < double(conv.P) ? window : double(conv.P)) * double(conv.stride_h) + extent_h;
-    return rows * width < limit && double(conv.R) * double(conv.S) < limit;
+    return rows * width * double(depth) < limit && double(conv.R) * double(conv.S) * double(depth) < limit;
+}
+
+constexpr const char* depthwise_condition = "one channel in and one out of each group, of two groups or more";
+
+inline bool is_depthwise(const Conv2dProblem& problem) {
+    const Conv2d& conv = problem.conv;
+    return conv.groups > 1 && conv.C == conv.groups && conv.K == conv.groups && has_sane_rows(problem, 1);
+}
+
+constexpr int64_t most_depth = 32;
+constexpr const char* grouped_condition =
+    "two groups or more that write too few channels for a vector and read up to 32";
+
+// Whether groups leave vectors of their own outputs partly empty. `backward` exchanges inputs and outputs.
+template <class T, bool backward>
+bool has_few_channels(const Conv2dProblem& problem) {
+    const Conv2d& conv = problem.conv;
+    if (conv.groups < 2 || conv.C == 0 || conv.K == 0) return false;
+    Groups groups = {conv.C / conv.groups, conv.K / conv.groups};
+    if (backward) groups = {groups.outputs, groups.inputs};
+    return !groups.depthwise() && groups.outputs < lanes<T> && groups.inputs <= most_depth &&
+           has_sane_rows(problem, groups.inputs);
 }
 
 }  // namespace

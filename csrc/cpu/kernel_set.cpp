@@ -20,11 +20,12 @@ bool runs_here() {
 #endif
 }
 
-const Implementation<FpropArgs>* const fprop[] = {&depthwise_fprop, &winograd_fprop, &direct_fprop, nullptr};
-const Implementation<DgradArgs>* const dgrad[] = {&depthwise_dgrad, &winograd_dgrad, &direct_dgrad, &live_dgrad,
+const Implementation<FpropArgs>* const fprop[] = {&depthwise_fprop, &grouped_fprop, &winograd_fprop, &direct_fprop,
                                                   nullptr};
-const Implementation<WgradArgs>* const wgrad[] = {&depthwise_wgrad, &winograd_wgrad, &dense_wgrad, &live_wgrad,
-                                                  nullptr};
+const Implementation<DgradArgs>* const dgrad[] = {&depthwise_dgrad, &grouped_dgrad, &winograd_dgrad,
+                                                  &direct_dgrad,    &live_dgrad,    nullptr};
+const Implementation<WgradArgs>* const wgrad[] = {&depthwise_wgrad, &grouped_wgrad, &winograd_wgrad,
+                                                  &dense_wgrad,     &live_wgrad,    nullptr};
 
 }  // namespace
 

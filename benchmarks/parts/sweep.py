@@ -1,0 +1,224 @@
+"""Times random convolutions, forward and backward: fastconv's Conv2d against torch.nn's.
+
+Known networks have few kinds of layers, so a suite of them hides the slow ones. This part draws
+from lists of sizes and reports the worst cases by name. Both sides get the drawn memory format.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+import fastconv
+from fastconv.problem import Problem
+from measure import timing
+from measure.calls import call
+from measure.environment import environment
+from measure.progress import collect
+from measure.timing import Function
+from show import table
+
+# Each size is drawn from its list, and a size that stands there twice is drawn twice as often.
+CHANNELS = (1, 3, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
+IMAGES = (1, 2, 4, 8, 16)
+SIZES = (7, 10, 13, 14, 20, 27, 28, 40, 55, 56, 80, 112, 160, 224)
+KERNELS = (1, 1, 2, 3, 3, 3, 4, 5, 5, 6, 7, 7)
+STRIDES = (1, 1, 1, 2, 2, 3)
+CHANNELS_PER_GROUP = (2, 4, 8, 16, 32)
+FILTERS_PER_CHANNEL = (1, 1, 2)  # of depthwise convolutions
+KINDS = ("dense", "dense", "dense", "grouped", "depthwise")
+LAYOUTS = ("nchw", "nhwc")
+
+LEAST, MOST = 10**7, 10**9  # multiply-adds of a pass; fewer measure a call, more take too long
+TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+SECONDS = 0.6  # of samples per mode; then the least number of them is enough
+AGAIN = 3  # more measurements of a ratio below 1
+
+# Norm of the difference to torch's float32 result, by the result's norm. Winograd's algorithm and
+# the rounding of 16-bit results are well within it, and a wrong result is far out.
+ERROR = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 3e-3}
+
+FLOAT32 = "torch in float32"
+COUNT, SEED = 300, 1  # of the committed results
+WORST = 10  # problems that the text names
+LOSES = 0.9  # ratios below are counted
+
+
+def draw(dtype: str, count: int, seed: int) -> list[Problem]:
+    """`count` different problems. A larger count only adds to those of a smaller one."""
+    generator = random.Random(seed)
+    found: dict[Problem, None] = {}
+    for problem in _stream(generator):
+        if problem.valid() and LEAST <= problem.macs <= MOST:
+            found[problem.with_type(TYPES[dtype])] = None
+        if len(found) == count:
+            break
+    return list(found)
+
+
+def _stream(generator: random.Random) -> Iterator[Problem]:
+    """Endless random problems, some of them not valid."""
+    pick = generator.choice
+    while True:
+        c, k, kernel, kind = pick(CHANNELS), pick(CHANNELS), pick(KERNELS), pick(KINDS)
+        groups = 1
+        if kind == "depthwise":
+            groups, k = c, c * pick(FILTERS_PER_CHANNEL)
+        elif kind == "grouped":
+            groups = max(1, c // pick(CHANNELS_PER_GROUP))
+        pad = pick((kernel // 2, kernel // 2, 0))
+        size, stride = pick(SIZES), min(pick(STRIDES), kernel)
+        yield Problem(
+            pick(IMAGES),
+            c,
+            size,
+            size,
+            k=k,
+            r=kernel,
+            s=kernel,
+            stride=(stride, stride),
+            pads=(pad,) * 4,
+            groups=groups,
+            layout=pick(LAYOUTS),
+        )
+
+
+class Data(NamedTuple):
+    """A problem's tensors in its dtype."""
+
+    x: Tensor
+    w: Tensor
+    bias: Tensor
+    dy: Tensor
+
+
+def _data(problem: Problem) -> Data:
+    generator = torch.Generator().manual_seed(0)
+    scale = (problem.c // problem.groups * problem.r * problem.s) ** -0.5
+    sizes = (problem.x_size, problem.w_size, (problem.k,), problem.y_size)
+    x, w, bias, dy = (torch.randn(size, generator=generator) for size in sizes)
+    return Data(*(t.to(problem.dtype) for t in (x, w * scale, bias, dy)))
+
+
+def run(dtype: str, count: int, seed: int, repeat: int) -> dict[str, object]:
+    """Checks and times random problems. The result can be written as JSON."""
+    results = collect(draw(dtype, count, seed), str, lambda problem: run_problem(problem, repeat))
+    drawn = {"dtype": dtype, "seed": seed, "repeat": repeat}
+    return {"environment": environment(), **drawn, "problems": results}
+
+
+def run_problem(problem: Problem, repeat: int) -> dict[str, object]:
+    """Milliseconds of all measurements of a problem, by mode.
+
+    In 16 bits torch's float32 layer is timed too.
+
+    Raises:
+        AssertionError: fastconv's results are wrong.
+    """
+    data = _data(problem)
+    modes = {}
+    # Images need no gradient.
+    for mode, want_dx in {"forward": None, "forward+backward": problem.c > 3}.items():
+        functions = _functions(problem, data, want_dx)
+        _check(problem, functions["fastconv"](), functions[FLOAT32]())
+        if problem.dtype == torch.float32:
+            del functions[FLOAT32]
+        modes[mode] = [_measure(functions, repeat)]
+        if min(_ratios(modes[mode]).values()) < 1:
+            modes[mode] += [_measure(functions, repeat) for _ in range(AGAIN)]
+    return {"problem": str(problem), "milliseconds": modes}
+
+
+def _functions(problem: Problem, data: Data, want_dx: bool | None) -> dict[str, Function]:
+    """The layers' calls by their names."""
+    x, w, bias, dy = data
+    size = problem.c, problem.k, (problem.r, problem.s), *problem.conv_arguments
+    layer = nn.Conv2d(*size, dtype=problem.dtype)
+    layer.load_state_dict({"weight": w, "bias": bias})
+    sides = {
+        "torch": layer,
+        "fastconv": fastconv.convert(layer),
+        FLOAT32: copy.deepcopy(layer).float(),
+    }
+    return {
+        name: call(
+            module,
+            x.to(module.weight.dtype),
+            dy.to(module.weight.dtype),
+            want_dx,
+            problem.layout == "nhwc",
+        )
+        for name, module in sides.items()
+    }
+
+
+def _check(problem: Problem, found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    for what, ours, theirs in zip(("y", "dw", "dbias", "dx"), found, expected, strict=False):
+        error = (ours.float() - theirs).norm() / theirs.norm()
+        assert error <= ERROR[problem.dtype], f"{what} is off by {error:.2g}: {problem}"
+
+
+def _measure(functions: dict[str, Function], repeat: int) -> dict[str, dict[str, float]]:
+    return timing.milliseconds(timing.alternate(functions, repeat, seconds=SECONDS))
+
+
+def _ratios(measured: Sequence[dict]) -> dict[str, float]:
+    """The median ratio to each of torch's layers: its time by fastconv's."""
+    return {
+        name: statistics.median(
+            times[name]["median"] / times["fastconv"]["median"] for times in measured
+        )
+        for name in measured[0]
+        if name != "fastconv"
+    }
+
+
+def ratios(result: dict) -> dict[str, dict[str, dict[str, float]]]:
+    """Speedups by torch's layer, by mode and by problem."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for entry in result["problems"]:
+        for mode, measured in entry["milliseconds"].items():
+            for name, ratio in _ratios(measured).items():
+                found.setdefault(name, {}).setdefault(mode, {})[entry["problem"]] = ratio
+    return found
+
+
+def text(result: dict) -> str:
+    """The summary, then the slowest problems of each mode."""
+    lines = [summary(result)]
+    for name, modes in ratios(result).items():
+        for mode, found in modes.items():
+            lines += ["", *table.head([f"the slowest {mode}, compared with {name}", "ratio"], 1)]
+            slowest = sorted(found.items(), key=lambda item: item[1])[:WORST]
+            lines += [table.row([problem, f"{ratio:.2f}x"]) for problem, ratio in slowest]
+    return "\n".join(lines)
+
+
+def summary(result: dict) -> str:
+    """A line per mode: the ratios' geometric mean, the low ones, and how many problems lose."""
+    titles = ["random convolutions", "number", "mean", "5 % quantile", "least", "below 0.9x"]
+    lines = table.head(titles, 1)
+    for name, modes in ratios(result).items():
+        for mode, found in modes.items():
+            values = sorted(found.values())
+            cells = [
+                f"{result['dtype']} {mode}, compared with {name}",
+                str(len(values)),
+                table.multiple(statistics.geometric_mean(values)),
+                f"{values[len(values) // 20]:.2f}x",
+                f"{values[0]:.2f}x",
+                f"{sum(value < LOSES for value in values) / len(values):.0%}",
+            ]
+            lines.append(table.row(cells))
+    lines += [
+        "",
+        f"Time of torch eager / time of fastconv, both in the memory format of the problem. Seed "
+        f"{result['seed']}. {table.machine(result['environment'])}.",
+    ]
+    return "\n".join(lines)
