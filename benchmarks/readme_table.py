@@ -3,11 +3,11 @@
     python benchmarks/readme_table.py            writes them
     python benchmarks/readme_table.py --check    fails if they differ
 
-blocks.json, layers.json, networks.json, memory.json and overhead.json come from
+blocks.json, layers.json, networks.json, memory.json, sweep.json and overhead.json come from
 `python benchmarks all --json benchmarks/results`, blocks-64.json from
 `python benchmarks blocks --batch 64 --no-compile`, install.json from
 `python benchmarks/install_times.py`; train-fastconv.json and train-torch.json are the metrics.json
-of `fastconv train` and `fastconv train --layers torch`. layers.json is also drawn as layers.png.
+of `fastconv train` and `fastconv train --layers torch`. layers.json and sweep.json are also drawn.
 GPUs have a gpu-<name>.json each, the gpu.json of gpu_check.py. If a file is missing, its table says
 that nothing was measured.
 """
@@ -22,7 +22,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from parts import layers, memory, networks
+from parts import layers, memory, networks, sweep
 from show import headline, plot, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,13 +30,23 @@ RESULTS = ROOT / "benchmarks" / "results"
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 RESULTS_PAGE, GUIDE, DROP_IN = DOCS / "results.md", DOCS / "guide.md", DOCS / "drop_in.md"
 
-PICTURE = "![Every layer in a picture](../benchmarks/results/layers.png)"
+# Results that are also drawn, each as a picture of the same name.
+PICTURES: dict[str, tuple[str, Callable[[Path, dict, str], None]]] = {
+    "layers": ("Every layer in a picture", plot.layers),
+    "sweep": ("How often each speedup occurs", plot.histograms),
+}
+
+
+def _with_picture(name: str, text: str) -> str:
+    return f"{text}\n\n![{PICTURES[name][0]}](../benchmarks/results/{name}.png)"
+
 
 # The tables of each part's result, and their files.
 PARTS: dict[str, tuple[Path, Callable[[dict], str]]] = {
     "blocks": (RESULTS_PAGE, table.summary),
     "blocks-64": (RESULTS_PAGE, table.summary),
-    "layers": (RESULTS_PAGE, lambda result: f"{layers.summary(result)}\n\n{PICTURE}"),
+    "layers": (RESULTS_PAGE, lambda result: _with_picture("layers", layers.summary(result))),
+    "sweep": (RESULTS_PAGE, lambda result: _with_picture("sweep", sweep.text(result))),
     "networks": (RESULTS_PAGE, networks.summary),
     "memory": (RESULTS_PAGE, memory.summary),
     "overhead": (DROP_IN, table.overhead),
@@ -70,15 +80,15 @@ def tables() -> dict[Path, dict[str, str]]:
     return found
 
 
-def picture(draw: bool) -> bool:
-    """Whether layers.png shows layers.json. With `draw`, draws it again if not."""
-    results, image = RESULTS / "layers.json", RESULTS / "layers.png"
+def picture(name: str, draw: bool) -> bool:
+    """Whether a picture shows its results. With `draw`, draws it again if not."""
+    results, image = _file(name), RESULTS / f"{name}.png"
     if not results.exists():
         return True
     source = hashlib.sha256(results.read_bytes()).hexdigest()
     right = plot.source_of(image) == source
     if draw and not right:
-        plot.layers(image, json.loads(results.read_text()), source)
+        PICTURES[name][1](image, json.loads(results.read_text()), source)
     return right
 
 
@@ -115,8 +125,11 @@ def main() -> int:
             different.append(str(file.relative_to(ROOT)))
             if not arguments.check:
                 file.write_text(after)
-    if not picture(draw=not arguments.check):
-        different.append("benchmarks/results/layers.png")
+    different += [
+        f"benchmarks/results/{name}.png"
+        for name in PICTURES
+        if not picture(name, draw=not arguments.check)
+    ]
     if arguments.check and different:
         print(
             f"{', '.join(different)} differ from benchmarks/results: run benchmarks/readme_table.py"

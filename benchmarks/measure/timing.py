@@ -28,6 +28,7 @@ def alternate(
     repeat: int,
     finish: Function | None = None,
     seconds: float = float("inf"),
+    once: float = float("inf"),
 ) -> dict[str, list[float]]:
     """`repeat` samples of each function, in seconds per call. `finish` waits for asynchronous work.
 
@@ -36,21 +37,25 @@ def alternate(
 
     Args:
         seconds: the time after which LEAST samples are enough.
+        once: the seconds from which on a function's first call is its only sample.
     """
     calls = {}
+    samples: dict[str, list[float]] = {name: [] for name in functions}
     for name, function in functions.items():
         taken = _seconds(function, 1, finish)
+        if taken >= once:
+            samples[name].append(taken)
+            continue
         if taken < SLOW:
             _seconds(function, 1, finish)
             taken = _seconds(function, 1, finish)
         calls[name] = max(1, round(SAMPLE_SECONDS / max(taken, 1e-9)))
-    samples: dict[str, list[float]] = {name: [] for name in functions}
-    names = list(functions)
+    names = list(calls)
     end = time.perf_counter() + seconds
     for turn in range(repeat):
         if turn >= LEAST and time.perf_counter() > end:
             break
-        start = turn % len(names)
+        start = turn % max(1, len(names))
         for name in names[start:] + names[:start]:
             samples[name].append(_seconds(functions[name], calls[name], finish))
     return samples

@@ -38,6 +38,7 @@ LAYOUTS = ("nchw", "nhwc")
 LEAST, MOST = 10**7, 10**9  # multiply-adds of a pass; fewer measure a call, more take too long
 TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 SECONDS = 0.6  # of samples per mode; then the least number of them is enough
+ONCE = 2.0  # seconds; a call this long is timed once, as torch's in 16 bits on AVX2
 AGAIN = 3  # more measurements of a ratio below 1
 
 # Norm of the difference to torch's float32 result, by the result's norm. Winograd's algorithm and
@@ -165,7 +166,7 @@ def _check(problem: Problem, found: Sequence[Tensor], expected: Sequence[Tensor]
 
 
 def _measure(functions: dict[str, Function], repeat: int) -> dict[str, dict[str, float]]:
-    return timing.milliseconds(timing.alternate(functions, repeat, seconds=SECONDS))
+    return timing.milliseconds(timing.alternate(functions, repeat, seconds=SECONDS, once=ONCE))
 
 
 def _ratios(measured: Sequence[dict]) -> dict[str, float]:

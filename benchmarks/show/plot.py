@@ -63,8 +63,12 @@ def layers(path: Path, result: dict, source: str = "") -> None:
     figure.savefig(path, dpi=100, format="png", metadata={"Source": source})
 
 
-def histograms(path: Path, result: dict) -> None:
-    """Draws a result of `sweep` as a PNG file: how often each ratio occurs, for each mode."""
+def histograms(path: Path, result: dict, source: str = "") -> None:
+    """Draws a result of `sweep` as a PNG file: how often each ratio occurs, for each mode.
+
+    Args:
+        source: a note kept in the file, for `source_of`.
+    """
     import numpy as np
     from matplotlib.figure import Figure
 
@@ -90,7 +94,7 @@ def histograms(path: Path, result: dict) -> None:
     )
     figure.suptitle(f"fastconv: times as fast as torch.nn, {drawn}", fontweight="bold")
     figure.supxlabel(table.machine(result["environment"]), fontsize=8)
-    figure.savefig(path, dpi=100, format="png")
+    figure.savefig(path, dpi=100, format="png", metadata={"Source": source})
 
 
 def source_of(path: Path) -> str | None:

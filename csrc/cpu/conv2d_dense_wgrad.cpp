@@ -283,7 +283,7 @@ void multiply(const Pixel* taps, int64_t first, int64_t last, const Part* part, 
         for (to = part; to < last_part; pixels += to++->length)
             if (to > part && pixels + to->length > Plan<T>::pass_pixels(VECTORS)) break;
         for (const PixelGroups& some : groups)
-            run_groups<T, VECTORS>(some, x, taps, part, to, dy, first_sum ? zeros : nullptr, out);
+            run_groups<T, VECTORS>(some, x, taps, part, to, dy, first_sum ? zeros : nullptr, out, VECTORS);
     }
 }
 
@@ -383,15 +383,15 @@ void run(const Conv2dProblem& problem, const WgradArgs& args, const Launch& laun
         }
 }
 
-// Refuses gradients that may be dead, and groups with too few filters. These leave vectors empty or make a group's sums
-// wait for each other, while live_wgrad fills vectors with channels.
+// Refuses gradients that may be dead, and groups with too few filters. These leave vectors empty, while live_wgrad
+// fills vectors with channels.
 template <class T>
 bool takes(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
     if (problem.epilogue.activation != Activation::none || conv.N == 0 || conv.C == 0 || conv.P == 0 || conv.Q == 0)
         return false;
     const int64_t channels = conv.C / conv.groups, filters = conv.K / conv.groups;
-    if (filters * 2 < lanes<T> || (filters <= lanes<T> && max_pixels < 8 && channels >= lanes<T>)) return false;
+    if (filters * 2 < lanes<T> || (filters < lanes<T> && channels >= lanes<T>)) return false;
     constexpr double limit = 1 << 28;
     const double width = double(conv.Q) * double(conv.stride_w) + double(conv.S) * double(conv.dilation_w);
     const double height = double(conv.P) * double(conv.stride_h) + double(conv.R) * double(conv.dilation_h);

@@ -70,26 +70,42 @@ bool takes(const Conv2dProblem& all_groups) {
     return all;
 }
 
-size_t workspace(const Conv2dProblem& all_groups) {
-    const Conv2dProblem problem = one_group(all_groups);
+// Whether each thread takes whole groups, with a workspace of its own. The bits are the same as with shared groups.
+bool a_group_each(const Conv2dProblem& problem) {
+    return problem.threads > 1 && problem.conv.groups >= problem.threads;
+}
+
+// Of one group.
+size_t group_workspace(const Conv2dProblem& problem) {
     size_t most = 0;
     each_phase(problem.conv, [&](Phase phase, bool reached) {
-        if (reached) most = max(most, direct_fprop.workspace(dgrad_as_fprop(problem, phase)));
+        if (reached) most = size_t(max(int64_t(most), int64_t(direct_fprop.workspace(dgrad_as_fprop(problem, phase)))));
     });
-    return most;
+    return size_t(round_up(int64_t(most), 64));
+}
+
+size_t workspace(const Conv2dProblem& problem) {
+    Conv2dProblem part = one_group(problem);
+    if (!a_group_each(problem)) return group_workspace(part);
+    part.threads = 1;
+    return group_workspace(part) * size_t(problem.threads);
 }
 
 void run(const Conv2dProblem& problem, const DgradArgs& args, const Launch& launch) {
     bool all = true;
     each_phase(problem.conv, [&](Phase, bool reached) { all &= reached; });
     if (!all) clear(args.dx, problem.threads);
-    const Conv2dProblem part = one_group(problem);
-    for (int64_t group = 0; group < problem.conv.groups; ++group) {
+    Conv2dProblem part = one_group(problem);
+    const bool each = a_group_each(problem);
+    if (each) part.threads = 1;
+    const size_t bytes = group_workspace(part);
+    parallel_for(each ? problem.threads : 1, problem.conv.groups, [&](int64_t group, int thread) {
         const DgradArgs own = one_group(part, args, group);
+        const Launch inner = {static_cast<char*>(launch.workspace) + bytes * size_t(thread), launch.stream};
         each_phase(part.conv, [&](Phase phase, bool reached) {
-            if (reached) direct_fprop.run(dgrad_as_fprop(part, phase), dgrad_as_fprop(part, own, phase), launch);
+            if (reached) direct_fprop.run(dgrad_as_fprop(part, phase), dgrad_as_fprop(part, own, phase), inner);
         });
-    }
+    });
 }
 
 }  // namespace

@@ -197,7 +197,8 @@ void multiply(const Conv2d& conv, const Plan<A>& plan, const Workspace<A>& space
                 const Part part = {int32_t(c), int32_t(min(channels_at_once, conv.C - c)), 0};
                 for (const PixelGroups& some : groups)
                     (vectors == 1 ? run_groups<T, 1> : run_groups<T, 2>)(some, x, space.pixels, &part, &part + 1,
-                                                                         w + c * vectors * W, c ? nullptr : zeros, out);
+                                                                         w + c * vectors * W, c ? nullptr : zeros, out,
+                                                                         vectors);
             }
         }
 }
@@ -327,12 +328,15 @@ void run_algorithm(const Conv2dProblem& problem, const Image& image, const Fprop
     with_algorithm(problem.conv, [&](auto algorithm) { convolve<decltype(algorithm)>(problem, image, args, space); });
 }
 
+constexpr int64_t channels_per_filter = 8;
+
 // Takes problems whose tiles fill the registers and whose products get far fewer. Refuses those where most of each tile
-// lies beyond the edges.
+// lies beyond the edges, and those with so few filters that transforming x takes longer than the products.
 bool takes(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
     const Pool2d& pool = problem.pool;
     return winograd_takes(problem.dtype, conv) && pool.P > 0 && pool.Q > 0 && pool.window_h * pool.dilation_h < 16 &&
+           conv.C <= channels_per_filter * conv.K &&
            with_algorithm(
                conv,
                [&](auto algorithm) {

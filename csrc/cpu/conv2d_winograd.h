@@ -173,7 +173,8 @@ auto with_algorithm(const Conv2d& conv, const Use& use) {
 }
 
 constexpr const char* winograd_condition =
-    "3x3 or 5x5 kernels of stride and dilation 1 in one group, 16 channels and filters or more, outputs of many whole tiles";
+    "3x3 or 5x5 kernels of stride and dilation 1 in one group, 16 channels and filters or more, at most 8 channels a "
+    "filter, outputs of many whole tiles";
 
 // Whether an algorithm exists for a problem, and channels are enough to fill vectors and to pay for the transforms.
 inline bool winograd_takes(DType dtype, const Conv2d& conv) {

@@ -175,18 +175,22 @@ inline bool is_depthwise(const Conv2dProblem& problem) {
     return conv.groups > 1 && conv.C == conv.groups && conv.K == conv.groups && has_sane_rows(problem, 1);
 }
 
-constexpr int64_t most_depth = 32;
-constexpr const char* grouped_condition =
-    "two groups or more that write too few channels for a vector and read up to 32";
+constexpr int64_t good_depth = 32, most_depth = 1024;
+constexpr int64_t least_live_channels = 4;  // of groups in the kernels of live gradients
+constexpr const char* grouped_condition = "two groups or more that write too few channels for a vector";
 
-// Whether groups leave vectors of their own outputs partly empty. `backward` exchanges inputs and outputs.
+// Whether groups leave vectors of their own outputs partly empty. Others are faster from good_depth on, if they take
+// the groups: the direct kernel needs a quarter of a vector, and the kernels of live gradients some channels.
 template <class T, bool backward>
 bool has_few_channels(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
     if (conv.groups < 2 || conv.C == 0 || conv.K == 0) return false;
-    Groups groups = {conv.C / conv.groups, conv.K / conv.groups};
+    const int64_t channels = conv.C / conv.groups;
+    Groups groups = {channels, conv.K / conv.groups};
     if (backward) groups = {groups.outputs, groups.inputs};
-    return !groups.depthwise() && groups.outputs < lanes<T> && groups.inputs <= most_depth &&
+    const bool alone = groups.outputs * 4 < lanes<T> || channels < least_live_channels;
+    const bool few = alone || groups.outputs < lanes<T>;
+    return !groups.depthwise() && few && groups.inputs <= (alone ? most_depth : good_depth) &&
            has_sane_rows(problem, groups.inputs);
 }
 

@@ -3,7 +3,8 @@
 //   acc[i][v] += x[pixel i][t] * w[t][vector v]     for PIXELS x VECTORS accumulators
 //
 // PIXELS is the number that fits into registers beside two vectors of weights and one of x: 6, or 12 with the 32
-// registers of AVX-512. The caller decides what a pixel is and where its elements are.
+// registers of AVX-512. A single vector of weights leaves room for 10 pixels, where 6 would wait for their own sums.
+// The caller decides what a pixel is and where its elements are.
 #pragma once
 
 #include "vec.h"
@@ -17,6 +18,8 @@ constexpr int max_pixels = 12;
 constexpr int max_pixels = 6;
 #endif
 constexpr int max_vectors = 2;
+template <int VECTORS>
+constexpr int most_pixels = VECTORS == 1 && max_pixels < 10 ? 10 : max_pixels;
 
 // A part of the reduction that is one run of the packed input, from `offset` on. Its weights follow those of the part
 // before, after a gap of `skip`.
@@ -24,16 +27,17 @@ struct Part {
     int32_t offset, length, skip;
 };
 
-// Offsets of a pixel's first element in the packed input, and of its first sum in an output of one vector per pixel.
+// Offsets of a pixel's first element in the packed input, and of its place in the output, where its first sum goes.
 struct Pixel {
     int32_t offset, place;
 };
 
 // out[pixel][v] = bias[v] (if null: out[pixel][v] itself) + the sum over the parts. The sum is added as a whole: long
-// reductions that are cut into passes then lose fewer digits.
+// reductions that are cut into passes then lose fewer digits. Places are place_size elements apart: VECTORS in a buffer
+// that has only these vectors.
 template <class T, int PIXELS, int VECTORS>
 void micro_kernel(const T* x, const Pixel* pixels, const Part* part, const Part* last_part, const T* w, const T* bias,
-                  T* out) {
+                  T* out, int64_t place_size) {
     constexpr int W = lanes<T>;
     Vec<T> acc[PIXELS][VECTORS];
 #pragma GCC unroll 12
@@ -61,16 +65,16 @@ void micro_kernel(const T* x, const Pixel* pixels, const Part* part, const Part*
     for (int i = 0; i < PIXELS; ++i)
 #pragma GCC unroll 2
         for (int v = 0; v < VECTORS; ++v) {
-            T* at = out + int64_t(pixels[i].place) * VECTORS + v * W;
+            T* at = out + pixels[i].place * place_size + v * W;
             store(at, bias ? acc[i][v] : load(at) + acc[i][v]);
         }
 }
 
 template <class T>
-using MicroKernel = void (*)(const T*, const Pixel*, const Part*, const Part*, const T*, const T*, T*);
+using MicroKernel = void (*)(const T*, const Pixel*, const Part*, const Part*, const T*, const T*, T*, int64_t);
 
 // Calls micro_kernel<T, pixels, VECTORS> for a number known at run time.
-template <class T, int VECTORS, int PIXELS = max_pixels>
+template <class T, int VECTORS, int PIXELS = most_pixels<VECTORS>>
 MicroKernel<T> micro_kernel_for(int64_t pixels) {
     if constexpr (PIXELS > 1)
         if (pixels < PIXELS) return micro_kernel_for<T, VECTORS, PIXELS - 1>(pixels);
@@ -82,10 +86,10 @@ struct PixelGroups {
     int64_t first, count, size;
 };
 
-// Pixels in groups of nearly equal size, none above max_pixels, so that all fill the registers: first the larger
-// groups, then those with one pixel fewer.
-inline void split_evenly(int64_t first, int64_t pixels, PixelGroups (&groups)[2]) {
-    const int64_t count = ceil_div(pixels, max_pixels), size = count ? pixels / count : 0;
+// Pixels in groups of nearly equal size, none above `most`, so that all fill the registers: first the larger groups,
+// then those with one pixel fewer.
+inline void split_evenly(int64_t first, int64_t pixels, PixelGroups (&groups)[2], int64_t most = max_pixels) {
+    const int64_t count = ceil_div(pixels, most), size = count ? pixels / count : 0;
     const int64_t larger = pixels - count * size;
     groups[0] = {first, larger, size + 1};
     groups[1] = {first + larger * (size + 1), count - larger, size};
@@ -94,11 +98,16 @@ inline void split_evenly(int64_t first, int64_t pixels, PixelGroups (&groups)[2]
 // Runs micro_kernel for all of these groups.
 template <class T, int VECTORS>
 void run_groups(const PixelGroups& groups, const T* x, const Pixel* pixels, const Part* first, const Part* last,
-                const T* w, const T* bias, T* out) {
-    if (groups.count == 0) return;
-    const MicroKernel<T> kernel = micro_kernel_for<T, VECTORS>(groups.size);
-    pixels += groups.first;
-    for (int64_t g = 0; g < groups.count; ++g, pixels += groups.size) kernel(x, pixels, first, last, w, bias, out);
+                const T* w, const T* bias, T* out, int64_t place_size) {
+    PixelGroups wider[2] = {groups, {}};
+    if (most_pixels<VECTORS> > max_pixels)
+        split_evenly(groups.first, groups.count * groups.size, wider, most_pixels<VECTORS>);
+    for (const PixelGroups& some : wider) {
+        if (some.count == 0) continue;
+        const MicroKernel<T> kernel = micro_kernel_for<T, VECTORS>(some.size);
+        for (int64_t g = 0; g < some.count; ++g)
+            kernel(x, pixels + some.first + g * some.size, first, last, w, bias, out, place_size);
+    }
 }
 
 }  // namespace

@@ -57,6 +57,14 @@ def test_samples_stop_when_time_is_up_but_not_before_the_least():
     assert len(timing.alternate({"a": lambda: None}, 2, seconds=0)["a"]) == 2
 
 
+def test_a_slow_function_is_called_once(monkeypatch):
+    calls = []
+    monkeypatch.setattr(timing, "_seconds", lambda function, *_: calls.append(function) or function)
+    taken = timing.alternate({"slow": 3.0, "fast": 1.0}, 6, once=2.0)
+    assert taken == {"slow": [3.0], "fast": [1.0] * 6}
+    assert calls.count(3.0) == 1
+
+
 def test_what_was_measured_before_ctrl_c_is_kept():
     def measure(item):
         if item == "c":
@@ -356,14 +364,15 @@ def test_all_parts_one_after_another(monkeypatch, tmp_path, capsys):
     assert (
         main(["all", "--json", str(tmp_path / "new"), "--no-compile", "--compare", str(old)]) == 1
     )
-    assert list(asked) == ["blocks", "layers", "networks", "memory", "overhead"]
+    assert list(asked) == ["blocks", "layers", "networks", "memory", "sweep", "overhead"]
     assert all(arguments.no_compile for arguments in asked.values())
+    assert (asked["sweep"].dtype, asked["sweep"].count, asked["sweep"].seed) == ("float32", 300, 1)
     assert asked["layers"].repeat == 9 and asked["networks"].only is None
     assert {f.name for f in (tmp_path / "new").iterdir()} == {f"{name}.json" for name in asked}
     out = capsys.readouterr().out
     assert "it is memory" in out and "slower than it was: memory." in out
     asked.clear()
-    assert main([]) == 0 and len(asked) == 5
+    assert main([]) == 0 and len(asked) == 6
 
 
 def test_a_block_by_the_command(capsys):
@@ -375,18 +384,20 @@ def test_readme_has_the_results_that_are_there(tmp_path, monkeypatch, few_layers
     monkeypatch.setattr(readme_table, "RESULTS", tmp_path)
     for contents in readme_table.tables().values():
         assert set(contents.values()) <= {readme_table.NOTHING}
-    assert readme_table.picture(draw=False)  # of nothing, none
+    assert readme_table.picture("layers", draw=False)  # of nothing, none
     file = tmp_path / "layers.json"
     result = layers.run(layers.LAYERS, [1, 4], 1)
     file.write_text(json.dumps(result))
     tables = readme_table.tables()
     text = tables[readme_table.RESULTS_PAGE]["layers"]
-    assert text == f"{layers.summary(result)}\n\n{readme_table.PICTURE}"
+    picture = "![Every layer in a picture](../benchmarks/results/layers.png)"
+    assert text == f"{layers.summary(result)}\n\n{picture}"
     assert "| single layers of known networks" in tables[readme_table.README]["summary"]
-    assert not readme_table.picture(draw=False) and not readme_table.picture(draw=True)
-    assert readme_table.picture(draw=False)
+    assert not readme_table.picture("layers", draw=False)
+    assert not readme_table.picture("layers", draw=True)
+    assert readme_table.picture("layers", draw=False)
     file.write_text(json.dumps({**result, "repeat": 2}))
-    assert not readme_table.picture(draw=False)
+    assert not readme_table.picture("layers", draw=False)
 
 
 def test_the_headline_has_means_and_least_ratios():

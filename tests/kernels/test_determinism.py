@@ -21,6 +21,8 @@ PROBLEMS = {
     "E float16": "mb3ic64ih17iw17oc128kh3kw3sh2sw2ph1pw1_pool3x3s2x2p0x0d1x1c0_f16_nhwc",
     "depthwise bfloat16": "mb2ic32ih15iw17oc32kh3kw3ph1pw1g32_bf16_nchw",
     "depthwise": "mb2ic32ih15iw17oc32kh3kw3ph1pw1g32_pool3x3s2x2p1x1d1x1c1_f32_nhwc",
+    "few channels": "mb2ic32ih15iw17oc48kh3kw3ph1pw1g8_pool3x3s2x2p1x1d1x1c1_f32_nhwc",
+    "groups": "mb2ic64ih15iw17oc96kh3kw3sh2sw2ph1pw1g4_f32_nhwc",
     "pool": "mb3ic19ih30iw33_pool3x3s2x2p1x1d1x1c1_f32_nchw",
     "pool channels_last": "mb3ic40ih30iw33_pool3x3s2x2p1x1d1x1c1_f64_nhwc",
     "pool float16": "mb3ic19ih30iw33_pool3x3s2x2p1x1d1x1c1_f16_nchw",

@@ -85,10 +85,18 @@ def test_filters_of_any_strides(w_layout):
 @pytest.mark.parametrize("kernel, pad", [(3, 1), (5, 2)])
 def test_many_channels_lose_no_more_digits(kernel, pad):
     # Sums over channels are added up in pieces.
-    text = f"mb1ic1024ih12iw12oc32kh{kernel}kw{kernel}ph{pad}pw{pad}_nobias_f32_nhwc"
+    text = f"mb1ic1024ih12iw12oc128kh{kernel}kw{kernel}ph{pad}pw{pad}_nobias_f32_nhwc"
     problem = Problem.parse(text)
     data = inputs.make(problem)
     y, _ = kernels.fprop(problem, *data[:3], "winograd")
     exact = checks.expected_conv(problem, data).exact
     error = (y.double() - exact).abs().max() / exact.abs().max()
     assert error < errors.RELATIVE["y"]
+
+
+def test_few_filters_of_many_channels_are_faster_without_it():
+    for channels, first in ((256, "winograd"), (257, "direct")):
+        problem = Problem.parse(f"mb4ic{channels}ih24iw24oc32kh3kw3ph1pw1_f32_nhwc")
+        assert kernels.implementations("fprop", problem)[0] == first
+        exchanged = problem.replace(c=problem.k, k=problem.c)
+        assert kernels.implementations("dgrad", exchanged)[0] == first
