@@ -92,7 +92,7 @@ PARTS = {
     ),
     "sweep": Part(
         "random convolutions, and the slowest of them by name",
-        5,
+        3,
         lambda arguments: sweep.run(
             arguments.dtype, arguments.count, arguments.seed, arguments.repeat
         ),

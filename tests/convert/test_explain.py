@@ -235,6 +235,7 @@ def test_an_edited_model():
     assert fastconv.explain(converted).counts()["fused"] == 4
 
 
+@pytest.mark.slow
 def test_folding():
     model = models.resnet50(3, "torch").eval()
     report = fastconv.explain(model, fold_batchnorm=True)

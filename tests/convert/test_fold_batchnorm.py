@@ -60,6 +60,7 @@ def build(make):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_folding(name, fused):
     make, count, chains = MODELS[name]
@@ -267,6 +268,7 @@ def test_tied_weights_get_one_each():
     torch.testing.assert_close(converted(X()), model(X()))
 
 
+@pytest.mark.slow
 def test_transformers_resnet(fused):
     """Its models branch and make objects; the blocks below do not."""
     transformers = pytest.importorskip("transformers")

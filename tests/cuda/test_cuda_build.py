@@ -115,6 +115,7 @@ def test_entry_without_a_gpu_is_one_clear_error():
         _C.cuda_relu_fprop(buffer, buffer, None, 0, 0)
 
 
+@pytest.mark.slow
 def test_why_not_is_said_once_and_a_compiler_takes_it_for_a_constant(run_python):
     if _C.cuda_device_count()[0]:
         pytest.skip("there is a GPU")

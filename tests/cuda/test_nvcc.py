@@ -80,6 +80,7 @@ def one_line(text):
     return " ".join(text.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BROKEN)
 def test_auto_builds_for_cpus_and_says_why(kind, configure, tmp_path):
     script, reason = BROKEN[kind]

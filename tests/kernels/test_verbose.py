@@ -111,6 +111,7 @@ def test_prepared_calls_are_said(said):
     assert len(said("1", "cpu", "prepared")) == 3
 
 
+@pytest.mark.slow
 def test_level_2_says_why_not(said):
     lines = said("2", "cpu", PROBLEMS["convolution"])
     found = dict(WHY.fullmatch(line).groups() for line in lines if "not" in line)
@@ -131,6 +132,7 @@ def test_nothing_is_said_unasked(level, said):
     assert said(level, "cpu", PROBLEMS["relu"]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["3", "-1", "yes", "1 "])
 def test_a_wrong_level_fails_the_import(level, run_python):
     done = run_python("import fastconv", FASTCONV_VERBOSE=level)

@@ -203,6 +203,7 @@ def step(model, x):
     return [y.detach(), *torch.autograd.grad(y.square().sum(), list(model.parameters()))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradients", [False, True])
 @pytest.mark.parametrize("dynamic", [None, ["batch"], ["batch", "height and width"]])
 def test_exported_programs(dynamic, gradients, tmp_path):

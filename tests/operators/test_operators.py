@@ -563,6 +563,7 @@ def test_jit_trace(tmp_path):
         assert_same(training_step(other, x), training_step(model, x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
 def test_make_fx(mode):
     from torch.fx.experimental.proxy_tensor import make_fx

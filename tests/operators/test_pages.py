@@ -29,6 +29,7 @@ CODE = """if True:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ENABLED.exists(), reason="needs Linux with transparent huge pages")
 @pytest.mark.parametrize("operation", ["fc.relu(x)", "fc.max_pool2d(x, 2, 1)"])
 def test_large_outputs(operation, run_python):

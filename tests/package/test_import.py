@@ -95,6 +95,7 @@ def test_star_brings_what_the_guide_lists_and_no_modules():
     assert {*fastconv.__all__, *modules} <= {*dir(fastconv)}
 
 
+@pytest.mark.slow
 def test_training_and_data_are_reachable_and_loaded_when_asked_for(run_python):
     done = run_python(
         "import sys, fastconv\n"

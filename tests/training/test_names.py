@@ -59,6 +59,7 @@ def fastconv(folder, *words, encoding):
     return done.returncode, out.splitlines(), err.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_every_command_prints_them(folder, encoding):
     run = b"run-" + NAMES[0] + encoding.encode()
@@ -97,6 +98,7 @@ def test_every_command_prints_them(folder, encoding):
     assert not any(c in report for c in "\x1b\x07\u202e")
 
 
+@pytest.mark.slow
 def test_wrong_words_are_shown_safely(folder):
     words = [b"predict", b"no\x1b[31m\xe9\n.png", b"--checkpoint", b"no\xe9"]
     status, _, (line,) = fastconv(folder, *words, encoding="utf-8:strict")

@@ -59,6 +59,7 @@ def test_settings(kind):
     assert (found.out, found.data, found.weights) == (Path("run"), "photos", Path("a/x.pth"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_is_stopped_and_resumed(kind, images, tmp_path):
     def stop(line):

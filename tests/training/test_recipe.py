@@ -140,6 +140,7 @@ def test_a_run_keeps_what_it_was_given(tmp_path):
         assert resumed[name] == kept[name] == getattr(again, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model, clip", [("CNN", 0.5), ("resnet50", None)])
 def test_gradients_are_clipped_where_the_network_needs_it(tmp_path, model, clip):
     images = noise_images.write(tmp_path / "images", 12)
@@ -149,6 +150,7 @@ def test_gradients_are_clipped_where_the_network_needs_it(tmp_path, model, clip)
     assert training.train(settings, silent)["settings"]["clip"] == clip
 
 
+@pytest.mark.slow
 def test_it_learns_from_few_images(tmp_path, one_thread):
     data = textures.write(tmp_path / "textures", train=16, val=4, test=20)
     lines = []

@@ -16,6 +16,8 @@ from fastconv.data import reader
 from fastconv.training import Settings, TrainingError, UsageError
 from fastconv.training.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
@@ -159,7 +161,6 @@ KILLED = """if True:
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_killed_at_random_moments(images, tmp_path, run_python, seed):
     chance = random.Random(seed)

@@ -18,6 +18,8 @@ from fastconv.training import DivergedError, Settings, UsageError
 from fastconv.training.checkpoint import load_checkpoint, read_description
 from fastconv.training.run_folder import new_run_folder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def images(tmp_path, monkeypatch):

@@ -106,6 +106,7 @@ class TestTrain:
         assert scores.accuracy == metrics["test"]["accuracy"]
         assert scores.loss == pytest.approx(metrics["test"]["loss"], rel=1e-5)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("model, size", [("CNN", 8), ("SimpleCNN", 85)])
     def test_same_seed_same_numbers(self, images, tmp_path, model, size):
         def run(name, seed):
@@ -125,6 +126,7 @@ class TestTrain:
         rates = [epoch["lr"] for epoch in metrics["epochs"]]
         assert rates == pytest.approx([0.1, 0.075, 0.025])
 
+    @pytest.mark.slow
     def test_both_kinds_of_layers_train_alike(self, images, tmp_path):
         losses = {}
         for layers in models.LAYERS:
@@ -255,6 +257,7 @@ class TestAtomic:
 
 
 class TestCheckpoint:
+    @pytest.mark.slow
     @pytest.mark.parametrize("name, size", [("CNN", 9), ("SimpleCNN", 85), ("resnet50", 32)])
     def test_round_trip_with_either_kind_of_layers(self, tmp_path, name, size):
         path = tmp_path / "model.safetensors"
@@ -312,6 +315,7 @@ class TestRunFolder:
             training.train(settings(images, tmp_path, epochs=1, seed=1), silent)
         assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
 
+    @pytest.mark.slow
     def test_default_folders_are_numbered_and_the_latest_is_found(
         self, images, tmp_path, monkeypatch
     ):
@@ -423,6 +427,7 @@ class TestOptions:
         options = settings(images, tmp_path, out=tmp_path / name, epochs=2, **changes)
         return [epoch["train_loss"] for epoch in training.train(options, silent)["epochs"]]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "changes, tolerance",
         [
@@ -439,6 +444,7 @@ class TestOptions:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_steps(images, tmp_path):
     options = TestOptions()

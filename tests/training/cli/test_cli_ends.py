@@ -13,6 +13,8 @@ from fastconv.cli import main
 from fastconv.training.checkpoint import load_checkpoint
 from noise_images import TINY
 
+pytestmark = pytest.mark.slow
+
 
 class Unread:
     """An output whose reader has gone, as behind `| head`, in the place of sys.stdout."""

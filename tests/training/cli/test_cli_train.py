@@ -4,6 +4,7 @@ import json
 import re
 
 import PIL.Image
+import pytest
 
 from fastconv.cli import main
 from fastconv.training.checkpoint import load_checkpoint
@@ -40,6 +41,7 @@ def test_train_on_the_packaged_images(tmp_path, capsys):
     assert metrics["test"]["accuracy"] > 0.5
 
 
+@pytest.mark.slow
 def test_settings_from_a_file_and_going_on(images, tmp_path, fails):
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"data": str(images), "epochs": 3, "lr": 0.02, "layers": "torch"}))
