@@ -1,4 +1,4 @@
-"""Checks the arguments of the public functions and normalises them.
+"""Checks the arguments of the public functions and normalizes them.
 
 Error types are torch's. Messages state the expected value, the actual value and, if it is not
 obvious, the fix. Results depend on sizes alone and are cached, so a repeated call checks nothing

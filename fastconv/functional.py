@@ -7,7 +7,7 @@ A function checks its arguments and calls fastconv's operator. It calls torch's 
     sizes from 2^30 on; on GPUs also counts of pixels, taps or weights from 2^31 on, and
     convolutions in groups with fewer than 8 channels or filters each;
     forward AD, torch.func.functionalize, and torch.func's transforms inside torch.compile;
-    a lone ReLU or max-pool inside torch.compile, which fuses it with its neighbours into one loop;
+    a lone ReLU or max-pool inside torch.compile, which fuses it with its neighbors into one loop;
     a lone ReLU of a DTensor, and indices of its max-pool.
 Subclasses of Tensor and objects that act as one, such as torch.fx's proxies, come first: their
 __torch_function__ is called, as by torch's own functions.
@@ -270,7 +270,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     if has_torch_function_variadic(input):
         return handle_torch_function(relu, (input,), input, inplace)
     _expect_tensor("relu", "input", input)
-    # A compiler fuses a lone ReLU with its neighbours only if it sees torch's operator.
+    # A compiler fuses a lone ReLU with its neighbors only if it sees torch's operator.
     if is_compiling() or not _has_kernel(input) or input.is_nested or operators.is_sharded(input):
         return F.relu(input, inplace)
     if inplace:

@@ -13,7 +13,7 @@ MARGIN = 0.03
 
 # Fields that identify entries, and fields that repeat others or are the same for all.
 _NAMES = ("name", "network", "problem", "operation", "what", "mode", "batch", "image_size")
-_SILENT = ("blocks", "layers", "networks", "calls", "startup", "milliseconds", "bytes")
+_SILENT = ("blocks", "layers", "problems", "networks", "calls", "startup", "milliseconds", "bytes")
 
 
 class Change(NamedTuple):

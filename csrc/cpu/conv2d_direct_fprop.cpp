@@ -26,6 +26,7 @@ constexpr int64_t pass_bytes = 20 << 10;    // of weights: stays in L1
 constexpr int64_t least_items = 16;         // enough for a few threads to share evenly
 constexpr int64_t few_pixels = 128;         // per item: it is not cut further
 constexpr int64_t long_stretch = 128;       // of the reduction: moving on to the next one then costs little
+constexpr int64_t wide_group = 64;          // channels of a group that make a stretch long enough
 constexpr int64_t shared_pieces = 4;        // pieces in which shared rows are packed
 
 template <class T>
@@ -34,7 +35,8 @@ struct Plan {
     int64_t blocks_per_group, blocks;
     int64_t kernel_row, reduction;             // S * channels, channels * R * S
     int64_t stretch, stretches, piece, parts;  // the reduction is `stretches` of `stretch`, cut into pieces
-    int64_t width, pixel;                      // of the packed input: pixels per row, elements per pixel
+    int64_t planes;                            // of the packed input: the groups, if each is packed by itself
+    int64_t width, pixel;                      // of a plane: pixels per row, elements per pixel
     int64_t rows, chunks;                      // rows: (pooled) output rows per item; chunks: per image
     int64_t block_shares;                      // items of a chunk, each with some of the blocks
     int64_t conv_rows, input_rows;             // at most, per item
@@ -46,9 +48,12 @@ struct Plan {
         channels = conv.C / conv.groups, filters = conv.K / conv.groups;
         blocks_per_group = ceil_div(filters, block), blocks = blocks_per_group * conv.groups;
         kernel_row = conv.S * channels, reduction = conv.R * kernel_row;
-        const bool whole_rows = conv.groups == 1 && conv.dilation_w == 1 && conv.C < long_stretch;
+        // Groups of few channels are packed one by one, so that a stretch is a whole row of the kernel, too.
+        planes = conv.dilation_w == 1 && conv.S > 1 && channels < wide_group ? conv.groups : 1;
+        const int64_t together = conv.C / planes;
+        const bool whole_rows = together == channels && conv.dilation_w == 1 && channels < long_stretch;
         // Pixels whose addresses share a few sets of L1 are moved apart.
-        pixel = whole_rows || conv.C % 64 ? conv.C : conv.C + 16;
+        pixel = whole_rows || together % 64 ? together : together + 16;
         stretch = whole_rows ? conv.S * channels : channels;
         stretches = whole_rows ? conv.R : conv.R * conv.S;
         piece = ceil_div(stretch, ceil_div(stretch, pass_elements(max_vectors)));
@@ -76,7 +81,9 @@ struct Plan {
                (conv.P - 1) * conv.stride_h < conv.H && (conv.Q - 1) * conv.stride_w < conv.W && x.stride[1] == 1 &&
                element_bytes(x.dtype) == sizeof(T) && extent + double(conv.W) * double(x.stride[3]) < double(INT32_MAX);
     }
-    int64_t input_size() const { return input_rows * width * pixel; }
+    int64_t plane_size() const { return input_rows * width * pixel; }
+    int64_t input_size() const { return planes * plane_size(); }
+    int64_t group_offset(int64_t group) const { return group * (planes > 1 ? plane_size() : channels); }
     int64_t item_bytes(const Conv2d& conv) const {
         return (input_size() + conv_rows * conv.Q * max_vectors * lanes<T>)*int64_t(sizeof(T));
     }
@@ -242,8 +249,11 @@ void pack_input(const Conv2d& conv, const Plan<T>& plan, const Tensor& x, const 
     if (conv_rows <= 0) return;
     const int64_t rows = (conv_rows - 1) * conv.stride_h + (conv.R - 1) * conv.dilation_h + 1;
     const int64_t first = rows * piece / pieces, last = rows * (piece + 1) / pieces;
-    pack_rows(x, chunk.n, chunk.needed.first * conv.stride_h - conv.pad_h + first, last - first, -conv.pad_w,
-              plan.width, plan.pixel, input + first * plan.width * plan.pixel);
+    const int64_t channels = conv.C / plan.planes;
+    for (int64_t plane = 0; plane < plan.planes; ++plane)
+        pack_rows(channels_of(x, plane * channels, channels), chunk.n,
+                  chunk.needed.first * conv.stride_h - conv.pad_h + first, last - first, -conv.pad_w, plan.width,
+                  plan.pixel, input + plane * plan.plane_size() + first * plan.width * plan.pixel);
 }
 
 template <class T>
@@ -280,7 +290,7 @@ void compute_item(const Conv2dProblem& problem, const Plan<T>& plan, const Fprop
         T* out = buffer;
         if (straight) out = static_cast<T*>(y.data) + chunk.n * y.stride[0] + chunk.first * y.stride[2] + first_k;
         (vectors == 1 ? compute_block<T, 1>
-                      : compute_block<T, 2>)(conv, plan, space, thread, input + group * plan.channels, classes,
+                      : compute_block<T, 2>)(conv, plan, space, thread, input + plan.group_offset(group), classes,
                                              space.weights + block * plan.reduction * widest,
                                              space.bias + block * widest, out, straight ? 1 : vectors);
         if (!straight)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.fx import Node
@@ -12,7 +13,13 @@ from torch.nn.modules.conv import _ConvNd
 
 from ._find_chains import RELU_CALLS
 from ._layers import NOTHING, POOLS, RELUS, has_hooks, is_free, why_left
+from ._tracer import IN_PLACE
 
+# Calls that are operators in code.
+_OPERATORS: dict[Any, str] = {
+    **{operator.add: "+", operator.sub: "-", operator.mul: "*", operator.truediv: "/"},
+    **IN_PLACE,
+}
 _MOST = 2  # things in between; a ReLU farther away does not count as this convolution's
 _FOLD = "model.eval() and convert(..., fold_batchnorm=True) fuses them for inference"
 
@@ -72,8 +79,8 @@ def behind_in_graph(node: Node, root: Module, paths: dict[int, str]) -> Iterator
         if node.op == "call_module":
             yield _of_layer(root.get_submodule(str(node.target)), paths)
         elif node.op == "call_function":
-            name = getattr(node.target, "__name__", str(node.target))
-            yield Thing(f"{name}()", None, node.target in RELU_CALLS)
+            call = f"{getattr(node.target, '__name__', node.target)}()"
+            yield Thing(_OPERATORS.get(node.target, call), None, node.target in RELU_CALLS)
         elif node.op == "call_method":
             yield Thing(f".{node.target}()", None, node.target in RELU_CALLS)
         else:

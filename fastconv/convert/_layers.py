@@ -239,5 +239,5 @@ def why_left(layer: Any) -> str:
     if parametrize.is_parametrized(layer):
         return "parametrised"
     if isinstance(layer, LazyModuleMixin):
-        return "not initialised yet; run the model once, then convert"
+        return "not initialized yet; run the model once, then convert"
     return f"a subclass, {kind.__module__}.{kind.__qualname__}"

@@ -16,7 +16,7 @@ from ._plan import Plan
 _NAMES = {kind.__name__ for kind in OURS}
 
 _MEANINGS = {
-    "fused": "one kernel with its neighbours",
+    "fused": "one kernel with its neighbors",
     "converted": "a kernel of fastconv's by itself",
     "folded": "part of the convolution in front",
     "left alone": "as torch runs it",
@@ -109,7 +109,7 @@ def _row(
     if isinstance(module, torch.jit.ScriptModule) and module.original_name in _NAMES:
         return "left alone", f"TorchScript's {module.original_name}"
     if kind.__module__.startswith("torch.ao.") and kind.__name__ in _NAMES:
-        return "left alone", "quantised"
+        return "left alone", "quantized"
     if not isinstance(module, tuple(OURS)):
         return None
     if kind not in (*OURS, *OURS.values()) or has_own_forward(module):

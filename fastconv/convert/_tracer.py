@@ -263,15 +263,19 @@ def _in_place(name: str) -> Callable[[Any, Any], Any]:
     return assign
 
 
-# The keys are names by which a graph's code finds the functions in this file.
+# The names by which a graph's code finds the functions in this file.
 iadd, isub, imul, itruediv = map(_in_place, ("iadd", "isub", "imul", "itruediv"))
 ifloordiv, imod, ipow, imatmul = map(_in_place, ("ifloordiv", "imod", "ipow", "imatmul"))
 iand, ior, ixor, ilshift, irshift = map(_in_place, ("iand", "ior", "ixor", "ilshift", "irshift"))
 
-for _function in (
-    *(iadd, isub, imul, itruediv, ifloordiv, imod, ipow, imatmul),
-    *(iand, ior, ixor, ilshift, irshift),
-):
+# The operators in code that they stand for.
+IN_PLACE: dict[Any, str] = {
+    **{iadd: "+=", isub: "-=", imul: "*=", itruediv: "/=", ifloordiv: "//=", imod: "%="},
+    **{ipow: "**=", imatmul: "@=", iand: "&=", ior: "|=", ixor: "^=", ilshift: "<<="},
+    irshift: ">>=",
+}
+
+for _function in IN_PLACE:
     setattr(_Asked, f"__{_function.__name__}__", _assignment(_function))
 
 

@@ -27,7 +27,7 @@ class Augmentation:
     Attributes:
         rotation: the largest angle in degrees, either way. Uncovered corners are black.
         crop: the least share of the picture's area that a random crop takes, as in Szegedy et al.
-            2015 (arXiv 1409.4842), section 6. 1 is the centre crop of validation.
+            2015 (arXiv 1409.4842), section 6. 1 is the center crop of validation.
         flip: half of the pictures are mirrored, left to right.
         colour: the largest change of brightness, contrast and saturation, as a share either way.
     """
@@ -44,7 +44,7 @@ class Augmentation:
         """A changed picture's pixels, uint8 [1 or 3, size, size].
 
         Args:
-            picture: a whole picture, grey or RGB.
+            picture: a whole picture, gray or RGB.
             zoom: the share of the shorter side that validation keeps.
             size: height and width of the result.
             random: the source of all random numbers.

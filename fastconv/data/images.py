@@ -46,7 +46,7 @@ class Images(ABC):
 
     @abstractmethod
     def frame(self, index: int) -> Image:
-        """The whole picture, upright, grey or RGB, of a moderate size.
+        """The whole picture, upright, gray or RGB, of a moderate size.
 
         Raises:
             DataError: its file has changed.

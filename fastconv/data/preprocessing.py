@@ -30,13 +30,13 @@ class Preprocessing:
 
     @classmethod
     def for_photos(cls, image_size: int) -> Preprocessing:
-        """Resize 256 and centre crop 224, in proportion to `image_size`."""
+        """Resize 256 and center crop 224, in proportion to `image_size`."""
         return cls(image_size, round(image_size * 256 / 224))
 
     def frame(self, path: str | PathLike[str]) -> Image:
         """The picture in a file as RGB, its shorter side `resize` pixels, the longer one limited.
 
-        Grey, palette and CMYK images become RGB, and transparent pixels become white. Grey values
+        Gray, palette and CMYK images become RGB, and transparent pixels become white. Gray values
         that are not bytes are scaled to the smallest usual range that holds them: up to 1 in
         floats, 255 or 65,535.
 
@@ -95,7 +95,7 @@ class Preprocessing:
 
 
 def to_pixels(image: Image) -> Tensor:
-    """A grey or RGB picture as uint8 [1 or 3, H, W]."""
+    """A gray or RGB picture as uint8 [1 or 3, H, W]."""
     values = torch.from_numpy(np.array(image))
     return (values.unsqueeze(2) if values.dim() == 2 else values).permute(2, 0, 1).contiguous()
 
@@ -137,10 +137,10 @@ def _upright(image: Image) -> Image:
 
 
 def _to_bytes(values: np.ndarray) -> np.ndarray:
-    """Grey integers or floats as uint8; Pillow would clip them at 255."""
+    """Gray integers or floats as uint8; Pillow would clip them at 255."""
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= 0xFFFF):  # also true for NaN
-        raise ValueError(f"grey values from {low} to {high}, expected 0 to 65535")
+        raise ValueError(f"gray values from {low} to {high}, expected 0 to 65535")
     if high > 255:
         values = values / 256
     elif values.dtype.kind == "f":
@@ -153,7 +153,7 @@ def _one_line(error: Exception) -> str:
 
 
 def to_input(pixels: Tensor, image_size: int) -> Tensor:
-    """Makes a network's input of pixels: resized if needed, three channels, normalised.
+    """Makes a network's input of pixels: resized if needed, three channels, normalized.
 
     Args:
         pixels: uint8 [N, 1 or 3, H, W].

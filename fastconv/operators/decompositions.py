@@ -1,6 +1,6 @@
 """Every operator as torch's own (aten) operators, codes included.
 
-Quantisers, ONNX and backends without fastconv have to see into a graph. The decompositions are kept
+Quantizers, ONNX and backends without fastconv have to see into a graph. The decompositions are kept
 out of torch's own tables: inductor refuses operators with a decomposition there (where CI is set),
 and fake tensors would take them instead of the fake kernels.
 """
@@ -67,7 +67,7 @@ _SOURCES = (F.conv2d, F.relu, F.max_pool2d)
 class _Sources(TorchFunctionMode):
     """Notes torch's layers' functions as the sources of an exported program's new nodes.
 
-    Some quantisers (torchao's for x86) look for sources, not for operators. Else these would be
+    Some quantizers (torchao's for x86) look for sources, not for operators. Else these would be
     the modules that called fastconv. Other functions, such as slices, cannot be saved as sources.
     """
 
@@ -133,7 +133,7 @@ def _live(y: Tensor) -> Tensor:
 
 
 def _bytes(bits: Tensor) -> Tensor:
-    """Bytes of 8 neighbours in the first dimension each, the lowest bit first."""
+    """Bytes of 8 neighbors in the first dimension each, the lowest bit first."""
     count, rest = bits.shape[0], bits.shape[1:]
     bits = F.pad(bits.to(torch.uint8), (*(0, 0) * len(rest), 0, -count % 8))
     shifts = torch.arange(8, dtype=torch.uint8, device=bits.device).view(8, *(1 for _ in rest))

@@ -18,7 +18,7 @@ _COUNTS, _NAMES = 20, 60
 
 
 def draw_confusion_matrix(path: Path, confusion: Tensor, classes: list[str]) -> None:
-    """Draws a confusion matrix into PNG files (see `draw_both`), coloured by each row's shares.
+    """Draws a confusion matrix into PNG files (see `draw_both`), colored by each row's shares.
 
     Args:
         path: the light file.
@@ -38,10 +38,10 @@ def _draw(figure: Figure, theme: Theme, confusion: Tensor, classes: list[str]) -
     count = len(classes)
     shares = (confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)).numpy()
     axes = figure.subplots()
-    colours = LinearSegmentedColormap.from_list("shares", (theme.page, theme.training))
+    colors = LinearSegmentedColormap.from_list("shares", (theme.page, theme.training))
     # The colour follows the square root, so that rare confusions show.
     norm = PowerNorm(0.5, vmin=0, vmax=1)
-    image = axes.imshow(shares, cmap=colours, norm=norm)
+    image = axes.imshow(shares, cmap=colors, norm=norm)
     figure.colorbar(
         image,
         ax=axes,
@@ -58,7 +58,7 @@ def _draw(figure: Figure, theme: Theme, confusion: Tensor, classes: list[str]) -
         axes.set_xticks(range(count), names, fontsize=size, **slanted)
         axes.set_yticks(range(count), names, fontsize=size)
     if count <= _COUNTS:
-        lightness = colours(norm(shares))[..., :3] @ (0.299, 0.587, 0.114)
+        lightness = colors(norm(shares))[..., :3] @ (0.299, 0.587, 0.114)
         for (row, column), images in np.ndenumerate(confusion.numpy()):
             if images:
                 colour = "black" if lightness[row, column] > 0.5 else "white"

@@ -17,7 +17,7 @@ DPI = 160
 
 
 class Theme(NamedTuple):
-    """Colours of a picture; `page` is the background in page.html."""
+    """Colors of a picture; `page` is the background in page.html."""
 
     page: str
     text: str
@@ -64,14 +64,14 @@ def draw_both(
     from matplotlib import rc_context
 
     for file, theme in ((path, LIGHT), (dark_path(path), DARK)):
-        colours = {
+        colors = {
             **dict.fromkeys(("figure.facecolor", "axes.facecolor"), theme.page),
             **dict.fromkeys(("text.color", "axes.labelcolor"), theme.text),
             **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), theme.text),
             **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), theme.line),
             "grid.color": theme.line,
         }
-        with rc_context(colours):  # type: ignore[arg-type]
+        with rc_context(colors):  # type: ignore[arg-type]
             figure = new_figure(*size)
             draw(figure, theme)
             save_figure(file, figure)

@@ -18,7 +18,7 @@ def first_filters(model: Module) -> Tensor | None:
     """The first convolution's filters, each scaled to 0..1.
 
     Returns:
-        float32 [K, 1 or 3, R, S], or None if its input is neither grey nor RGB images.
+        float32 [K, 1 or 3, R, S], or None if its input is neither gray nor RGB images.
     """
     weights = (getattr(module, "weight", None) for module in model.modules())
     first = next((w for w in weights if isinstance(w, Tensor) and w.dim() == 4), None)

@@ -72,7 +72,7 @@ def _score_and_maps(model: Module, x: Tensor, label: int) -> tuple[Tensor, Tenso
 
 
 def overlay(image: Image, heat: Tensor) -> Image:
-    """Draws a heat map over a picture in grey, so that its colours stand out on any picture.
+    """Draws a heat map over a picture in gray, so that its colors stand out on any picture.
 
     Args:
         image: the part that the network saw, at any size.
@@ -87,8 +87,8 @@ def overlay(image: Image, heat: Tensor) -> Image:
     size, bilinear = image.size, PIL.Image.Resampling.BILINEAR
     resized = PIL.Image.fromarray(heat.float().cpu().numpy()).resize(size, bilinear)
     values = np.asarray(resized)[..., None]
-    colours = 255 * colormaps["inferno"](values[..., 0])[..., :3]
+    colors = 255 * colormaps["inferno"](values[..., 0])[..., :3]
     opacity = _OPACITY * np.sqrt(values)  # the root makes small values visible
-    grey = np.asarray(image.convert("L").convert("RGB"))
-    mixed = opacity * colours + (1 - opacity) * grey
+    gray = np.asarray(image.convert("L").convert("RGB"))
+    mixed = opacity * colors + (1 - opacity) * gray
     return PIL.Image.fromarray(mixed.round().astype(np.uint8))

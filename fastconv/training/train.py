@@ -224,9 +224,10 @@ class _Run:
         }
         counts = ", ".join(f"{n} {part}" for part, n in self.metrics["images"].items())
         settings = self.settings
+        epochs = "1 epoch" if settings.epochs == 1 else f"{settings.epochs} epochs"
         self.log(
             f"{settings.model} with {settings.layers} layers on {self.device}, "
-            f"{self.dataset.source}: {counts} images; {settings.epochs} epochs, batches of "
+            f"{self.dataset.source}: {counts} images; {epochs}, batches of "
             f"{settings.batch_size}, learning rate {settings.lr} -> {folder}"
         )
         if self.ranks.first:

@@ -62,9 +62,8 @@ def test_a_sweep_compares_with_torch_and_in_16_bits_with_float32(tiny, dtype, tm
     others = ["torch"] + [sweep.FLOAT32] * (dtype != "float32")
     for entry in result["problems"]:
         assert list(entry["milliseconds"]) == ["forward", "forward+backward"]
-        for measured in entry["milliseconds"].values():
-            assert len(measured) in (1, 1 + sweep.AGAIN)
-            assert all(set(times) == {"fastconv", *others} for times in measured)
+        for times in entry["milliseconds"].values():
+            assert set(times) == {"fastconv", *others}
     found = sweep.ratios(result)
     assert list(found) == others
     for modes in found.values():
@@ -76,17 +75,16 @@ def test_a_sweep_compares_with_torch_and_in_16_bits_with_float32(tiny, dtype, tm
     assert (tmp_path / "sweep.png").stat().st_size > 10_000
 
 
-def test_a_slow_ratio_is_measured_again_and_its_median_counts(tiny, monkeypatch):
-    ours = iter([2.0, 1.0, 3.0, 8.0, 1.0])  # seconds of fastconv; torch takes 1
+def test_a_ratio_below_1_is_measured_again(tiny, monkeypatch):
+    ours = iter([2.0, 4.0, 1.0, 8.0, 1.0])  # seconds of fastconv; torch takes 1
 
     def alternate(functions, repeat, **limits):
         return {name: [next(ours) if name == "fastconv" else 1.0] for name in functions}
 
     monkeypatch.setattr(timing, "alternate", alternate)
     [entry] = sweep.run("float32", 1, 1, 1)["problems"]
-    assert [len(measured) for measured in entry["milliseconds"].values()] == [4, 1]
     ratios = sweep.ratios({"problems": [entry]})["torch"]
-    assert ratios["forward"] == {entry["problem"]: (1 / 2 + 1 / 3) / 2}
+    assert ratios["forward"] == {entry["problem"]: 1 / 4}
     assert ratios["forward+backward"] == {entry["problem"]: 1.0}
 
 

@@ -160,11 +160,11 @@ def test_grad_cam_replaces_relus(pair):
     assert_same(found, expected)
 
 
-# torch.ao's eager quantisers, which replace modules by their types
+# torch.ao's eager quantizers, which replace modules by their types
 
 
 def quantized(model, fuse=()):
-    """Quantises by torch.ao's eager mode: after training in eval mode, else during training."""
+    """Quantizes by torch.ao's eager mode: after training in eval mode, else during training."""
     from torch.ao import quantization as ao
 
     training, engine = model.training, torch.backends.quantized.engine
@@ -188,7 +188,7 @@ CHAINS = [["conv1", "relu1"], ["conv2", "norm2", "relu2"], ["conv3", "relu3"]]
 
 @pytest.mark.parametrize("fuse", [(), CHAINS], ids=["single", "fused"])
 @pytest.mark.parametrize("training", [False, True])
-def test_eager_quantisation(pair, fuse, training):
+def test_eager_quantization(pair, fuse, training):
     found, expected = (quantized(model.train(training), fuse) for model in pair)
     types = [[type(module) for module in model.modules()] for model in (found, expected)]
     assert types[0] == types[1]
@@ -197,7 +197,7 @@ def test_eager_quantisation(pair, fuse, training):
         assert_same(found(X(n)), expected(X(n)))
 
 
-def test_own_layers_are_not_quantised():
+def test_own_layers_are_not_quantized():
     layers = nn.Sequential(fastconv.Conv2d(3, 4, 3), fastconv.ReLU(), fastconv.MaxPool2d(2)).eval()
     taken = fastconv.revert(layers)
     kinds = [
@@ -208,7 +208,7 @@ def test_own_layers_are_not_quantised():
     assert "quantized" in kinds[1][0] and kinds[2] == kinds[1]
 
 
-def test_dynamic_quantisation(pair):
+def test_dynamic_quantization(pair):
     from torch.ao.quantization import quantize_dynamic
 
     found, expected = (quantize_dynamic(model, {nn.Linear}) for model in pair)
@@ -224,7 +224,7 @@ def test_fuse_modules(pair):
     assert_same(found(X()), expected(X()))
 
 
-def test_graph_quantisation(pair):
+def test_graph_quantization(pair):
     from torch.ao.quantization import get_default_qconfig_mapping
     from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 

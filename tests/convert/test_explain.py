@@ -61,7 +61,7 @@ def test_the_table():
     assert lines[1][3].split(None, 2)[:2] == ["1", "max_pool2d()"]
     assert text.splitlines()[9:11] == [
         "1 left alone, 4 fused, 2 converted",
-        "left alone: as torch runs it; fused: one kernel with its neighbours; "
+        "left alone: as torch runs it; fused: one kernel with its neighbors; "
         "converted: a kernel of fastconv's by itself",
     ]
     where = r"  branch (Branch): branches on data (test_explain.py:"
@@ -84,12 +84,12 @@ def left_alone():
     hooked = nn.Conv2d(3, 3, 3)
     hooked.register_forward_hook(lambda *args: None)
     script = torch.jit.script(nn.Conv2d(3, 3, 3))
-    quantised = torch.ao.nn.quantized.Conv2d(3, 3, 3)
+    quantized = torch.ao.nn.quantized.Conv2d(3, 3, 3)
     return nn.ModuleDict(
         {
             "mine": Mine(3, 3, 3), "own": own, "lazy": nn.LazyConv2d(3, 3),
             "parametrised": utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 3)),
-            "script": script, "quantised": quantised,
+            "script": script, "quantized": quantized,
             "hooked": hooked, "pruned": prune.identity(nn.Conv2d(3, 3, 3), "weight"),
             "plain": nn.Conv2d(3, 3, 3), "ours": fastconv.Conv2d(3, 3, 3),
             "block": fastconv.ConvReLU2d(3, 3, 3), "other": nn.Conv1d(3, 3, 3),
@@ -104,10 +104,10 @@ def test_why_layers_are_left_alone():
     assert notes == {
         "mine": ("left alone", f"a subclass, {__name__}.Mine"),
         "own": ("left alone", "a forward of its own was set on it"),
-        "lazy": ("left alone", "not initialised yet; run the model once, then convert"),
+        "lazy": ("left alone", "not initialized yet; run the model once, then convert"),
         "parametrised": ("left alone", "parametrised"),
         "script": ("left alone", "TorchScript's Conv2d"),
-        "quantised": ("left alone", "quantised"),
+        "quantized": ("left alone", "quantized"),
         "hooked": ("converted", "has hooks, so it is not fused"),
         "pruned": ("converted", "has hooks, so it is not fused"),
         "plain": ("converted", ""),
@@ -170,7 +170,9 @@ class InBetween(nn.Module):
         x = self.relu(self.bn2(self.conv2(y)) + x)
         x = F.relu(F.avg_pool2d(self.conv3(x), 2))
         x = self.conv4(x).sigmoid().abs().relu()
-        return F.relu(self.head(self.conv5(x).mean((2, 3))))
+        x = self.conv5(x)
+        x += 1
+        return self.head(F.relu(x).mean((2, 3)))
 
 
 class MyReLU(nn.ReLU):
@@ -194,10 +196,10 @@ def test_what_stands_between_a_convolution_and_its_relu(convert):
         model["layers"].append(nn.Sequential(nn.Conv2d(3, 4, 3), *behind).eval())
     expected = {
         "code.conv1": f"BatchNorm2d code.bn1 stands between it and the ReLU{FOLD}",
-        "code.conv2": "BatchNorm2d code.bn2 and add() stand between it and the ReLU",
+        "code.conv2": "BatchNorm2d code.bn2 and + stand between it and the ReLU",
         "code.conv3": "avg_pool2d() stands between it and the ReLU",
         "code.conv4": ".sigmoid() and .abs() stand between it and the ReLU",
-        "code.conv5": "no ReLU behind it",
+        "code.conv5": "+= stands between it and the ReLU",
         "layers.0.0": f"BatchNorm2d layers.0.1 stands between it and the ReLU{FOLD}",
         "layers.1.0": "Dropout2d layers.1.1 stands between it and the ReLU",
         "layers.2.0": f"BatchNorm2d layers.2.1 stands between it and the ReLU{FOLD}",
@@ -210,7 +212,7 @@ def test_what_stands_between_a_convolution_and_its_relu(convert):
     report = fastconv.explain(model)
     assert {name: report[name].note for name in expected} == expected
     folded = fastconv.explain(model, fold_batchnorm=True)
-    assert folded["code.conv2"].note == "add() stands between it and the ReLU"
+    assert folded["code.conv2"].note == "+ stands between it and the ReLU"
     for name in ("code.conv1", "layers.0.0", "layers.2.0"):
         assert folded[name].becomes == "fused"
 

@@ -1,4 +1,4 @@
-"""Tests that pt2e quantisation gives the same for fastconv's layers as for torch.nn's."""
+"""Tests that pt2e quantization gives the same for fastconv's layers as for torch.nn's."""
 
 import copy
 

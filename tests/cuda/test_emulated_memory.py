@@ -109,7 +109,7 @@ KNOWN = [
     Known(
         "fprop pool, f32 nchw: write",
         6.6,
-        "neighbouring threads take neighbouring filters, as the code lies; y's are a plane apart",
+        "neighboring threads take neighboring filters, as the code lies; y's are a plane apart",
     ),
     Known("dgrad relu, f32 nchw: read", 1.7, "lanes go along dy's rows, across the code's"),
     Known("dgrad pool, f32 nchw: read", 4.2, "the same, and the code has more bytes"),
@@ -122,7 +122,7 @@ KNOWN = [
     Known(
         "(fprop|dgrad) alone, f32 nhwc, w nchw: read",
         1.7,
-        "neighbouring channels of such a weight are R * S elements apart",
+        "neighboring channels of such a weight are R * S elements apart",
     ),
     Known(
         "dgrad alone, f16 nchw: read",

@@ -51,7 +51,7 @@ FAULTS = {
     "index_overflow": (ASAN, "signed integer overflow"),
     "blocks_write": (RACE, "data race in global memory.*nothing orders blocks"),
     "blocks_read_written": (RACE, "data race in global memory.*nothing orders blocks"),
-    "uninitialised_shared": (RACE, "nobody has written"),
+    "uninitialized_shared": (RACE, "nobody has written"),
     "shared_of_last_block": (RACE, "nobody has written"),
     "too_little_shared": (ALL, "more shared memory than the launch gave"),
 }

@@ -116,8 +116,8 @@ class TestFolders:
         assert data.load(photos, 8).skipped == [f"{photos / 'cat' / 'link.png'}: no such file"]
 
 
-def grey(tmp_path, values, suffix="tif"):
-    """The bytes that are read from a file of grey values."""
+def gray(tmp_path, values, suffix="tif"):
+    """The bytes that are read from a file of gray values."""
     path = tmp_path / f"image.{suffix}"
     PIL.Image.fromarray(values).save(path)
     return Preprocessing(16, 16).read(path)[0].numpy()
@@ -129,22 +129,22 @@ RAMP = np.arange(256).reshape(16, 16)
 class TestGreyValues:
     @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
     def test_bytes_in_wider_numbers_stay_what_they_are(self, tmp_path, dtype):
-        assert np.array_equal(grey(tmp_path, RAMP.astype(dtype)), RAMP)
+        assert np.array_equal(gray(tmp_path, RAMP.astype(dtype)), RAMP)
 
     @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
     def test_16_bits_are_scaled_to_8(self, tmp_path, dtype):
-        assert np.array_equal(grey(tmp_path, (257 * RAMP).astype(dtype)), RAMP)
+        assert np.array_equal(gray(tmp_path, (257 * RAMP).astype(dtype)), RAMP)
 
     def test_floats_up_to_one(self, tmp_path):
-        assert np.array_equal(grey(tmp_path, (RAMP / 255).astype(np.float32)), RAMP)
-        assert np.array_equal(grey(tmp_path, np.zeros((16, 16), np.float32)), 0 * RAMP)
+        assert np.array_equal(gray(tmp_path, (RAMP / 255).astype(np.float32)), RAMP)
+        assert np.array_equal(gray(tmp_path, np.zeros((16, 16), np.float32)), 0 * RAMP)
 
     @pytest.mark.parametrize("value", [-1, 65536, np.nan, np.inf])
     def test_other_ranges_are_refused(self, tmp_path, value):
         values = RAMP.astype(np.float32)
         values[3, 4] = value
-        with pytest.raises(DataError, match=r"\(grey values from .* to .*, expected 0 to 65535\)"):
-            grey(tmp_path, values)
+        with pytest.raises(DataError, match=r"\(gray values from .* to .*, expected 0 to 65535\)"):
+            gray(tmp_path, values)
 
 
 def exif_of(entries):

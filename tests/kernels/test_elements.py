@@ -67,7 +67,7 @@ def all_words():
 
 
 def interesting_floats(dtype):
-    """Bits of all numbers of the dtype, of the midpoints between two, and of their neighbours."""
+    """Bits of all numbers of the dtype, of the midpoints between two, and of their neighbors."""
     words = all_words()
     exact = words.view(dtype).float()
     above = (words + 1).view(dtype).float()  # the next, further from zero

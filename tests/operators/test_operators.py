@@ -1,6 +1,6 @@
 """Tests the operations under autograd, compilers, transforms, modes and other parts of torch.
 
-Numbers are compared with the plain eager call's, which test_conv2d and its neighbours compare with
+Numbers are compared with the plain eager call's, which test_conv2d and its neighbors compare with
 torch's. They are float64, where two orders of the same sum differ by little.
 """
 
@@ -754,8 +754,8 @@ def test_other_kinds_of_tensors_are_torchs():
     assert torch.equal(fc.conv2d(z, w), F.conv2d(z, w))
     sparse = torch.randn(3, 4).relu().to_sparse()
     assert torch.equal(fc.relu(sparse).to_dense(), sparse.to_dense())
-    quantised = torch.quantize_per_tensor(torch.randn(4), 0.1, 10, torch.quint8)
-    assert torch.equal(fc.relu(quantised).dequantize(), F.relu(quantised).dequantize())
+    quantized = torch.quantize_per_tensor(torch.randn(4), 0.1, 10, torch.quint8)
+    assert torch.equal(fc.relu(quantized).dequantize(), F.relu(quantized).dequantize())
     nested = torch.nested.nested_tensor([torch.ones(2), -torch.ones(3)])
     assert [t.sum().item() for t in fc.relu(nested).unbind()] == [2, 0]
     dense = torch.randn(1, 2, 4, 4)

@@ -179,8 +179,8 @@ def test_the_picture_of_an_explanation(index, evidence, tmp_path):
     picture, heat = (axes.images[0].get_array().astype(int) for axes in figure.axes)
     assert picture.shape == heat.shape == (448, 448, 3)
     assert (picture[:, 40:80] == (250, 200, 150)).all() and not picture[:, 380:].any()
-    coloured = np.ptp(heat, axis=2) > 50  # the picture itself is grey there
-    assert coloured[:, 40:80].all() == evidence and not coloured[:, 380:].any()
+    colored = np.ptp(heat, axis=2) > 50  # the picture itself is gray there
+    assert colored[:, 40:80].all() == evidence and not colored[:, 380:].any()
 
 
 def test_a_network_that_cannot_be_explained(tmp_path):
@@ -212,6 +212,6 @@ def test_overlay(mode):
     result = overlay(picture, heat)
     assert (result.mode, result.size) == ("RGB", (40, 30))
     pixels = np.asarray(result).astype(int)
-    assert (pixels[:, :15] == np.asarray(picture.convert("L"))[0, 0]).all()  # grey
+    assert (pixels[:, :15] == np.asarray(picture.convert("L"))[0, 0]).all()  # gray
     red, green, blue = pixels[:, 25:].transpose(2, 0, 1)
     assert (np.minimum(red, green) > blue).all()  # yellow

@@ -18,7 +18,7 @@ from fastconv.training import UsageError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs names that are any bytes")
 
-# Latin-1 as in old archives, a line break, a terminal's colours and title, right to left, emoji.
+# Latin-1 as in old archives, a line break, a terminal's colors and title, right to left, emoji.
 NAMES = [
     b"caf\xe9",
     b"two\nlines",

@@ -10,7 +10,7 @@ SIDE = 64
 
 
 def write(root: Path, **counts: int) -> Path:
-    """Makes a folder of textures in random colours, sizes and places.
+    """Makes a folder of textures in random colors, sizes and places.
 
     Args:
         root: the folder.

@@ -24,7 +24,7 @@ int tile_bytes() {
     return shared.bytes();
 }
 
-// y[t] = the sum over two rounds of the neighbour's x.
+// y[t] = the sum over two rounds of the neighbor's x.
 template <bool broken>
 FASTCONV_KERNEL no_barrier_before_overwrite(const float* x, float* y) {
     simt::Shared shared = simt::block_shared();
@@ -99,7 +99,7 @@ FASTCONV_KERNEL write_after_other_lanes_read(const float* x, float* y) {
     if (t == first + 31) tile.first[first] = 0;  // here: write_after_other_lanes_read
 }
 
-// Neighbours write neighbouring bytes; the last of the broken kernel's writes is one too many.
+// Neighbors write neighboring bytes; the last of the broken kernel's writes is one too many.
 template <bool broken>
 FASTCONV_KERNEL bytes_overlap(const float* x, float* y) {
     simt::Shared shared = simt::block_shared();
@@ -310,13 +310,13 @@ FASTCONV_KERNEL blocks_read_written(const float* x, float* y) {
 }
 
 template <bool broken>
-FASTCONV_KERNEL uninitialised_shared(const float* x, float* y) {
+FASTCONV_KERNEL uninitialized_shared(const float* x, float* y) {
     simt::Shared shared = simt::block_shared();
     const Tile tile(shared);
     const int t = simt::thread();
     if (!broken || t < 63) tile.first[t] = x[t];
     simt::sync();
-    y[t] = tile.first[t];  // here: uninitialised_shared
+    y[t] = tile.first[t];  // here: uninitialized_shared
 }
 
 // Shared memory begins anew in every block.
@@ -442,7 +442,7 @@ FAULT(misaligned_cast, 1, 0)
 FAULT(index_overflow, 1, 0)
 FAULT(blocks_write, 2, 0)
 FAULT(blocks_read_written, 2, 0)
-FAULT(uninitialised_shared, 1, tile_bytes())
+FAULT(uninitialized_shared, 1, tile_bytes())
 FAULT(shared_of_last_block, 2, tile_bytes())
 FAULT(too_little_shared, 1, tile_bytes())
 FAULT(bank_conflicts, 1, square_bytes())

@@ -119,12 +119,12 @@ def ldmatrix(rng):
 
 
 def bf16(values):
-    """bfloat16 bits of float32 values, to nearest even, by comparison with both neighbours."""
+    """bfloat16 bits of float32 values, to nearest even, by comparison with both neighbors."""
     values = np.asarray(values, np.float32)
     below = (values.view(np.uint32) >> 16).astype(np.uint32)  # towards zero
     above = below + 1
     low = (below << 16).view(np.float32).astype(np.float64)
-    # An infinite neighbour counts as the next power of two.
+    # An infinite neighbor counts as the next power of two.
     high_bits = (above << 16).view(np.float32).astype(np.float64)
     high = np.where(
         np.isinf(high_bits), np.copysign(2.0**128, values.astype(np.float64)), high_bits
@@ -195,7 +195,7 @@ def fragments(matrix, depth, rows):
 
 
 def accumulators(matrix):
-    """16 x 8 floats to 32 x 4: a lane has two neighbours of row l // 4, then of the row 8 below."""
+    """16 x 8 floats to 32 x 4: a lane has two neighbors of row l // 4, then of the row 8 below."""
     return np.ascontiguousarray(
         matrix.reshape(2, 8, 4, 2).transpose(1, 2, 0, 3).reshape(32, 4), dtype=np.float32
     )
