@@ -137,10 +137,15 @@ class Operation:
                     self._expect_one_device(args)
                 wanted = wanted or tensor.requires_grad
         try:
-            if not profiling():
-                return self._run(wanted, args)
-            with torch.profiler.record_function(self.qualified):  # as the dispatcher does
-                return self._run(wanted, args)
+            if profiling():
+                with torch.profiler.record_function(self.qualified):  # as the dispatcher does
+                    return self._run(wanted, args)
+            # `_run`, inlined by hand, because it runs in every backward formula.
+            if wanted and is_grad_enabled():
+                return self.apply_short(*args, None)
+            if self.has_code or self.returns_y:
+                return self._run(False, args)
+            return self.forward(*args)
         except _REFUSED:
             # A tensor may have no memory, which only torch's dispatcher can deal with. Asked only
             # now, because asking takes time.
@@ -304,8 +309,7 @@ class ShortFunction(Function):
 
     @classmethod
     def forward(cls, ctx: Any, *given: Any) -> Any:  # type: ignore[override]
-        operation = cls.operation
-        *args, kernel = given
+        operation, args, kernel = cls.operation, given[:-1], given[-1]
         if kernel is None:
             output = operation.forward(*args, *operation.saving)
         else:
