@@ -283,7 +283,7 @@ void multiply(const Pixel* taps, int64_t first, int64_t last, const Part* part, 
         for (to = part; to < last_part; pixels += to++->length)
             if (to > part && pixels + to->length > Plan<T>::pass_pixels(VECTORS)) break;
         for (const PixelGroups& some : groups)
-            run_groups<T, VECTORS>(some, x, taps, part, to, dy, first_sum ? zeros : nullptr, out, VECTORS);
+            run_groups<T, VECTORS>(some, x, taps, part, to, dy, first_sum ? zeros : nullptr, out);
     }
 }
 

@@ -92,12 +92,13 @@ struct Plan {
         return block % blocks_per_group * max_vectors * lanes<T>;
     }
     int vectors(int64_t block) const { return filters - first_filter(block) > lanes<T> ? 2 : 1; }
-    // Whether the blocks' sums can be computed in place in y: in one pass, by whole vectors.
+    // Whether a block's sums can be computed in place in y: in one pass, by whole blocks of one size.
     bool straight_to(const Tensor& y, const Epilogue& epilogue) const {
+        const int of_all = vectors(0);
         const double extent = double(y.size[2]) * double(y.stride[2]) + double(y.size[3]) * double(y.stride[3]);
-        return epilogue.activation == Activation::none && reduction <= pass_elements(vectors(0)) &&
-               filters % lanes<T> == 0 && element_bytes(y.dtype) == sizeof(T) && y.stride[1] == 1 &&
-               extent < double(INT32_MAX);
+        return epilogue.activation == Activation::none && reduction <= pass_elements(of_all) &&
+               filters % (of_all * lanes<T>) == 0 && element_bytes(y.dtype) == sizeof(T) && y.stride[1] == 1 &&
+               y.stride[2] % of_all == 0 && y.stride[3] % of_all == 0 && extent < double(INT32_MAX);
     }
 };
 
@@ -160,7 +161,7 @@ Part* clip(const Plan<T>& plan, const PixelClass& needs, int64_t weight, const P
 // Computes the convolution of an item's pixels for one block: out is [pixel][VECTORS * lanes].
 template <class T, int VECTORS>
 void compute_block(const Conv2d& conv, const Plan<T>& plan, const Workspace<T>& space, int thread, const T* x,
-                   int64_t classes, const T* w, const T* bias, T* out, int64_t place_size) {
+                   int64_t classes, const T* w, const T* bias, T* out) {
     const PixelClass* const some = space.of(thread, space.classes);
     const Pixel* const pixels = space.of(thread, space.pixels);
     Part* const clipped = space.of(thread, space.clipped);
@@ -177,7 +178,7 @@ void compute_block(const Conv2d& conv, const Plan<T>& plan, const Workspace<T>& 
                 from = clipped, to = clip(plan, *pixel_class, weight, first, last, clipped);
             if (!bias && from == to) continue;
             for (const PixelGroups& groups : pixel_class->groups)
-                run_groups<T, VECTORS>(groups, x, pixels, from, to, w, bias, out, place_size);
+                run_groups<T, VECTORS>(groups, x, pixels, from, to, w, bias, out);
         }
         weight += elements, w += elements * (VECTORS * lanes<T>), bias = nullptr;
     }
@@ -276,7 +277,7 @@ void compute_item(const Conv2dProblem& problem, const Plan<T>& plan, const Fprop
         pack_input(conv, plan, args.x, chunk, 0, 1, input);
     }
     const bool straight = plan.straight_to(y, problem.epilogue);
-    if (straight) steps.place_row = y.stride[2], steps.place_column = y.stride[3];
+    if (straight) steps.place_row = y.stride[2] / plan.vectors(0), steps.place_column = y.stride[3] / plan.vectors(0);
     const int64_t classes =
         group_pixels(rows, space.columns, steps, space.of(thread, space.pixels), space.of(thread, space.classes));
 
@@ -289,10 +290,10 @@ void compute_item(const Conv2dProblem& problem, const Plan<T>& plan, const Fprop
         const int64_t count = min(width, plan.filters - plan.first_filter(block));
         T* out = buffer;
         if (straight) out = static_cast<T*>(y.data) + chunk.n * y.stride[0] + chunk.first * y.stride[2] + first_k;
-        (vectors == 1 ? compute_block<T, 1>
-                      : compute_block<T, 2>)(conv, plan, space, thread, input + plan.group_offset(group), classes,
-                                             space.weights + block * plan.reduction * widest,
-                                             space.bias + block * widest, out, straight ? 1 : vectors);
+        (vectors == 1 ? compute_block<T, 1> : compute_block<T, 2>)(conv, plan, space, thread,
+                                                                   input + plan.group_offset(group), classes,
+                                                                   space.weights + block * plan.reduction * widest,
+                                                                   space.bias + block * widest, out);
         if (!straight)
             run_epilogue(problem, args, chunk.n, chunk.first, chunk.last, buffer, chunk.needed.first, vectors, first_k,
                          count, space.of(thread, space.row));

@@ -197,8 +197,7 @@ void multiply(const Conv2d& conv, const Plan<A>& plan, const Workspace<A>& space
                 const Part part = {int32_t(c), int32_t(min(channels_at_once, conv.C - c)), 0};
                 for (const PixelGroups& some : groups)
                     (vectors == 1 ? run_groups<T, 1> : run_groups<T, 2>)(some, x, space.pixels, &part, &part + 1,
-                                                                         w + c * vectors * W, c ? nullptr : zeros, out,
-                                                                         vectors);
+                                                                         w + c * vectors * W, c ? nullptr : zeros, out);
             }
         }
 }

@@ -27,17 +27,16 @@ struct Part {
     int32_t offset, length, skip;
 };
 
-// Offsets of a pixel's first element in the packed input, and of its place in the output, where its first sum goes.
+// Offsets of a pixel's first element in the packed input, and of its first sum in an output of one vector per pixel.
 struct Pixel {
     int32_t offset, place;
 };
 
 // out[pixel][v] = bias[v] (if null: out[pixel][v] itself) + the sum over the parts. The sum is added as a whole: long
-// reductions that are cut into passes then lose fewer digits. Places are place_size elements apart: VECTORS in a buffer
-// that has only these vectors.
+// reductions that are cut into passes then lose fewer digits.
 template <class T, int PIXELS, int VECTORS>
 void micro_kernel(const T* x, const Pixel* pixels, const Part* part, const Part* last_part, const T* w, const T* bias,
-                  T* out, int64_t place_size) {
+                  T* out) {
     constexpr int W = lanes<T>;
     Vec<T> acc[PIXELS][VECTORS];
 #pragma GCC unroll 12
@@ -65,13 +64,13 @@ void micro_kernel(const T* x, const Pixel* pixels, const Part* part, const Part*
     for (int i = 0; i < PIXELS; ++i)
 #pragma GCC unroll 2
         for (int v = 0; v < VECTORS; ++v) {
-            T* at = out + pixels[i].place * place_size + v * W;
+            T* at = out + int64_t(pixels[i].place) * VECTORS + v * W;
             store(at, bias ? acc[i][v] : load(at) + acc[i][v]);
         }
 }
 
 template <class T>
-using MicroKernel = void (*)(const T*, const Pixel*, const Part*, const Part*, const T*, const T*, T*, int64_t);
+using MicroKernel = void (*)(const T*, const Pixel*, const Part*, const Part*, const T*, const T*, T*);
 
 // Calls micro_kernel<T, pixels, VECTORS> for a number known at run time.
 template <class T, int VECTORS, int PIXELS = most_pixels<VECTORS>>
@@ -98,7 +97,7 @@ inline void split_evenly(int64_t first, int64_t pixels, PixelGroups (&groups)[2]
 // Runs micro_kernel for all of these groups.
 template <class T, int VECTORS>
 void run_groups(const PixelGroups& groups, const T* x, const Pixel* pixels, const Part* first, const Part* last,
-                const T* w, const T* bias, T* out, int64_t place_size) {
+                const T* w, const T* bias, T* out) {
     PixelGroups wider[2] = {groups, {}};
     if (most_pixels<VECTORS> > max_pixels)
         split_evenly(groups.first, groups.count * groups.size, wider, most_pixels<VECTORS>);
@@ -106,7 +105,7 @@ void run_groups(const PixelGroups& groups, const T* x, const Pixel* pixels, cons
         if (some.count == 0) continue;
         const MicroKernel<T> kernel = micro_kernel_for<T, VECTORS>(some.size);
         for (int64_t g = 0; g < some.count; ++g)
-            kernel(x, pixels + some.first + g * some.size, first, last, w, bias, out, place_size);
+            kernel(x, pixels + some.first + g * some.size, first, last, w, bias, out);
     }
 }
 
