@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
-Function = Callable[[], object]
+from .timing import Function
 
 
 def replay(function: Function) -> tuple[Function, bool]:

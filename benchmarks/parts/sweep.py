@@ -6,22 +6,20 @@ from lists of sizes and reports the worst cases by name. Both sides get the draw
 
 from __future__ import annotations
 
-import copy
 import random
 import statistics
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-import fastconv
-from fastconv.problem import Problem
+from fastconv.testing import Problem, inputs
 from measure import timing
 from measure.calls import call
 from measure.environment import environment
 from measure.progress import collect
 from measure.timing import Function
+from parts import layers
 from show import table
 
 # Each size is drawn from its list, and a size that stands there twice is drawn twice as often.
@@ -90,21 +88,12 @@ def _stream(generator: random.Random) -> Iterator[Problem]:
         )
 
 
-class Data(NamedTuple):
-    """A problem's tensors in its dtype."""
-
-    x: Tensor
-    w: Tensor
-    bias: Tensor
-    dy: Tensor
-
-
-def _data(problem: Problem) -> Data:
+def _data(problem: Problem) -> inputs.Inputs:
     generator = torch.Generator().manual_seed(0)
     scale = (problem.c // problem.groups * problem.r * problem.s) ** -0.5
     sizes = (problem.x_size, problem.w_size, (problem.k,), problem.y_size)
     x, w, bias, dy = (torch.randn(size, generator=generator) for size in sizes)
-    return Data(*(t.to(problem.dtype) for t in (x, w * scale, bias, dy)))
+    return inputs.Inputs(*(t.to(problem.dtype) for t in (x, w * scale, bias, dy)))
 
 
 def run(dtype: str, count: int, seed: int, repeat: int) -> dict[str, object]:
@@ -137,22 +126,15 @@ def run_problem(problem: Problem, repeat: int) -> dict[str, object]:
     return {"problem": str(problem), "milliseconds": modes}
 
 
-def _functions(problem: Problem, data: Data, want_dx: bool | None) -> dict[str, Function]:
+def _functions(problem: Problem, data: inputs.Inputs, want_dx: bool | None) -> dict[str, Function]:
     """The layers' calls by their names."""
-    x, w, bias, dy = data
-    size = problem.c, problem.k, (problem.r, problem.s), *problem.conv_arguments
-    layer = nn.Conv2d(*size, dtype=problem.dtype)
-    layer.load_state_dict({"weight": w, "bias": bias})
-    sides = {
-        "torch": layer,
-        "fastconv": fastconv.convert(layer),
-        FLOAT32: copy.deepcopy(layer).float(),
-    }
+    sides = {name: m.to(problem.dtype) for name, m in layers.sides(problem, data).items()}
+    sides[FLOAT32] = layers.sides(problem, data)["torch"]
     return {
         name: call(
             module,
-            x.to(module.weight.dtype),
-            dy.to(module.weight.dtype),
+            data.x.to(module.weight.dtype),
+            data.dy.to(module.weight.dtype),
             want_dx,
             problem.layout == "nhwc",
         )
@@ -160,7 +142,9 @@ def _functions(problem: Problem, data: Data, want_dx: bool | None) -> dict[str, 
     }
 
 
-def _check(data: Data, found: Sequence[Tensor], expected: Sequence[Tensor], name: str) -> None:
+def _check(
+    data: inputs.Inputs, found: Sequence[Tensor], expected: Sequence[Tensor], name: str
+) -> None:
     for what, ours, theirs in zip(("y", "dw", "dbias", "dx"), found, expected, strict=False):
         size = theirs.norm()
         if what == "dbias":  # a sum of gradients that may cancel

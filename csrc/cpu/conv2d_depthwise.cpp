@@ -59,13 +59,12 @@ struct Direction {
     Groups groups;
     Conv2dProblem output;
 
-    Direction(const Conv2dProblem& problem, bool backward) : output(problem) {
+    Direction(const Conv2dProblem& problem, bool backward) : groups(problem.conv, backward), output(problem) {
         const Conv2d& conv = problem.conv;
-        channels = conv.K, groups = {conv.C / conv.groups, conv.K / conv.groups};
+        channels = backward ? conv.C : conv.K;
         rows = {backward, conv.H, conv.P, conv.R, conv.stride_h, conv.pad_h, conv.dilation_h};
         columns = {backward, conv.W, conv.Q, conv.S, conv.stride_w, conv.pad_w, conv.dilation_w};
         if (!backward) return;
-        channels = conv.C, groups = {groups.outputs, groups.inputs};
         rows.inputs = conv.P, rows.outputs = conv.H, columns.inputs = conv.Q, columns.outputs = conv.W;
         output.conv.P = conv.H, output.conv.Q = conv.W;
         output.epilogue = {};

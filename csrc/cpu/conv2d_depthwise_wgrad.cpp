@@ -34,7 +34,7 @@ struct WgradPlan {
     int64_t sums;                            // vectors of sums per vector of channels: dw's and the bias's
 
     WgradPlan(const Conv2d& conv, bool in_place)
-        : groups{conv.C / conv.groups, conv.K / conv.groups},
+        : groups(conv),
           blocks(conv.K, depth(), conv.R * conv.S * depth(), in_place && conv.N * conv.P * conv.Q >= least_pixels) {
         pitch = packed_pitch<T>(depth() * blocks.width);
         x_columns = (conv.Q - 1) * conv.stride_w + (conv.S - 1) * conv.dilation_w + 1;
@@ -187,7 +187,7 @@ inline Range inner_columns(const Conv2d& conv) {
 // Whether x is NHWC and can be read in place: edges must be a small part of a row, and x must be read only once.
 template <class T>
 inline bool reads_in_place(const Conv2d& conv, const Tensor& x) {
-    if (conv.C != conv.groups || conv.K != conv.groups) return false;
+    if (!Groups(conv).depthwise()) return false;
     const Range inner = inner_columns(conv);
     const int64_t positions = conv.R * conv.S;
     return is_nhwc<T>(x) && positions <= max_taps && 2 * (inner.last - inner.first) >= conv.Q &&

@@ -328,7 +328,7 @@ template <class T>
 bool takes(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
     if (conv.N == 0 || conv.C == 0 || conv.K == 0 || problem.pool.P == 0 || problem.pool.Q == 0) return false;
-    if (conv.groups > 1 && (conv.K / conv.groups) * 4 < lanes<T>) return false;
+    if (conv.groups > 1 && (conv.K / conv.groups) * least_direct_share < lanes<T>) return false;
     constexpr double limit = 1 << 28;
     const double extent_h = double(conv.R - 1) * double(conv.dilation_h) + 1;
     const double width = double(conv.Q) * double(conv.stride_w) + double(conv.S) * double(conv.dilation_w);

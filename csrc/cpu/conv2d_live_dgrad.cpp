@@ -352,7 +352,7 @@ bool takes(const Conv2dProblem& problem) {
     const Pool2d& pool = problem.pool;
     if (conv.N == 0 || conv.C == 0 || conv.H == 0 || conv.W == 0) return false;
     if (conv.K == 0 || pool.P == 0 || pool.Q == 0) return false;
-    if (conv.groups > 1 && conv.C / conv.groups < 4) return false;  // depthwise: vectors would stay empty
+    if (conv.groups > 1 && conv.C / conv.groups < least_live_channels) return false;
     constexpr double limit = 1 << 28;
     const double width = double(conv.W) + double(conv.pad_w) + double(conv.Q) * double(conv.stride_w) +
                          double(conv.S) * double(conv.dilation_w);

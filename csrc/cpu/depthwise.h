@@ -7,6 +7,7 @@
 #pragma once
 
 #include "gradient_rows.h"
+#include "isa_kernels.h"
 #include "pack.h"
 
 namespace fastconv::cpu::FASTCONV_ISA {
@@ -51,6 +52,10 @@ struct ChannelBlocks {
 // The input channels of each output channel: those of its group.
 struct Groups {
     int64_t inputs, outputs;  // channels per group; inputs is the depth
+
+    // `backward`: of dgrad, whose input is dy.
+    explicit Groups(const Conv2d& conv, bool backward = false)
+        : inputs((backward ? conv.K : conv.C) / conv.groups), outputs((backward ? conv.C : conv.K) / conv.groups) {}
 
     bool depthwise() const { return inputs == 1 && outputs == 1; }
     // The input channels that output channels first to first + count need.
@@ -176,7 +181,6 @@ inline bool is_depthwise(const Conv2dProblem& problem) {
 }
 
 constexpr int64_t good_depth = 32, most_depth = 1024;
-constexpr int64_t least_live_channels = 4;  // of groups in the kernels of live gradients
 constexpr const char* grouped_condition = "two groups or more that write too few channels for a vector";
 
 // Whether groups leave vectors of their own outputs partly empty. Others are faster from good_depth on, if they take
@@ -185,10 +189,8 @@ template <class T, bool backward>
 bool has_few_channels(const Conv2dProblem& problem) {
     const Conv2d& conv = problem.conv;
     if (conv.groups < 2 || conv.C == 0 || conv.K == 0) return false;
-    const int64_t channels = conv.C / conv.groups;
-    Groups groups = {channels, conv.K / conv.groups};
-    if (backward) groups = {groups.outputs, groups.inputs};
-    const bool alone = groups.outputs * 4 < lanes<T> || channels < least_live_channels;
+    const Groups groups(conv, backward);
+    const bool alone = groups.outputs * least_direct_share < lanes<T> || conv.C / conv.groups < least_live_channels;
     const bool few = alone || groups.outputs < lanes<T>;
     return !groups.depthwise() && few && groups.inputs <= (alone ? most_depth : good_depth) &&
            has_sane_rows(problem, groups.inputs);

@@ -181,7 +181,7 @@ def test_depthwise_has_a_kernel_of_its_own(name, direction):
 @pytest.mark.parametrize("direction", ["fprop", "dgrad", "wgrad"])
 @pytest.mark.parametrize("groups", [2, 3, 16])
 @pytest.mark.parametrize(
-    "c, k", [(1, 1), (1, 2), (2, 1), (3, 5), (4, 4), (8, 8), (16, 1), (32, 32)]
+    "c, k", [(1, 1), (1, 2), (2, 1), (3, 5), (4, 4), (8, 8), (16, 1), (64, 1), (1, 64), (32, 32)]
 )
 def test_no_groups_are_left_to_the_plain_kernel(c, k, groups, direction, dtype):
     sizes = f"mb2ic{c * groups}ih9iw9oc{k * groups}kh3kw3ph1pw1g{groups}"
