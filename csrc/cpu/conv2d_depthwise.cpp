@@ -2,10 +2,11 @@
 //
 // A work item is a few rows of one image's output for a block of channels. It computes several pixels of a row at a
 // time, one vector of channels after another. A weight is loaded once for all of these pixels, and every multiply-add
-// reads one vector of input. An NHWC input is read in place. Kernel columns outside of it are skipped, one pixel at a
-// time at the edges. Other inputs, and rows with too much edge, are packed as NHWC first, with the left and right
-// padding in place, and widened if groups have several channels (depthwise.h). Kernel rows that see only padding are
-// skipped. The sums go to y if it is NHWC, else to a buffer for the epilogue.
+// reads one vector of input. An NHWC input is read in place, one of 16 bits if y can be written in place, too. Kernel
+// columns outside of it are skipped, one pixel at a time at the edges. Other inputs, and rows with too much edge, are
+// packed as NHWC first, with the left and right padding in place, and widened if groups have several channels
+// (depthwise.h). Kernel rows that see only padding are skipped. The sums go to y if it is NHWC, else to a buffer for
+// the epilogue.
 //
 // dgrad is computed the same way. With stride u, the rows of dx fall into u phases (h % u). The rows of a phase are a
 // convolution of dy with stride 1 and every few rows of the kernel (Line); so are columns.
@@ -92,17 +93,16 @@ struct Direction {
     }
 
     // Whether x, the input, is NHWC and can be read in place: edges must be a small part of a row.
-    template <class T>
     bool reads_in_place(const Conv2dProblem& problem, const Tensor& x) const {
         if (!groups.depthwise()) return false;
-        if (!is_nhwc<T>(x) || (rows.backward && problem.epilogue.activation != Activation::none)) return false;
+        if (!is_nhwc(x) || (rows.backward && problem.epilogue.activation != Activation::none)) return false;
         int64_t inner = 0;
         for (int64_t phase = 0; phase < columns.phases(); ++phase) {
             const Range pixels = inner_pixels(columns.line(phase), {0, columns.inputs});
             inner += pixels.last - pixels.first;
         }
         const int64_t at_once = rows.window * ((max_pixels - 1) * columns.stride + columns.window);
-        return 2 * inner >= columns.outputs && fit_in_cache(at_once, x.stride[3] * int64_t(sizeof(T)));
+        return 2 * inner >= columns.outputs && fit_in_cache(at_once, x.stride[3] * element_bytes(x.dtype));
     }
 };
 
@@ -171,18 +171,21 @@ struct Steps {
 
 // For PIXELS pixels and each vector of the channels:
 //   out[pixel] = bias + sum over rows x columns x depth of w[row][column][d] * x[pixel + (row, column)][d]
-// Without DEEP the depth is 1.
-template <class T, int PIXELS, bool DEEP>
-void compute_pixels(const Steps& steps, const T* x, int64_t rows, int64_t columns, const T* w, const T* bias, T* out,
-                    int64_t channels) {
+// Without DEEP the depth is 1. E: of x and out.
+template <class E, int PIXELS, bool DEEP>
+void compute_pixels(const Steps& steps, const E* x, int64_t rows, int64_t columns, const Computed<E>* w,
+                    const Computed<E>* bias, E* out, int64_t channels) {
+    using T = Computed<E>;
     const Steps step = steps;  // a local copy; else GCC reloads it after every store
     for (int64_t c = 0; c < channels; c += lanes<T>) {
         Vec<T> acc[PIXELS];
 #pragma GCC unroll 8
         for (int i = 0; i < PIXELS; ++i) acc[i] = load(bias + c);
-        const T *x_row = x + c, *w_row = w + c;
+        const E* x_row = x + c;
+        const T* w_row = w + c;
         for (int64_t r = 0; r < rows; ++r, x_row += step.x_row, w_row += step.w_row) {
-            const T *at = x_row, *w_at = w_row;
+            const E* at = x_row;
+            const T* w_at = w_row;
             for (int64_t s = 0; s < columns; ++s, at += step.x_column, w_at += step.w_column)
                 for (int64_t d = 0; d < (DEEP ? step.depth : 1); ++d) {
                     const Vec<T> weight = load(w_at + d * channels);
@@ -195,30 +198,38 @@ void compute_pixels(const Steps& steps, const T* x, int64_t rows, int64_t column
     }
 }
 
-template <class T>
-using ComputePixels = void (*)(const Steps&, const T*, int64_t, int64_t, const T*, const T*, T*, int64_t);
+template <class E>
+using ComputePixels = void (*)(const Steps&, const E*, int64_t, int64_t, const Computed<E>*, const Computed<E>*, E*,
+                               int64_t);
 
-// Calls compute_pixels<T, pixels, ...> for a number known at run time.
-template <class T, int PIXELS = 1>
-ComputePixels<T> compute_pixels_for(int64_t pixels, int64_t depth) {
+// Returns compute_pixels<E, pixels, ...> for a number known at run time.
+template <class E, int PIXELS = 1>
+ComputePixels<E> compute_pixels_for(int64_t pixels, int64_t depth) {
     if constexpr (PIXELS < max_pixels)
-        if (pixels > PIXELS) return compute_pixels_for<T, PIXELS + 1>(pixels, depth);
-    return depth > 1 ? compute_pixels<T, PIXELS, true> : compute_pixels<T, PIXELS, false>;
+        if (pixels > PIXELS) return compute_pixels_for<E, PIXELS + 1>(pixels, depth);
+    if constexpr (sizeof(E) > 2)  // widened input is float
+        if (depth > 1) return compute_pixels<E, PIXELS, true>;
+    return compute_pixels<E, PIXELS, false>;
 }
 
 // A block's input: the address of pixel (0, 0), elements from row to row and from pixel to pixel, and its columns.
-template <class T>
+template <class E>
 struct Input {
-    const T* origin;
+    const E* origin;
     int64_t row, pixel;
     Range columns;
     bool in_place;
 };
 
+template <class E>
+Input<E> input_in_place(const Direction& direction, const Tensor& x, const E* origin) {
+    return {origin, x.stride[2], x.stride[3], {0, direction.columns.inputs}, true};
+}
+
 // Prefetches the input rows, from a column on, that the next row of this phase needs and this one does not. It goes
 // pixel by pixel, since compute_pixels reads many pixels at once, which no hardware prefetcher foresees.
-template <class T>
-FASTCONV_PREFETCHES void prefetch_next(const Direction& direction, const Input<T>& x, const Line& row, int64_t h,
+template <class E>
+FASTCONV_PREFETCHES void prefetch_next(const Direction& direction, const Input<E>& x, const Line& row, int64_t h,
                                        int64_t column, int64_t columns, int64_t width) {
     const int64_t first = h + (row.taps - 1) * row.dilation + 1;
     for (int64_t next = max(0, first); next < min(first + row.stride, direction.rows.inputs); ++next)
@@ -226,14 +237,15 @@ FASTCONV_PREFETCHES void prefetch_next(const Direction& direction, const Input<T
 }
 
 // Computes row `output` of a block's outputs. Pixel q goes to out + q * out_pixel.
-template <class T>
-void compute_row(const Direction& direction, const Input<T>& x, int64_t output, const T* w, const T* bias, T* out,
-                 int64_t out_pixel, int64_t width) {
+template <class E>
+void compute_row(const Direction& direction, const Input<E>& x, int64_t output, const Computed<E>* w,
+                 const Computed<E>* bias, E* out, int64_t out_pixel, int64_t width) {
+    using T = Computed<E>;
     const int64_t S = direction.columns.window, position = direction.depth() * width;
     const Line row = direction.rows.line(output % direction.rows.phases());
     const int64_t h = row.start + output / row.step * row.stride;
     const Range rows = valid_positions(h, row.dilation, row.taps, direction.rows.inputs);
-    const T* const x_row = x.origin + (h + rows.first * row.dilation) * x.row;
+    const E* const x_row = x.origin + (h + rows.first * row.dilation) * x.row;
     const T* const w_row = w + (row.first_tap + rows.first * row.tap_step) * S * position;
     for (int64_t phase = 0; phase < direction.columns.phases(); ++phase) {
         const Line line = direction.columns.line(phase);
@@ -253,7 +265,7 @@ void compute_row(const Direction& direction, const Input<T>& x, int64_t output, 
                 last = inner.first + count * ++group / groups;
                 if (x.in_place) prefetch_next(direction, x, row, h, start, (last - first) * line.stride, width);
             }
-            compute_pixels_for<T>(last - first, step.depth)(
+            compute_pixels_for<E>(last - first, step.depth)(
                 step, x_row + (start + columns.first * line.dilation) * x.pixel, rows.last - rows.first,
                 columns.last - columns.first, w_row + (line.first_tap + columns.first * line.tap_step) * position, bias,
                 out + (line.first + first * line.step) * out_pixel, width);
@@ -267,7 +279,9 @@ void run_direction(const Conv2dProblem& problem, const Direction& direction, con
                    void* workspace) {
     const Conv2d& conv = problem.conv;
     const Tensor &x = args.x, &y = args.y;
-    const bool in_place = direction.reads_in_place<T>(problem, x);
+    const bool nhwc = direction.output.epilogue.activation == Activation::none && is_nhwc(y);
+    const bool half = element_bytes(x.dtype) < int64_t(sizeof(T));
+    const bool in_place = direction.reads_in_place(problem, x) && (nhwc || !half);
     const Plan<T> plan(direction, in_place);
     const Workspace<T> space(problem, direction, plan, workspace);
     const Groups& groups = direction.groups;
@@ -287,7 +301,6 @@ void run_direction(const Conv2dProblem& problem, const Direction& direction, con
         for (int64_t i = 0; i < width; ++i)
             bias[i] = args.bias.data && i < count ? value_at<T>(args.bias, (first + i) * args.bias.stride[0]) : T(0);
     });
-    const bool nhwc = direction.output.epilogue.activation == Activation::none && is_nhwc<T>(y);
     parallel_for(problem.threads, conv.N * plan.chunks * plan.blocks.count, [&](int64_t item, int thread) {
         const int64_t block = item % plan.blocks.count, n = item / plan.blocks.count / plan.chunks;
         const int64_t first_row = item / plan.blocks.count % plan.chunks * plan.rows;
@@ -295,13 +308,21 @@ void run_direction(const Conv2dProblem& problem, const Direction& direction, con
         const int64_t first = block * width, count = plan.blocks.of(block);
         const Range outputs = rows_needed(direction.output, first_row, last_row);
         T *packed = space.of(thread, space.input), *buffer = space.of(thread, space.output);
-        Input<T> input;
-        if (in_place && count == width) {
-            input = {static_cast<const T*>(x.data) + n * x.stride[0] + first,
-                     x.stride[2],
-                     x.stride[3],
-                     {0, direction.columns.inputs},
-                     true};
+        const bool whole = count == width, direct = nhwc && whole && (in_place || !half);
+        // out: from the first of these rows on.
+        const auto compute = [&](const auto& input, auto* out, int64_t out_row, int64_t out_pixel) {
+            for (int64_t p = outputs.first; p < outputs.last; ++p)
+                compute_row(direction, input, p, space.weights + block * filter_size, space.bias + block * width,
+                            out + (p - outputs.first) * out_row, out_pixel, width);
+        };
+        const int64_t y_start = n * y.stride[0] + first + outputs.first * y.stride[2];
+        const int64_t buffer_row = direction.columns.outputs * width;
+        if (in_place && whole) {
+            with_elements<T>(x, [&](auto* data) {
+                const auto input = input_in_place(direction, x, data + n * x.stride[0] + first);
+                if (direct) return compute(input, decltype(data)(y.data) + y_start, y.stride[2], y.stride[3]);
+                if constexpr (sizeof(*data) == sizeof(T)) compute(input, buffer, buffer_row, width);
+            });
         } else {
             Range inputs = direction.rows.reach(outputs);
             inputs = {max(0, inputs.first), min(direction.rows.inputs, inputs.last)};
@@ -319,16 +340,11 @@ void run_direction(const Conv2dProblem& problem, const Direction& direction, con
                     Widener<T>(groups, first, count, width)(to, (inputs.last - inputs.first) * columns,
                                                             block_of_x.pixel, packed, pitch);
             }
-            input = {packed - (inputs.first * columns + plan.columns.first) * pitch, columns * pitch, pitch,
-                     plan.columns, false};
+            const Input<T> input = {packed - (inputs.first * columns + plan.columns.first) * pitch, columns * pitch,
+                                    pitch, plan.columns, false};
+            if (direct) compute(input, static_cast<T*>(y.data) + y_start, y.stride[2], y.stride[3]);
+            else compute(input, buffer, buffer_row, width);
         }
-        const bool direct = nhwc && count == width;
-        T* const y_block = static_cast<T*>(y.data) + n * y.stride[0] + first;
-        for (int64_t p = outputs.first; p < outputs.last; ++p)
-            compute_row(
-                direction, input, p, space.weights + block * filter_size, space.bias + block * width,
-                direct ? y_block + p * y.stride[2] : buffer + (p - outputs.first) * direction.columns.outputs * width,
-                direct ? y.stride[3] : width, width);
         if (!direct)
             run_epilogue(direction.output, args, n, first_row, last_row, buffer, outputs.first, int(width / lanes<T>),
                          first, count, space.of(thread, space.row));

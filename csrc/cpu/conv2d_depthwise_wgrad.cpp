@@ -184,13 +184,19 @@ inline Range inner_columns(const Conv2d& conv) {
     return inner_pixels({0, 1, conv.Q, -conv.pad_w, conv.stride_w, conv.dilation_w, conv.S, 0, 1}, {0, conv.W});
 }
 
-// Whether x is NHWC and can be read in place: edges must be a small part of a row, and x must be read only once.
+// Whether t is NHWC, and its vectors need not be widened.
+template <class T>
+inline bool has_vectors(const Tensor& t) {
+    return is_nhwc(t) && element_bytes(t.dtype) == sizeof(T);
+}
+
+// Whether x can be read in place: edges must be a small part of a row, and x must be read only once.
 template <class T>
 inline bool reads_in_place(const Conv2d& conv, const Tensor& x) {
     if (!Groups(conv).depthwise()) return false;
     const Range inner = inner_columns(conv);
     const int64_t positions = conv.R * conv.S;
-    return is_nhwc<T>(x) && positions <= max_taps && 2 * (inner.last - inner.first) >= conv.Q &&
+    return has_vectors<T>(x) && positions <= max_taps && 2 * (inner.last - inner.first) >= conv.Q &&
            fit_in_cache(2 * positions, x.stride[3] * int64_t(sizeof(T)));
 }
 
@@ -205,7 +211,8 @@ void add_piece(const Conv2dProblem& problem, const WgradPlan<T>& plan, const Wgr
     const int64_t last_p = min(conv.P, first_p + plan.rows);
     // g, x: the address of pixel (0, 0) of the image.
     Grid grid = {last_p - first_p, conv.Q, conv.Q * width, width, 0, 0};
-    const bool g_in_place = problem.epilogue.activation == Activation::none && count == width && is_nhwc<T>(args.dy);
+    const bool g_in_place =
+        problem.epilogue.activation == Activation::none && count == width && has_vectors<T>(args.dy);
     const T* g = mine(space.g) - first_p * grid.g_row;
     if (g_in_place) {
         g = static_cast<const T*>(args.dy.data) + n * args.dy.stride[0] + first_k;

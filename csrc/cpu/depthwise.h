@@ -125,10 +125,7 @@ inline Tensor as_one_filter(const Tensor& w, int64_t d = 0) {
 }
 
 // Whether vectors of channels can be read from t, or written to it, directly.
-template <class T>
-inline bool is_nhwc(const Tensor& t) {
-    return t.stride[1] == 1 && element_bytes(t.dtype) == sizeof(T);
-}
+inline bool is_nhwc(const Tensor& t) { return t.stride[1] == 1; }
 
 // A line of outputs along one axis. Output first + i * step, i < count, is the sum over t < taps of kernel position
 // first_tap + t * tap_step times input start + i * stride + t * dilation.

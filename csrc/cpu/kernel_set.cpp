@@ -2,7 +2,17 @@
 // compiled with the flags of that set, so it holds only data and a test.
 #include "isa_kernels.h"
 
+// FASTCONV_BF16_PAIRS: the set adds the kernels of bfloat16 pairs.
+#if defined(FASTCONV_BF16_PAIRS)
+#define FASTCONV_WITH_PAIRS(kernel) &kernel,
+#else
+#define FASTCONV_WITH_PAIRS(kernel)
+#endif
+
 namespace fastconv::cpu::FASTCONV_ISA {
+
+using namespace FASTCONV_BASE;
+
 namespace {
 
 #define FASTCONV_STRING_(text) #text
@@ -12,7 +22,11 @@ bool runs_here() {
 #if defined(__AVX512F__)
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c");
+           __builtin_cpu_supports("f16c")
+#if defined(__AVX512BF16__)
+           && __builtin_cpu_supports("avx512bf16")
+#endif
+        ;
 #elif defined(__AVX2__)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 #else
@@ -20,12 +34,16 @@ bool runs_here() {
 #endif
 }
 
-const Implementation<FpropArgs>* const fprop[] = {&depthwise_fprop, &grouped_fprop, &winograd_fprop, &direct_fprop,
-                                                  nullptr};
-const Implementation<DgradArgs>* const dgrad[] = {&depthwise_dgrad, &grouped_dgrad, &winograd_dgrad,
-                                                  &direct_dgrad,    &live_dgrad,    nullptr};
-const Implementation<WgradArgs>* const wgrad[] = {&depthwise_wgrad, &grouped_wgrad, &winograd_wgrad,
-                                                  &dense_wgrad,     &live_wgrad,    nullptr};
+// clang-format off
+const Implementation<FpropArgs>* const fprop[] = {
+    &depthwise_fprop, &grouped_fprop, &winograd_fprop, FASTCONV_WITH_PAIRS(direct_bf16_fprop) &direct_fprop, nullptr};
+const Implementation<DgradArgs>* const dgrad[] = {
+    &depthwise_dgrad, &grouped_dgrad, &winograd_dgrad, FASTCONV_WITH_PAIRS(direct_bf16_dgrad) &direct_dgrad,
+    &live_dgrad, nullptr};
+const Implementation<WgradArgs>* const wgrad[] = {
+    &depthwise_wgrad, &grouped_wgrad, &winograd_wgrad, FASTCONV_WITH_PAIRS(dense_bf16_wgrad) &dense_wgrad,
+    &live_wgrad, nullptr};
+// clang-format on
 
 }  // namespace
 

@@ -4,10 +4,10 @@
 //
 // PIXELS is the number that fits into registers beside two vectors of weights and one of x: 6, or 12 with the 32
 // registers of AVX-512. A single vector of weights leaves room for 10 pixels, where 6 would wait for their own sums.
-// The caller decides what a pixel is and where its elements are.
+// The caller decides what a pixel is and where its elements are. t counts terms (terms.h).
 #pragma once
 
-#include "vec.h"
+#include "terms.h"
 
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
@@ -21,8 +21,8 @@ constexpr int max_vectors = 2;
 template <int VECTORS>
 constexpr int most_pixels = VECTORS == 1 && max_pixels < 10 ? 10 : max_pixels;
 
-// A part of the reduction that is one run of the packed input, from `offset` on. Its weights follow those of the part
-// before, after a gap of `skip`.
+// A part of the reduction that is one run of the packed input, from `offset` on: `length` elements in whole terms, of
+// which the last may lack elements. Its weights follow those of the part before, after a gap of `skip` terms.
 struct Part {
     int32_t offset, length, skip;
 };
@@ -34,30 +34,43 @@ struct Pixel {
 
 // out[pixel][v] = bias[v] (if null: out[pixel][v] itself) + the sum over the parts. The sum is added as a whole: long
 // reductions that are cut into passes then lose fewer digits.
-template <class T, int PIXELS, int VECTORS>
-void micro_kernel(const T* x, const Pixel* pixels, const Part* part, const Part* last_part, const T* w, const T* bias,
-                  T* out) {
+template <class E, int PIXELS, int VECTORS>
+void micro_kernel(const E* x, const Pixel* pixels, const Part* part, const Part* last_part, const E* w,
+                  const Computed<E>* bias, Computed<E>* out) {
+    using T = Computed<E>;
     constexpr int W = lanes<T>;
+    constexpr int64_t w_step = VECTORS * W * term<E>;
     Vec<T> acc[PIXELS][VECTORS];
 #pragma GCC unroll 12
     for (int i = 0; i < PIXELS; ++i)
 #pragma GCC unroll 2
         for (int v = 0; v < VECTORS; ++v) acc[i][v] = bias ? load(bias + v * W) : Vec<T>{};
     for (; part < last_part; ++part) {
-        const T* x_at[PIXELS];
+        const E* x_at[PIXELS];
 #pragma GCC unroll 12
         for (int i = 0; i < PIXELS; ++i) x_at[i] = x + pixels[i].offset + part->offset;
-        w += part->skip * (VECTORS * W);
-        for (int64_t t = 0; t < part->length; ++t, w += VECTORS * W) {
-            Vec<T> weight[VECTORS];
+        w += part->skip * w_step;
+        const int64_t whole = part->length / term<E> * term<E>;
+        for (int64_t t = 0; t < whole; t += term<E>, w += w_step) {
+            Terms<E> weight[VECTORS];
 #pragma GCC unroll 2
-            for (int v = 0; v < VECTORS; ++v) weight[v] = load(w + v * W);
+            for (int v = 0; v < VECTORS; ++v) weight[v] = load_terms(w + v * W * term<E>);
 #pragma GCC unroll 12
             for (int i = 0; i < PIXELS; ++i) {
-                const Vec<T> value = splat(x_at[i][t]);
+                const Terms<E> value = splat_term(x_at[i] + t);
 #pragma GCC unroll 2
-                for (int v = 0; v < VECTORS; ++v) acc[i][v] += value * weight[v];
+                for (int v = 0; v < VECTORS; ++v) acc[i][v] = multiply_add<E>(value, weight[v], acc[i][v]);
             }
+        }
+        if constexpr (term<E> > 1) {
+            if (whole == part->length) continue;
+#pragma GCC unroll 12
+            for (int i = 0; i < PIXELS; ++i)
+#pragma GCC unroll 2
+                for (int v = 0; v < VECTORS; ++v)
+                    acc[i][v] =
+                        multiply_add<E>(splat_single(x_at[i] + whole), load_terms(w + v * W * term<E>), acc[i][v]);
+            w += w_step;
         }
     }
 #pragma GCC unroll 12
@@ -69,15 +82,16 @@ void micro_kernel(const T* x, const Pixel* pixels, const Part* part, const Part*
         }
 }
 
-template <class T>
-using MicroKernel = void (*)(const T*, const Pixel*, const Part*, const Part*, const T*, const T*, T*);
+template <class E>
+using MicroKernel = void (*)(const E*, const Pixel*, const Part*, const Part*, const E*, const Computed<E>*,
+                             Computed<E>*);
 
-// Calls micro_kernel<T, pixels, VECTORS> for a number known at run time.
-template <class T, int VECTORS, int PIXELS = most_pixels<VECTORS>>
-MicroKernel<T> micro_kernel_for(int64_t pixels) {
+// Returns micro_kernel<E, pixels, VECTORS> for a number known at run time.
+template <class E, int VECTORS, int PIXELS = most_pixels<VECTORS>>
+MicroKernel<E> micro_kernel_for(int64_t pixels) {
     if constexpr (PIXELS > 1)
-        if (pixels < PIXELS) return micro_kernel_for<T, VECTORS, PIXELS - 1>(pixels);
-    return micro_kernel<T, PIXELS, VECTORS>;
+        if (pixels < PIXELS) return micro_kernel_for<E, VECTORS, PIXELS - 1>(pixels);
+    return micro_kernel<E, PIXELS, VECTORS>;
 }
 
 // `count` groups of `size` pixels each, from pixel `first` on.
@@ -95,15 +109,15 @@ inline void split_evenly(int64_t first, int64_t pixels, PixelGroups (&groups)[2]
 }
 
 // Runs micro_kernel for all of these groups.
-template <class T, int VECTORS>
-void run_groups(const PixelGroups& groups, const T* x, const Pixel* pixels, const Part* first, const Part* last,
-                const T* w, const T* bias, T* out) {
+template <class E, int VECTORS>
+void run_groups(const PixelGroups& groups, const E* x, const Pixel* pixels, const Part* first, const Part* last,
+                const E* w, const Computed<E>* bias, Computed<E>* out) {
     PixelGroups wider[2] = {groups, {}};
     if (most_pixels<VECTORS> > max_pixels)
         split_evenly(groups.first, groups.count * groups.size, wider, most_pixels<VECTORS>);
     for (const PixelGroups& some : wider) {
         if (some.count == 0) continue;
-        const MicroKernel<T> kernel = micro_kernel_for<T, VECTORS>(some.size);
+        const MicroKernel<E> kernel = micro_kernel_for<E, VECTORS>(some.size);
         for (int64_t g = 0; g < some.count; ++g)
             kernel(x, pixels + some.first + g * some.size, first, last, w, bias, out);
     }

@@ -31,6 +31,26 @@ inline void transpose8(const From* src, int64_t src_row, To* dst, int64_t dst_ro
 }
 #endif
 #if defined(__SSE2__)
+inline void transpose8(const bfloat16* src, int64_t src_row, bfloat16* dst, int64_t dst_row) {
+    __m128i a[8], b[8];
+    for (int i = 0; i < 8; ++i) a[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(src + i * src_row));
+    for (int i = 0; i < 4; ++i) {
+        b[i] = _mm_unpacklo_epi16(a[2 * i], a[2 * i + 1]);
+        b[i + 4] = _mm_unpackhi_epi16(a[2 * i], a[2 * i + 1]);
+    }
+    for (int i = 0; i < 8; i += 2) {  // pairs of columns i, i + 1: rows 0 to 3, rows 4 to 7
+        a[i] = _mm_unpacklo_epi32(b[i], b[i + 1]);
+        a[i + 1] = _mm_unpackhi_epi32(b[i], b[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int j = 0; j < 2; ++j) {
+            const int column = i + 2 * j;
+            _mm_storeu_si128(reinterpret_cast<__m128i*>(dst + column * dst_row),
+                             _mm_unpacklo_epi64(a[i + j], a[i + j + 2]));
+            _mm_storeu_si128(reinterpret_cast<__m128i*>(dst + (column + 1) * dst_row),
+                             _mm_unpackhi_epi64(a[i + j], a[i + j + 2]));
+        }
+}
 inline void transpose8(const uint8_t* src, int64_t src_row, uint8_t* dst, int64_t dst_row) {
     __m128i a[8], b[4];
     for (int i = 0; i < 8; ++i) a[i] = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(src + i * src_row));
@@ -90,7 +110,7 @@ inline void clear_row(int64_t columns, T* dst) {
     if (columns > 4 * step) return void(std::memset(dst, 0, size_t(columns) * sizeof(T)));
     int64_t j = 0;
     for (; j + step <= columns; j += step) std::memset(dst + j, 0, 32);
-    for (; j < columns; ++j) dst[j] = 0;
+    for (; j < columns; ++j) dst[j] = T(0);
 }
 
 // dst[i * dst_row + j * dst_column] = src[i * src_row + j * src_column].

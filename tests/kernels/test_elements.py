@@ -37,6 +37,13 @@ extern "C" void bf16(void* narrow, float* wide, int64_t count, int widening, int
 """
 
 
+def flags_of(isa):
+    text = (ROOT / "CMakeLists.txt").read_text()
+    flags = re.search(rf"set\({isa}_flags ([^)]*)\)", text).group(1)
+    # An extension's flags begin with those of the set that it extends.
+    return re.sub(r"\$\{(\w+)_flags\}", lambda found: " ".join(flags_of(found[1])), flags).split()
+
+
 @pytest.fixture(scope="module", params=ISAS)
 def library(request, tmp_path_factory):
     """The conversions as CMakeLists.txt compiles them for an instruction set."""
@@ -44,8 +51,7 @@ def library(request, tmp_path_factory):
         pytest.skip("needs g++")
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "elements.cpp").write_text(SOURCE)
-    text = (ROOT / "CMakeLists.txt").read_text()
-    flags = re.search(rf"set\({request.param}_flags ([^)]*)\)", text).group(1).split()
+    flags = flags_of(request.param)
     common = ["-std=c++17", "-O3", "-ffp-contract=fast", "-fno-trapping-math", "-Wno-psabi"]
     command = ["g++", *common, *flags, f"-DFASTCONV_ISA={request.param}", f"-I{ROOT}", "-shared"]
     subprocess.run([*command, "-fPIC", "elements.cpp", "-o", "elements.so"], cwd=folder, check=True)

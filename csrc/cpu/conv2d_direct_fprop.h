@@ -1,4 +1,5 @@
-// fprop computed directly, with bias and epilogue.
+// fprop computed directly, with bias and epilogue, for operands of type E: float, double, or bfloat16 in pairs
+// (terms.h).
 //
 // A work item is a few rows of one image's output. It packs the input rows that it needs as NHWC, with the padding in
 // place. Then, for each block of up to 2 vectors of output channels, it computes its rows of the convolution
@@ -12,6 +13,8 @@
 // Only the halo of rows between two items is packed twice, and computed twice under an overlapping pool. A few small
 // images would make too few items. There several items share the rows, each with some of the blocks, and all rows are
 // packed first.
+#pragma once
+
 #include "conv2d_epilogue.h"
 #include "isa_kernels.h"
 #include "micro_kernel.h"
@@ -29,12 +32,16 @@ constexpr int64_t long_stretch = 128;       // of the reduction: moving on to th
 constexpr int64_t wide_group = 64;          // channels of a group that make a stretch long enough
 constexpr int64_t shared_pieces = 4;        // pieces in which shared rows are packed
 
-template <class T>
+template <class E>
 struct Plan {
+    using T = Computed<E>;
+    static constexpr int64_t line = 64 / int64_t(sizeof(E));  // elements of a line of the cache
+
     int64_t channels, filters;  // per group
     int64_t blocks_per_group, blocks;
-    int64_t kernel_row, reduction;             // S * channels, channels * R * S
+    int64_t kernel_row;                        // S * channels
     int64_t stretch, stretches, piece, parts;  // the reduction is `stretches` of `stretch`, cut into pieces
+    int64_t stretch_terms, reduction;          // of a stretch, of all: in terms
     int64_t planes;                            // of the packed input: the groups, if each is packed by itself
     int64_t width, pixel;                      // of a plane: pixels per row, elements per pixel
     int64_t rows, chunks;                      // rows: (pooled) output rows per item; chunks: per image
@@ -47,16 +54,17 @@ struct Plan {
         constexpr int64_t block = max_vectors * lanes<T>;
         channels = conv.C / conv.groups, filters = conv.K / conv.groups;
         blocks_per_group = ceil_div(filters, block), blocks = blocks_per_group * conv.groups;
-        kernel_row = conv.S * channels, reduction = conv.R * kernel_row;
+        kernel_row = conv.S * channels;
         // Groups of few channels are packed one by one, so that a stretch is a whole row of the kernel, too.
         planes = conv.dilation_w == 1 && conv.S > 1 && channels < wide_group ? conv.groups : 1;
         const int64_t together = conv.C / planes;
         const bool whole_rows = together == channels && conv.dilation_w == 1 && channels < long_stretch;
         // Pixels whose addresses share a few sets of L1 are moved apart.
-        pixel = whole_rows || together % 64 ? together : together + 16;
+        pixel = whole_rows || together % (4 * line) ? together : together + line;
         stretch = whole_rows ? conv.S * channels : channels;
         stretches = whole_rows ? conv.R : conv.R * conv.S;
-        piece = ceil_div(stretch, ceil_div(stretch, pass_elements(max_vectors)));
+        piece = round_up(ceil_div(stretch, ceil_div(stretch, pass_terms(max_vectors) * term<E>)), term<E>);
+        stretch_terms = terms_of<E>(stretch), reduction = stretches * stretch_terms;
         parts = stretches * ceil_div(stretch, piece);
         width = (conv.Q - 1) * conv.stride_w + (conv.S - 1) * conv.dilation_w + 1;
         // As many rows as the cache holds, in even chunks; fewer if there would be too few items. Where no input row is
@@ -79,15 +87,15 @@ struct Plan {
         const double extent = double(conv_rows * conv.stride_h) * double(x.stride[2]);
         return conv.R == 1 && conv.S == 1 && conv.pad_h == 0 && conv.pad_w == 0 &&
                (conv.P - 1) * conv.stride_h < conv.H && (conv.Q - 1) * conv.stride_w < conv.W && x.stride[1] == 1 &&
-               element_bytes(x.dtype) == sizeof(T) && extent + double(conv.W) * double(x.stride[3]) < double(INT32_MAX);
+               element_bytes(x.dtype) == sizeof(E) && extent + double(conv.W) * double(x.stride[3]) < double(INT32_MAX);
     }
     int64_t plane_size() const { return input_rows * width * pixel; }
     int64_t input_size() const { return planes * plane_size(); }
     int64_t group_offset(int64_t group) const { return group * (planes > 1 ? plane_size() : channels); }
     int64_t item_bytes(const Conv2d& conv) const {
-        return (input_size() + conv_rows * conv.Q * max_vectors * lanes<T>)*int64_t(sizeof(T));
+        return input_size() * int64_t(sizeof(E)) + conv_rows * conv.Q * max_vectors * lanes<T> * int64_t(sizeof(T));
     }
-    static int64_t pass_elements(int vectors) { return pass_bytes / (vectors * lanes<T> * int64_t(sizeof(T))); }
+    static int64_t pass_terms(int vectors) { return pass_bytes / (vectors * lanes<T> * int64_t(sizeof(T))); }
     int64_t first_filter(int64_t block) const {  // within the group
         return block % blocks_per_group * max_vectors * lanes<T>;
     }
@@ -96,37 +104,41 @@ struct Plan {
     bool straight_to(const Tensor& y, const Epilogue& epilogue) const {
         const int of_all = vectors(0);
         const double extent = double(y.size[2]) * double(y.stride[2]) + double(y.size[3]) * double(y.stride[3]);
-        return epilogue.activation == Activation::none && reduction <= pass_elements(of_all) &&
+        return epilogue.activation == Activation::none && reduction <= pass_terms(of_all) &&
                filters % (of_all * lanes<T>) == 0 && element_bytes(y.dtype) == sizeof(T) && y.stride[1] == 1 &&
                y.stride[2] % of_all == 0 && y.stride[3] % of_all == 0 && extent < double(INT32_MAX);
     }
 };
 
 // Memory that threads share, and memory of each thread.
-template <class T>
+template <class E>
 struct Workspace {
-    T *weights, *bias;  // [block][R][S][channels][max_vectors * lanes], [block][max_vectors * lanes]
+    using T = Computed<E>;
+
+    E* weights;  // [block][term][max_vectors * lanes]
+    T* bias;     // [block][max_vectors * lanes]
     Part* parts;
-    Spans columns;                    // of the convolution's output
-    T* shared_input;                  // of all chunks, if items share it
-    T *filters, *input, *conv, *row;  // of thread 0; the next thread's is `per_thread` bytes further
+    Spans columns;       // of the convolution's output
+    E* shared_input;     // of all chunks, if items share it
+    E *filters, *input;  // of thread 0, like all below; the next thread's is `per_thread` bytes further
+    T *conv, *row;
     Pixel* pixels;
     PixelClass* classes;
     Part* clipped;  // the parts that one class needs
     size_t per_thread, bytes;
 
-    Workspace(const Conv2dProblem& problem, const Plan<T>& plan, void* start) {
+    Workspace(const Conv2dProblem& problem, const Plan<E>& plan, void* start) {
         const Conv2d& conv_ = problem.conv;
         constexpr int64_t block = max_vectors * lanes<T>;
         Carver carver(start);
-        weights = carver.take<T>(plan.blocks * plan.reduction * block);
+        weights = carver.take<E>(plan.blocks * plan.reduction * block * term<E>);
         bias = carver.take<T>(plan.blocks * block);
         parts = carver.take<Part>(plan.parts);
         const bool share = plan.block_shares > 1;
-        shared_input = carver.take<T>(share ? conv_.N * plan.chunks * plan.input_size() : 0);
+        shared_input = carver.take<E>(share ? conv_.N * plan.chunks * plan.input_size() : 0);
         const size_t shared = carver.used();
-        filters = carver.take<T>(plan.reduction * block);
-        input = carver.take<T>(share ? 0 : plan.input_size());
+        filters = carver.take<E>(plan.reduction * block * term<E>);
+        input = carver.take<E>(share ? 0 : plan.input_size());
         conv = carver.take<T>(plan.conv_rows * conv_.Q * block);
         row = carver.take<T>(problem.pool.Q * block);
         pixels = carver.take<Pixel>(plan.conv_rows * conv_.Q);
@@ -142,84 +154,117 @@ struct Workspace {
     }
 };
 
-// Lists the parts that a class of pixels needs of those from `weight` on. Returns the end of the list.
-template <class T>
-Part* clip(const Plan<T>& plan, const PixelClass& needs, int64_t weight, const Part* part, const Part* last,
+// A place in the reduction: elements and terms before it.
+struct Place {
+    int64_t element, term;
+
+    template <class E>
+    Place behind(const Part& part) const {
+        return {element + part.length, term + terms_of<E>(part.length)};
+    }
+};
+
+// Lists the parts that a class of pixels needs of those from `start` on. Returns the end of the list.
+template <class E>
+Part* clip(const Plan<E>& plan, const PixelClass& needs, Place start, const Part* part, const Part* last,
            Part* clipped) {
-    for (int64_t next = weight; part < last; weight += part++->length) {
-        const int64_t r = weight / plan.kernel_row, row = r * plan.kernel_row;
+    for (int64_t next = start.term; part < last; start = start.behind<E>(*part++)) {
+        const int64_t r = start.element / plan.kernel_row, row = r * plan.kernel_row - start.element;
         if (r < needs.rows.first || r >= needs.rows.last) continue;
-        const int64_t from = max(weight, row + needs.columns.first * plan.channels);
-        const int64_t to = min(weight + part->length, row + needs.columns.last * plan.channels);
+        int64_t from = max(0, row + needs.columns.first * plan.channels);
+        int64_t to = min(part->length, row + needs.columns.last * plan.channels);
         if (from >= to) continue;
-        *clipped++ = {int32_t(part->offset + from - weight), int32_t(to - from), int32_t(from - next)};
-        next = to;
+        from = from / term<E> * term<E>, to = min(part->length, round_up(to, term<E>));
+        const int64_t first_term = start.term + from / term<E>;
+        *clipped++ = {int32_t(part->offset + from), int32_t(to - from), int32_t(first_term - next)};
+        next = first_term + terms_of<E>(to - from);
     }
     return clipped;
 }
 
 // Computes the convolution of an item's pixels for one block: out is [pixel][VECTORS * lanes].
-template <class T, int VECTORS>
-void compute_block(const Conv2d& conv, const Plan<T>& plan, const Workspace<T>& space, int thread, const T* x,
-                   int64_t classes, const T* w, const T* bias, T* out) {
+template <class E, int VECTORS>
+void compute_block(const Conv2d& conv, const Plan<E>& plan, const Workspace<E>& space, int thread, const E* x,
+                   int64_t classes, const E* w, const Computed<E>* bias, Computed<E>* out) {
     const PixelClass* const some = space.of(thread, space.classes);
     const Pixel* const pixels = space.of(thread, space.pixels);
     Part* const clipped = space.of(thread, space.clipped);
-    int64_t weight = 0, elements;
+    Place start = {0, 0};
     for (const Part *first = space.parts, *end = first + plan.parts, *last; first < end; first = last) {
-        elements = 0;
+        Place stop = start;
         for (last = first; last < end; ++last) {
-            if (last > first && elements + last->length > Plan<T>::pass_elements(VECTORS)) break;
-            elements += last->length;
+            const Place next = stop.behind<E>(*last);
+            if (last > first && next.term - start.term > Plan<E>::pass_terms(VECTORS)) break;
+            stop = next;
         }
         for (const PixelClass* pixel_class = some; pixel_class < some + classes; ++pixel_class) {
             const Part *from = first, *to = last;
             if (pixel_class->positions() < conv.R * conv.S)
-                from = clipped, to = clip(plan, *pixel_class, weight, first, last, clipped);
+                from = clipped, to = clip(plan, *pixel_class, start, first, last, clipped);
             if (!bias && from == to) continue;
             for (const PixelGroups& groups : pixel_class->groups)
-                run_groups<T, VECTORS>(groups, x, pixels, from, to, w, bias, out);
+                run_groups<E, VECTORS>(groups, x, pixels, from, to, w, bias, out);
         }
-        weight += elements, w += elements * (VECTORS * lanes<T>), bias = nullptr;
+        w += (stop.term - start.term) * (VECTORS * lanes<Computed<E>> * term<E>);
+        start = stop, bias = nullptr;
     }
 }
 
-// Packs the filters of one block. `filters` has room for them one after another.
-template <class T>
-void pack_weights(const Conv2dProblem& problem, const Plan<T>& plan, const FpropArgs& args, int64_t block, T* filters,
-                  T* out, T* bias) {
+// Packs the terms of one block from rows of elements: out is [term][width] from [stretch][element][width].
+template <class E>
+void pack_terms(const Plan<E>& plan, const E* rows, int64_t width, E* out) {
+    if constexpr (term<E> > 1)
+        for (int64_t i = 0; i < plan.stretches; ++i)
+            for (int64_t j = 0; j < plan.stretch; j += 2, out += 2 * width) {
+                const E* row = rows + (i * plan.stretch + j) * width;
+                interleave(row, j + 1 < plan.stretch ? row + width : nullptr, width, out);
+            }
+}
+
+// Packs the filters of one block. `filters` has room for them.
+template <class E>
+void pack_weights(const Conv2dProblem& problem, const Plan<E>& plan, const FpropArgs& args, int64_t block, E* filters,
+                  E* out, Computed<E>* bias) {
+    using T = Computed<E>;
     const int64_t width = plan.vectors(block) * lanes<T>, first = plan.first_filter(block);
     const int64_t first_k = block / plan.blocks_per_group * plan.filters + first;
     const int64_t count = min(width, plan.filters - first);
     for (int64_t i = 0; i < width; ++i)
         bias[i] = args.bias.data && i < count ? value_at<T>(args.bias, (first_k + i) * args.bias.stride[0]) : T(0);
-    if (count < width) std::memset(out, 0, size_t(plan.reduction * width) * sizeof(T));
     const Tensor& w = args.w;
     const int64_t positions = problem.conv.R * problem.conv.S;
-    if (positions == 1)
-        return with_elements<T>(w, [&](const auto* data) {
-            copy2d(count, plan.channels, data + first_k * w.stride[0], w.stride[0], w.stride[1], out, 1, width);
-        });
-    if (w.stride[1] == 1) {
+    if (w.stride[1] == 1 && (positions > 1 || term<E> > 1)) {
+        // Whole filters, with their stretches in whole terms. Then terms move as if each were one float.
+        const bool whole_rows = plan.stretches == problem.conv.R;
+        const int64_t padded = plan.stretch_terms * term<E>, size = plan.reduction * term<E>;
+        const int64_t s_step = whole_rows ? plan.channels : padded;
+        if (plan.stretch < padded || count < width) clear_row(width * size, filters);
         for (int64_t i = 0; i < count; ++i)
-            pack_filter(w, first_k + i, filters + i * plan.reduction, plan.kernel_row, plan.channels);
-        return copy2d(count, plan.reduction, filters, plan.reduction, 1, out, 1, width);
+            pack_filter(w, first_k + i, filters + i * size, whole_rows ? padded : problem.conv.S * padded, s_step);
+        return copy2d(width, plan.reduction, reinterpret_cast<const T*>(filters), plan.reduction, 1,
+                      reinterpret_cast<T*>(out), 1, width);
     }
+    E* const rows = term<E> == 1 ? out : filters;  // [element][width]
+    const int64_t elements = plan.channels * positions;
+    if (count < width) clear_row(elements * width, rows);
     const FilterPositions at = positions_of(w, problem.conv.S, 1);
     // Reversed filters (dgrad) are read from their end.
     const bool turned = w.stride[3] < 0 && at.rows == 1;
     const int64_t step = plan.channels * width, from = turned ? positions - 1 : 0, sign = turned ? -1 : 1;
-    with_elements<T>(w, [&](const auto* data) {
-        data += first_k * w.stride[0] + from * w.stride[3];
+    with_elements<E>(w, [&](const auto* data) {
+        data += first_k * w.stride[0];
+        if (positions == 1) return copy2d(count, plan.channels, data, w.stride[0], w.stride[1], rows, 1, width);
+        data += from * w.stride[3];
         for (int64_t c = 0; c < plan.channels; ++c)
             for (int64_t r = 0; r < at.rows; ++r)
                 copy2d(count, at.columns, data + c * w.stride[1] + r * w.stride[2], w.stride[0], sign * w.stride[3],
-                       out + c * width + (from + r * at.columns) * step, 1, sign * step);
+                       rows + c * width + (from + r * at.columns) * step, 1, sign * step);
     });
+    pack_terms(plan, rows, width, out);
 }
 
-template <class T>
-void list_parts(const Conv2d& conv, const Plan<T>& plan, Part* part) {
+template <class E>
+void list_parts(const Conv2d& conv, const Plan<E>& plan, Part* part) {
     const bool whole_rows = plan.stretches == conv.R;
     for (int64_t i = 0; i < plan.stretches; ++i) {
         const int64_t r = whole_rows ? i : i / conv.S, s = whole_rows ? 0 : i % conv.S;
@@ -234,8 +279,8 @@ struct ChunkRows {
     int64_t n, first, last;
     Range needed;
 
-    template <class T>
-    ChunkRows(const Conv2dProblem& problem, const Plan<T>& plan, int64_t chunk)
+    template <class E>
+    ChunkRows(const Conv2dProblem& problem, const Plan<E>& plan, int64_t chunk)
         : n(chunk / plan.chunks),
           first(chunk % plan.chunks * plan.rows),
           last(min(problem.pool.P, first + plan.rows)),
@@ -243,9 +288,9 @@ struct ChunkRows {
 };
 
 // Packs one of `pieces` of the input rows of a chunk.
-template <class T>
-void pack_input(const Conv2d& conv, const Plan<T>& plan, const Tensor& x, const ChunkRows& chunk, int64_t piece,
-                int64_t pieces, T* input) {
+template <class E>
+void pack_input(const Conv2d& conv, const Plan<E>& plan, const Tensor& x, const ChunkRows& chunk, int64_t piece,
+                int64_t pieces, E* input) {
     const int64_t conv_rows = chunk.needed.last - chunk.needed.first;
     if (conv_rows <= 0) return;
     const int64_t rows = (conv_rows - 1) * conv.stride_h + (conv.R - 1) * conv.dilation_h + 1;
@@ -257,9 +302,10 @@ void pack_input(const Conv2d& conv, const Plan<T>& plan, const Tensor& x, const 
                   plan.pixel, input + plane * plan.plane_size() + first * plan.width * plan.pixel);
 }
 
-template <class T>
-void compute_item(const Conv2dProblem& problem, const Plan<T>& plan, const FpropArgs& args, const Workspace<T>& space,
+template <class E>
+void compute_item(const Conv2dProblem& problem, const Plan<E>& plan, const FpropArgs& args, const Workspace<E>& space,
                   int64_t item, int thread) {
+    using T = Computed<E>;
     const Conv2d& conv = problem.conv;
     const Tensor& y = args.y;
     const int64_t share = item % plan.block_shares, number = item / plan.block_shares;
@@ -267,11 +313,12 @@ void compute_item(const Conv2dProblem& problem, const Plan<T>& plan, const Fprop
     const Spans rows(chunk.needed, conv.stride_h, conv.pad_h, conv.dilation_h, conv.R, conv.H);
     PixelSteps steps = {conv.stride_h * plan.width * plan.pixel, conv.stride_w * plan.pixel, conv.Q * lanes<T>,
                         lanes<T>};
-    T *input = space.shared_input + number * plan.input_size(), *buffer = space.of(thread, space.conv);
+    E* input = space.shared_input + number * plan.input_size();
+    T* const buffer = space.of(thread, space.conv);
     if (plan.reads_in_place(conv, args.x)) {
         const Tensor& x = args.x;
         steps.row = conv.stride_h * x.stride[2], steps.column = conv.stride_w * x.stride[3];
-        input = static_cast<T*>(x.data) + chunk.n * x.stride[0] + chunk.needed.first * steps.row;
+        input = static_cast<E*>(x.data) + chunk.n * x.stride[0] + chunk.needed.first * steps.row;
     } else if (plan.block_shares == 1) {
         input = space.of(thread, space.input);
         pack_input(conv, plan, args.x, chunk, 0, 1, input);
@@ -290,23 +337,23 @@ void compute_item(const Conv2dProblem& problem, const Plan<T>& plan, const Fprop
         const int64_t count = min(width, plan.filters - plan.first_filter(block));
         T* out = buffer;
         if (straight) out = static_cast<T*>(y.data) + chunk.n * y.stride[0] + chunk.first * y.stride[2] + first_k;
-        (vectors == 1 ? compute_block<T, 1> : compute_block<T, 2>)(conv, plan, space, thread,
-                                                                   input + plan.group_offset(group), classes,
-                                                                   space.weights + block * plan.reduction * widest,
-                                                                   space.bias + block * widest, out);
+        (vectors == 1 ? compute_block<E, 1>
+                      : compute_block<E, 2>)(conv, plan, space, thread, input + plan.group_offset(group), classes,
+                                             space.weights + block * plan.reduction * widest * term<E>,
+                                             space.bias + block * widest, out);
         if (!straight)
             run_epilogue(problem, args, chunk.n, chunk.first, chunk.last, buffer, chunk.needed.first, vectors, first_k,
                          count, space.of(thread, space.row));
     }
 }
 
-template <class T>
+template <class E>
 void run(const Conv2dProblem& problem, const FpropArgs& args, const Launch& launch) {
-    const Plan<T> plan(problem);
-    Workspace<T> space(problem, plan, launch.workspace);
+    const Plan<E> plan(problem);
+    Workspace<E> space(problem, plan, launch.workspace);
     const Conv2d& conv = problem.conv;
     space.columns = Spans({0, conv.Q}, conv.stride_w, conv.pad_w, conv.dilation_w, conv.S, conv.W);
-    constexpr int64_t widest = max_vectors * lanes<T>;
+    constexpr int64_t widest = max_vectors * lanes<Computed<E>>;
     list_parts(conv, plan, space.parts);
     const bool share = plan.block_shares > 1 && !plan.reads_in_place(conv, args.x);
     const int64_t pieces = share ? conv.N * plan.chunks * shared_pieces : 0;
@@ -316,7 +363,7 @@ void run(const Conv2dProblem& problem, const FpropArgs& args, const Launch& laun
             return pack_input(conv, plan, args.x, ChunkRows(problem, plan, chunk), item % shared_pieces, shared_pieces,
                               space.shared_input + chunk * plan.input_size());
         pack_weights(problem, plan, args, block, space.of(thread, space.filters),
-                     space.weights + block * plan.reduction * widest, space.bias + block * widest);
+                     space.weights + block * plan.reduction * widest * term<E>, space.bias + block * widest);
     });
     parallel_for(problem.threads, conv.N * plan.chunks * plan.block_shares,
                  [&](int64_t item, int thread) { compute_item(problem, plan, args, space, item, thread); });
@@ -324,8 +371,9 @@ void run(const Conv2dProblem& problem, const FpropArgs& args, const Launch& laun
 
 // Refuses the few channels per group of a depthwise convolution, and padding or dilation that makes packed rows
 // absurdly large.
-template <class T>
+template <class E>
 bool takes(const Conv2dProblem& problem) {
+    using T = Computed<E>;
     const Conv2d& conv = problem.conv;
     if (conv.N == 0 || conv.C == 0 || conv.K == 0 || problem.pool.P == 0 || problem.pool.Q == 0) return false;
     if (conv.groups > 1 && (conv.K / conv.groups) * least_direct_share < lanes<T>) return false;
@@ -338,21 +386,12 @@ bool takes(const Conv2dProblem& problem) {
     return rows * width * double(conv.C) < limit && double(conv.K) * double(conv.C) * double(conv.R * conv.S) < limit;
 }
 
-constexpr const char* condition = "groups whose filters fill a quarter of a vector, and rows of a sane size";
+constexpr const char* fprop_condition = "groups whose filters fill a quarter of a vector, and rows of a sane size";
 
-template <class T>
+template <class E>
 size_t workspace(const Conv2dProblem& problem) {
-    return Workspace<T>(problem, Plan<T>(problem), nullptr).bytes;
+    return Workspace<E>(problem, Plan<E>(problem), nullptr).bytes;
 }
 
 }  // namespace
-
-extern const Implementation<FpropArgs> direct_fprop;
-const Implementation<FpropArgs> direct_fprop = {"direct",
-                                                condition,
-                                                by_type<takes<float>, takes<double>>,
-                                                by_type<workspace<float>, workspace<double>>,
-                                                nullptr,
-                                                by_type<run<float>, run<double>>};
-
 }  // namespace fastconv::cpu::FASTCONV_ISA
