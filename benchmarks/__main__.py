@@ -11,12 +11,11 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 import torch
 
-from measure import progress
+from measure import calls, progress
 from parts import blocks, layers, memory, networks, overhead, sweep
 from show import compare, files, plot, table
 
@@ -30,6 +29,7 @@ class Part(NamedTuple):
     text: Callable[[dict], str]
     names: Sequence[str] = ()  # that --only chooses from
     batch: str = ""  # the default of --batch, in words
+    dtypes: bool = True  # whether it measures 16 bits, too
     compiles: bool = False
     draw: Callable[[Path, dict], None] | None = None  # for --plot
 
@@ -37,20 +37,25 @@ class Part(NamedTuple):
 def _blocks(arguments: Namespace) -> dict:
     chosen = blocks.choose(arguments.only)
     batch = arguments.batch or blocks.BATCH
-    return blocks.run(chosen, batch, arguments.repeat, not arguments.no_compile)
+    compiled = not arguments.no_compile
+    return blocks.run(chosen, batch, arguments.repeat, compiled, arguments.dtype)
 
 
 def _layers(arguments: Namespace) -> dict:
     batches = [arguments.batch] if arguments.batch else layers.BATCHES
-    return layers.run(layers.choose(arguments.only), batches, arguments.repeat)
+    chosen = layers.choose(arguments.only)
+    return layers.run(chosen, batches, arguments.repeat, arguments.dtype)
 
 
-def _networks(module: ModuleType) -> Callable[[Namespace], dict]:
-    def run(arguments: Namespace) -> dict:
-        names = progress.matching(module.NETWORKS, arguments.only)
-        return module.run(names, arguments.repeat, not arguments.no_compile, arguments.batch)
+def _networks(arguments: Namespace) -> dict:
+    names = progress.matching(networks.NETWORKS, arguments.only)
+    compiled = not arguments.no_compile
+    return networks.run(names, arguments.repeat, compiled, arguments.batch, arguments.dtype)
 
-    return run
+
+def _memory(arguments: Namespace) -> dict:
+    names = progress.matching(memory.NETWORKS, arguments.only)
+    return memory.run(names, arguments.repeat, not arguments.no_compile, arguments.batch)
 
 
 PARTS = {
@@ -75,7 +80,7 @@ PARTS = {
     "networks": Part(
         "whole networks: a training step, and one image's latency",
         7,
-        _networks(networks),
+        _networks,
         networks.text,
         list(networks.NETWORKS),
         "each network's own",
@@ -84,10 +89,11 @@ PARTS = {
     "memory": Part(
         "the memory that a training step takes",
         2,
-        _networks(memory),
+        _memory,
         memory.text,
         list(memory.NETWORKS),
         "each network's own",
+        dtypes=False,
         compiles=True,
     ),
     "sweep": Part(
@@ -104,6 +110,7 @@ PARTS = {
         15,
         lambda arguments: overhead.run(arguments.repeat),
         overhead.text,
+        dtypes=False,
     ),
 }
 
@@ -131,10 +138,11 @@ def _parser() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
             )
         if part.batch:
             command.add_argument("--batch", type=_at_least_one, help=f"images ({part.batch})")
-        if name == "sweep":
+        if part.dtypes:
             command.add_argument(
-                "--dtype", choices=sweep.TYPES, default="float32", help="of the tensors (float32)"
+                "--dtype", choices=calls.TYPES, default="float32", help="of the tensors (float32)"
             )
+        if name == "sweep":
             command.add_argument(
                 "--count",
                 type=_at_least_one,

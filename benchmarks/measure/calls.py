@@ -7,6 +7,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+# The dtypes that a part can measure, and their names in problems.
+TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+
+# Seconds of a call that is timed once, such as torch's in 16 bits on CPUs with AVX2.
+ONCE = 2.0
+
+# Torch's float32 layer, which is measured beside those of 16 bits.
+FLOAT32 = "float32 torch"
+
 # Memory formats by their names in results, and whether each is channels_last.
 FORMATS = {"NCHW": False, "channels_last": True}
 

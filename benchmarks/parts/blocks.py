@@ -16,7 +16,7 @@ from torch import nn
 import fastconv
 from fastconv.testing import Problem, inputs
 from measure import gpu_timing, timing
-from measure.calls import FORMATS, call
+from measure.calls import FLOAT32, FORMATS, ONCE, TYPES, call
 from measure.environment import environment
 from measure.progress import NoSuchName, collect, say
 from measure.truth import Truth
@@ -65,25 +65,35 @@ def choose(wanted: Sequence[str] | None) -> list[Block]:
     return [b for b in BLOCKS if any(found[name.lower()] is b for name in wanted)]
 
 
-def run(blocks: Sequence[Block], batch: int, repeat: int, compiled: bool) -> dict[str, object]:
+def run(
+    blocks: Sequence[Block], batch: int, repeat: int, compiled: bool, dtype: str = "float32"
+) -> dict[str, object]:
     """Checks and times the blocks. The result can be written as JSON."""
     results = collect(
         blocks,
         lambda block: f"{block.letter} {block.name}",
-        lambda block: run_block(block, batch, repeat, compiled),
+        lambda block: run_block(block, batch, repeat, compiled, dtype=dtype),
     )
-    return {"environment": environment(), "batch": batch, "repeat": repeat, "blocks": results}
+    how = {"dtype": dtype, "batch": batch, "repeat": repeat}
+    return {"environment": environment(), **how, "blocks": results}
 
 
 def run_block(
-    block: Block, batch: int, repeat: int, compiled: bool, device: str = "cpu"
+    block: Block,
+    batch: int,
+    repeat: int,
+    compiled: bool,
+    device: str = "cpu",
+    dtype: str = "float32",
 ) -> dict[str, object]:
     """Milliseconds of one block in all modes; on a GPU device times, with `wall` beside them.
+
+    On CPUs torch's float32 block is timed beside those of 16 bits.
 
     A wrong variant is an error on a CPU. On a GPU, where measurements are rare, it is left out and
     named in `wrong`.
     """
-    problem = block.problem.replace(n=batch)
+    problem = block.problem.replace(n=batch).with_type(TYPES[dtype])
     data = _plain(inputs.make(problem), device)
     say(f"{block.letter} {block.name}: float64 reference")
     truth = Truth(problem, data, device)
@@ -104,9 +114,11 @@ def run_block(
                 wrong.append(f"{mode}, {name}: {error}")
             else:
                 functions[name] = function
+        if dtype != "float32" and device == "cpu":
+            functions |= _float32(problem, data, want_dx)
         say(f"{block.letter} {block.name}, {mode}: timing")
         if device == "cpu":
-            modes[mode] = timing.milliseconds(timing.alternate(functions, repeat))
+            modes[mode] = timing.milliseconds(timing.alternate(functions, repeat, once=ONCE))
         elif functions:
             samples, launched = gpu_timing.device_times(functions, repeat)
             modes[mode] = timing.milliseconds(samples)
@@ -142,6 +154,21 @@ def _variants(
     return found
 
 
+def _float32(
+    problem: Problem, data: inputs.Inputs, want_dx: bool | None
+) -> dict[str, timing.Function]:
+    """The calls of torch's eager layers in float32."""
+    problem = problem.with_type(TYPES["float32"])
+    data = inputs.Inputs(*(None if t is None else t.float() for t in data))
+    assert data.dy is not None
+    return {
+        f"{FLOAT32} {name}": call(
+            _torch_layer(problem, data, channels_last), data.x, data.dy, want_dx, channels_last
+        )
+        for name, channels_last in FORMATS.items()
+    }
+
+
 def _filled(conv: nn.Conv2d, data: inputs.Inputs) -> nn.Conv2d:
     assert data.w is not None and data.bias is not None and conv.bias is not None
     with torch.no_grad():
@@ -159,7 +186,7 @@ def _torch_layer(problem: Problem, data: inputs.Inputs, channels_last: bool) -> 
     conv = _filled(nn.Conv2d(*_conv_arguments(problem)), data)
     window, stride, *_ = problem.pool.arguments
     layer = nn.Sequential(conv, nn.ReLU(), nn.MaxPool2d(window, stride))
-    layer = layer.to(data.x.device)
+    layer = layer.to(data.x.device, problem.dtype)
     return layer.to(memory_format=torch.channels_last) if channels_last else layer
 
 
@@ -169,4 +196,4 @@ def _fastconv_layer(problem: Problem, data: inputs.Inputs) -> nn.Module:
     layer = fastconv.ConvReLUMaxPool2d(
         *_conv_arguments(problem), pool_kernel_size=window, pool_stride=stride
     )
-    return _filled(layer, data).to(data.x.device)
+    return _filled(layer, data).to(data.x.device, problem.dtype)

@@ -10,12 +10,13 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 import fastconv
 from fastconv.testing import Problem, inputs
-from measure import batch_truth, convolutions, progress, timing
-from measure.calls import FORMATS, call
+from measure import batch_truth, convolutions, norms, progress, timing
+from measure.calls import FLOAT32, FORMATS, ONCE, TYPES, call
 from measure.environment import environment
 from show import table
 
@@ -59,19 +60,21 @@ def choose(wanted: Sequence[str] | None) -> list[Layer]:
     return [layer for layer in LAYERS if layer.network in networks]
 
 
-def run(layers: Sequence[Layer], batches: Sequence[int], repeat: int) -> dict[str, object]:
+def run(
+    layers: Sequence[Layer], batches: Sequence[int], repeat: int, dtype: str = "float32"
+) -> dict[str, object]:
     """Checks and times the layers. The result can be written as JSON."""
     jobs = [(layer, batch) for layer in layers for batch in batches]
     results = progress.collect(
         jobs,
         lambda job: f"{job[0].network} {table.shape(job[0].problem)}, batch {job[1]}",
-        lambda job: run_layer(*job, repeat),
+        lambda job: run_layer(*job, repeat, dtype),
     )
-    return {"environment": environment(), "repeat": repeat, "layers": results}
+    return {"environment": environment(), "dtype": dtype, "repeat": repeat, "layers": results}
 
 
-def run_layer(layer: Layer, batch: int, repeat: int) -> dict[str, object]:
-    """Milliseconds of a layer in both modes.
+def run_layer(layer: Layer, batch: int, repeat: int, dtype: str = "float32") -> dict[str, object]:
+    """Milliseconds of a layer in both modes. In 16 bits torch's float32 layer is timed, too.
 
     Raises:
         AssertionError: a side's results are wrong.
@@ -88,8 +91,33 @@ def run_layer(layer: Layer, batch: int, repeat: int) -> dict[str, object]:
                 function = call(module, data.x, data.dy, want_dx, channels_last)
                 truth.check(f"{side} {name}", *(t.detach() for t in function()))
                 functions[f"{side} {name}"] = function
-        modes[mode] = timing.milliseconds(timing.alternate(functions, repeat, seconds=SECONDS))
+        if dtype != "float32":
+            functions = _in_16_bits(problem, data, getattr(torch, dtype), want_dx, functions)
+        times = timing.alternate(functions, repeat, seconds=SECONDS, once=ONCE)
+        modes[mode] = timing.milliseconds(times)
+    problem = problem.with_type(TYPES[dtype])
     return {"network": layer.network, "problem": str(problem), "milliseconds": modes}
+
+
+def _in_16_bits(
+    problem: Problem,
+    data: inputs.Inputs,
+    dtype: torch.dtype,
+    want_dx: bool | None,
+    float32: dict[str, timing.Function],
+) -> dict[str, timing.Function]:
+    """The checked calls of both sides in 16 bits, and those of torch in float32."""
+    found = {}
+    x, dy = data.x.to(dtype), data.dy.to(dtype)
+    for side, module in sides(problem, data).items():
+        for name, channels_last in FORMATS.items():
+            function = call(module.to(dtype), x, dy, want_dx, channels_last)
+            if side == "fastconv":
+                expected = float32[f"torch {name}"]()
+                label = f"{side} {name} {problem} {dtype}"
+                norms.check(problem, function(), expected, data.dy, label)
+            found[f"{side} {name}"] = function
+    return found | {f"{FLOAT32} {name}": float32[f"torch {name}"] for name in FORMATS}
 
 
 def sides(problem: Problem, data: inputs.Inputs) -> dict[str, nn.Module]:
@@ -123,6 +151,8 @@ def text(result: dict) -> str:
     """A line for each layer, then the summary."""
     modes = list(result["layers"][0]["milliseconds"])
     columns = ("torch ms", "fastconv ms", "ratio")
+    in_16_bits = table.dtype(result) != "float32"
+    columns += (f"{FLOAT32} ms",) * in_16_bits
     lines = table.head(["layer", "batch", *(f"{m}, {c}" for m in modes for c in columns)], 1)
     for layer in result["layers"]:
         problem = Problem.parse(layer["problem"])
@@ -130,6 +160,8 @@ def text(result: dict) -> str:
         for times in layer["milliseconds"].values():
             cells += [table.best(times, "torch"), table.best(times, "fastconv")]
             cells.append(table.multiple(table.ratio(times)))
+            if in_16_bits:
+                cells.append(table.best(times, FLOAT32))
         lines.append(table.row(cells))
     return "\n".join([*lines, "", "(In brackets the quartiles.)", "", summary(result)])
 
@@ -152,7 +184,8 @@ def summary(result: dict) -> str:
     lines += [
         "",
         "Time of torch eager / time of fastconv, each the faster of NCHW and channels_last: "
-        "geometric mean (the least; how many are below 1). float32, medians of up to "
+        "geometric mean (the least; how many are below 1). "
+        f"{table.dtype(result)}, medians of up to "
         f"{result['repeat']}. Backward: the gradients of weight, bias and, unless the input has 3 "
         f"channels, input. {table.machine(result['environment'])}.",
     ]

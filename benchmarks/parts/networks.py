@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import fastconv
 from fastconv import models
 from measure import progress, timing
-from measure.calls import FORMATS, memory_format
+from measure.calls import FLOAT32, FORMATS, ONCE, memory_format
 from measure.environment import environment
 from show import table
 
@@ -56,7 +56,11 @@ class Variant(NamedTuple):
     channels_last: bool
 
     def __str__(self) -> str:
-        how = {"torch": ("torch eager", "torch.compile"), "fastconv": ("fastconv",) * 2}
+        how = {
+            "torch": ("torch eager", "torch.compile"),
+            "fastconv": ("fastconv",) * 2,
+            FLOAT32: (FLOAT32,) * 2,
+        }
         name = how[self.side][self.compiled]
         if self.side == "fastconv" and self.compiled:
             name += " compiled"
@@ -72,14 +76,17 @@ class Variant(NamedTuple):
         return torch.compile(model, dynamic=False) if self.compiled else model
 
 
-def variants(compiled: bool) -> list[Variant]:
-    """All variants, or only the eager ones.
+def variants(compiled: bool, dtype: torch.dtype = torch.float32) -> list[Variant]:
+    """All variants, or only the eager ones. In 16 bits also torch's eager ones in float32.
 
     Compiled networks are channels_last. Compiling takes long, and `blocks`, which has both formats,
     finds NCHW no faster.
     """
     formats = {False: FORMATS.values(), True: (True,)}
+    half = dtype != torch.float32
     return [
+        Variant(FLOAT32, False, channels_last) for channels_last in FORMATS.values() if half
+    ] + [
         Variant(side, compile, channels_last)
         for side in ("torch", "fastconv")
         for compile in ((False, True) if compiled else (False,))
@@ -102,11 +109,18 @@ def batch_of(count: int, image_size: int) -> tuple[Tensor, Tensor]:
     return torch.randn(size, generator=generator), torch.arange(count) % CLASSES
 
 
-class Training:
-    """A network's training step, always on the same images."""
+def _autocast(dtype: torch.dtype) -> torch.autocast:
+    return torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
 
-    def __init__(self, model: nn.Module, x: Tensor, labels: Tensor) -> None:
+
+class Training:
+    """A network's training step, always on the same images, under autocast for 16 bits."""
+
+    def __init__(
+        self, model: nn.Module, x: Tensor, labels: Tensor, dtype: torch.dtype = torch.float32
+    ) -> None:
         self._model, self._x, self._labels = model.train(), x, labels
+        self._dtype = dtype
         # A rate so low that the network does not change, however often it is timed.
         self._optimizer = torch.optim.SGD(model.parameters(), lr=1e-9, momentum=0.9)
 
@@ -123,20 +137,24 @@ class Training:
         self._optimizer.zero_grad()
 
     def _backward(self) -> Tensor:
-        loss = F.cross_entropy(self._model(self._x), self._labels)
+        with _autocast(self._dtype):
+            loss = F.cross_entropy(self._model(self._x), self._labels)
         loss.backward()
         return loss.detach()
 
 
 class Inference:
-    """A network's output for images, without gradients."""
+    """A network's output for images, without gradients, under autocast for 16 bits."""
 
-    def __init__(self, model: nn.Module, x: Tensor, labels: Tensor) -> None:
-        self._model, self._x = model.eval(), x
+    def __init__(
+        self, model: nn.Module, x: Tensor, labels: Tensor, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self._model, self._x, self._dtype = model.eval(), x, dtype
 
     @torch.no_grad()
     def __call__(self) -> Tensor:
-        return self._model(self._x)
+        with _autocast(self._dtype):
+            return self._model(self._x)
 
     def results(self) -> list[Tensor]:
         """The output, to compare."""
@@ -144,6 +162,13 @@ class Inference:
 
 
 MODES = {TRAINING: Training, INFERENCE: Inference}
+
+
+# The variants whose results the others are compared with: in 16 bits, and in float32.
+REFERENCES = (
+    (f"{FLOAT32} NCHW", "torch eager NCHW"),
+    ("torch eager NCHW", "torch eager channels_last"),
+)
 
 
 def check(
@@ -158,7 +183,8 @@ def check(
     plus three times the largest difference between torch's own results.
 
     Args:
-        expected, again: torch's results in each memory format.
+        expected, again: torch's results in each memory format; in 16 bits those of float32, and
+            those of 16 bits.
     """
     assert len(found) == len(expected), f"{name}: {len(found)} results, not {len(expected)}"
     pairs = zip(expected, again, strict=True)
@@ -171,7 +197,11 @@ def check(
 
 
 def run(
-    names: Sequence[str], repeat: int, compiled: bool, batch: int | None = None
+    names: Sequence[str],
+    repeat: int,
+    compiled: bool,
+    batch: int | None = None,
+    dtype: str = "float32",
 ) -> dict[str, object]:
     """Checks and times networks in both modes. The result can be written as JSON.
 
@@ -186,13 +216,20 @@ def run(
     results = progress.collect(
         jobs,
         lambda job: f"{job[0]}, {job[1]}",
-        lambda job: run_network(job[0], NETWORKS[job[0]], *job[1:], repeat, compiled),
+        lambda job: run_network(job[0], NETWORKS[job[0]], *job[1:], repeat, compiled, dtype),
     )
-    return {"environment": environment(), "repeat": repeat, "networks": results}
+    how = {"dtype": dtype, "repeat": repeat}
+    return {"environment": environment(), **how, "networks": results}
 
 
 def run_network(
-    name: str, network: Network, mode: str, batch: int, repeat: int, compiled: bool
+    name: str,
+    network: Network,
+    mode: str,
+    batch: int,
+    repeat: int,
+    compiled: bool,
+    dtype: str = "float32",
 ) -> dict[str, object]:
     """Milliseconds of a network in one mode.
 
@@ -204,17 +241,20 @@ def run_network(
     model = without_chance(network.build(network.image_size))
     x, labels = batch_of(batch, network.image_size)
     functions: dict[str, Callable[[], object]] = {}
-    torchs: list[list[Tensor]] = []  # results of its two eager variants, which come first
-    for variant in variants(compiled):
+    torchs: list[list[Tensor]] = []  # results of torch that the others are compared with
+    wanted = getattr(torch, dtype)
+    for variant in variants(compiled, wanted):
+        used = torch.float32 if variant.side == FLOAT32 else wanted
         images = x.contiguous(memory_format=memory_format(variant.channels_last))
-        function = MODES[mode](variant.made(model), images, labels)
+        function = MODES[mode](variant.made(model), images, labels, used)
         found = function.results()
-        if len(torchs) < 2:
+        if str(variant) in REFERENCES[dtype == "float32"]:
             torchs.append(found)
-        else:
+        elif variant.side != FLOAT32:
             check(f"{name}, {mode}, {variant}", found, *torchs)
         functions[str(variant)] = function
-    times = timing.milliseconds(timing.alternate(functions, repeat, seconds=SECONDS))
+    once = float("inf") if dtype == "float32" else ONCE
+    times = timing.milliseconds(timing.alternate(functions, repeat, seconds=SECONDS, once=once))
     names = {"network": name, "mode": mode, "image_size": network.image_size, "batch": batch}
     return {**names, "milliseconds": times}
 
@@ -237,10 +277,12 @@ def _what(found: dict) -> str:
 WAYS = ("torch eager", "torch.compile", "fastconv", "fastconv compiled")
 
 
-def least_of_ways(spreads: dict[str, dict[str, float]]) -> list[float | None]:
+def least_of_ways(
+    spreads: dict[str, dict[str, float]], ways: Sequence[str] = WAYS
+) -> list[float | None]:
     """The least median of each way's variants; None if not measured."""
     least = []
-    for way in WAYS:
+    for way in ways:
         names = [f"{way} {name}" for name in FORMATS]
         least.append(min((spreads[n]["median"] for n in names if n in spreads), default=None))
     return least
@@ -248,17 +290,19 @@ def least_of_ways(spreads: dict[str, dict[str, float]]) -> list[float | None]:
 
 def summary(result: dict) -> str:
     """A line per network and mode: images/s or ms of each way, and the ratio of the best ones."""
-    lines = table.head(["network", "what", *WAYS, "best / torch's best"], 2)
+    ways = [*WAYS, *[FLOAT32] * (table.dtype(result) != "float32")]
+    lines = table.head(["network", "what", *ways, "best / torch's best"], 2)
     for found in result["networks"]:
         cells = [f"{found['network']}, {found['image_size']}x{found['image_size']}", _what(found)]
-        for least in least_of_ways(found["milliseconds"]):
+        for least in least_of_ways(found["milliseconds"], ways):
             cells.append("" if least is None else _speed(found, least))
         lines.append(table.row([*cells, table.multiple(table.ratio(found["milliseconds"]))]))
     lines += [
         "",
         "Training: images/s of forward, loss, backward and SGD with momentum. Inference: ms. "
-        "Eager in the faster of NCHW and channels_last, compiled channels_last; float32, medians "
-        f"of up to {result['repeat']}. {table.machine(result['environment'])}.",
+        "Eager in the faster of NCHW and channels_last, compiled channels_last; "
+        f"{table.dtype(result)}, medians of up to {result['repeat']}. "
+        f"{table.machine(result['environment'])}.",
     ]
     return "\n".join(lines)
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
 from fastconv.testing import Problem, inputs
-from measure import timing
-from measure.calls import call
+from measure import norms, timing
+from measure.calls import FLOAT32, ONCE, TYPES, call
 from measure.environment import environment
 from measure.progress import collect
 from measure.timing import Function
@@ -34,16 +33,9 @@ KINDS = ("dense", "dense", "dense", "grouped", "depthwise")
 LAYOUTS = ("nchw", "nhwc")
 
 LEAST, MOST = 10**7, 10**9  # multiply-adds of a pass; fewer measure a call, more take too long
-TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 SECONDS = 0.6  # of samples per mode; then the least number of them is enough
-ONCE = 2.0  # seconds; a call this long is timed once, as torch's in 16 bits on AVX2
 AGAIN = 3  # measurements of a ratio that was below 1
 
-# Norm of the difference to torch's float32 result, by the result's norm. Winograd's algorithm and
-# the rounding of 16-bit results are well within it, and a wrong result is far out.
-ERROR = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 3e-3}
-
-FLOAT32 = "torch in float32"
 COUNT, SEED = 300, 1  # of the committed results
 WORST = 10  # problems that the text names
 LOSES = 0.9  # ratios below are counted
@@ -116,7 +108,7 @@ def run_problem(problem: Problem, repeat: int) -> dict[str, object]:
     # Images need no gradient.
     for mode, want_dx in {"forward": None, "forward+backward": problem.c > 3}.items():
         functions = _functions(problem, data, want_dx)
-        _check(data, functions["fastconv"](), functions[FLOAT32](), str(problem))
+        norms.check(problem, functions["fastconv"](), functions[FLOAT32](), data.dy, str(problem))
         if problem.dtype == torch.float32:
             del functions[FLOAT32]
         modes[mode] = _measure(functions, repeat)
@@ -140,17 +132,6 @@ def _functions(problem: Problem, data: inputs.Inputs, want_dx: bool | None) -> d
         )
         for name, module in sides.items()
     }
-
-
-def _check(
-    data: inputs.Inputs, found: Sequence[Tensor], expected: Sequence[Tensor], name: str
-) -> None:
-    for what, ours, theirs in zip(("y", "dw", "dbias", "dx"), found, expected, strict=False):
-        size = theirs.norm()
-        if what == "dbias":  # a sum of gradients that may cancel
-            size = size.maximum(data.dy.float().norm())
-        error = (ours.float() - theirs).norm() / size
-        assert error <= ERROR[data.x.dtype], f"{what} is off by {error:.2g}: {name}"
 
 
 def _measure(functions: dict[str, Function], repeat: int) -> dict[str, dict[str, float]]:

@@ -90,6 +90,11 @@ def ratio(times: dict[str, dict[str, float]]) -> float:
     return theirs / ours
 
 
+def dtype(result: dict) -> str:
+    """The dtype of the measured layers."""
+    return result.get("dtype", "float32")
+
+
 def multiple(ratio: float) -> str:
     """fastconv's speedup, with two decimals below 2, since 0.96 is not 1.0."""
     return f"**{ratio:.{1 if ratio >= 2 else 2}f}x**"
@@ -118,7 +123,8 @@ def summary(result: dict) -> str:
     what = "device time, L2 cache flushed, " if unit == "us" else ""
     lines += [
         "",
-        f"{unit}, {what}batch {result['batch']}, float32, medians of {result['repeat']}: the "
+        f"{unit}, {what}batch {result['batch']}, {dtype(result)}, "
+        f"medians of {result['repeat']}: the "
         f"fastest of torch ({_competitors(result)}, NCHW and channels_last) -> fastconv (the "
         f"faster of NCHW and channels_last). {machine(result['environment'])}.",
     ]

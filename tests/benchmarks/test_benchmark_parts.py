@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fastconv
-from measure import fresh, timing, tiny_calls
+from measure import calls, fresh, timing, tiny_calls
 from parts import memory, networks, overhead, startup
 
 pytestmark = pytest.mark.slow
@@ -51,6 +51,15 @@ def test_a_compiled_network(tiny):
         "fastconv channels_last",
         "fastconv compiled channels_last",
     ]
+
+
+def test_a_network_of_16_bits_runs_by_autocast(tiny):
+    found = networks.run(["CNN"], 1, compiled=False, dtype="bfloat16")
+    for entry in found["networks"]:
+        assert [name for name in entry["milliseconds"] if name.startswith(calls.FLOAT32)] == [
+            f"{calls.FLOAT32} {name}" for name in calls.FORMATS
+        ]
+    assert "bfloat16, medians" in networks.summary(found)
 
 
 @pytest.mark.parametrize("mode", networks.MODES)

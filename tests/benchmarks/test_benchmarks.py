@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -130,6 +131,39 @@ def test_a_right_layer_is_timed(text):
     for times in found["milliseconds"].values():
         assert list(times) == [f"{s} {f}" for s in ("torch", "fastconv") for f in calls.FORMATS]
         assert all(0 < t["q1"] <= t["median"] <= t["q3"] for t in times.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("text", [CONVOLUTIONS[1], *ALONE])
+def test_layers_of_16_bits_are_timed_beside_torchs_float32(text, dtype):
+    layer, batch = small_layer(text)
+    found = layers.run_layer(layer, batch, 1, dtype)
+    assert Problem.parse(found["problem"]).dtype == getattr(torch, dtype)
+    for times in found["milliseconds"].values():
+        sides = ("torch", "fastconv", calls.FLOAT32)
+        assert list(times) == [f"{side} {name}" for side in sides for name in calls.FORMATS]
+    text = layers.text(
+        {"environment": environment.environment(), "dtype": dtype, "repeat": 1, "layers": [found]}
+    )
+    assert text.count(f"{calls.FLOAT32} ms") == 2 and f"{dtype}, medians" in text
+
+
+def test_a_wrong_layer_of_16_bits_is_not_timed(monkeypatch):
+    right = fastconv.convert
+
+    def broken(layer):
+        layer = right(copy.deepcopy(layer))
+        with torch.no_grad():
+            layer.weight *= 1.1
+        return layer
+
+    monkeypatch.setattr(fastconv, "convert", broken)
+    monkeypatch.setattr(timing, "alternate", lambda *_, **__: pytest.fail("it was timed"))
+    layer, batch = small_layer(CONVOLUTIONS[1])
+    monkeypatch.setattr(layers.batch_truth, "of", lambda *_: SimpleNamespace(check=lambda *_: None))
+    with pytest.raises(AssertionError, match=r"y is off by 0\.1: fastconv NCHW"):
+        layers.run_layer(layer, batch, 1, "bfloat16")
 
 
 def changed(result, i, change):
@@ -375,9 +409,15 @@ def test_all_parts_one_after_another(monkeypatch, tmp_path, capsys):
     assert main([]) == 0 and len(asked) == 6
 
 
-def test_a_block_by_the_command(capsys):
-    assert main(["blocks", "--only", "G", "--batch", "1", "--repeat", "1", "--no-compile"]) == 0
-    assert "| Simple-3: 128->256 3x3 s2, 13x13, pool 3 s2 |" in capsys.readouterr().out
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", calls.TYPES)
+def test_a_block_by_the_command(capsys, dtype):
+    words = ["blocks", "--only", "G", "--batch", "1", "--repeat", "1", "--no-compile"]
+    assert main([*words, "--dtype", dtype]) == 0
+    printed = capsys.readouterr().out
+    assert "| Simple-3: 128->256 3x3 s2, 13x13, pool 3 s2 |" in printed
+    assert (f"| {calls.FLOAT32} NCHW |" in printed) == (dtype != "float32")
+    assert f"{dtype}, medians of 1" in printed
 
 
 def test_readme_has_the_results_that_are_there(tmp_path, monkeypatch, few_layers):
