@@ -8,11 +8,10 @@
 // (depthwise.h). Kernel rows that see only padding are skipped. The sums go to y if it is NHWC, else to a buffer for
 // the epilogue.
 //
-// dgrad is computed the same way. With stride u, the rows of dx fall into u phases (h % u). The rows of a phase are a
-// convolution of dy with stride 1 and every few rows of the kernel (Line); so are columns.
+// Channels that are no whole vectors, in rows without stride, are computed as flat rows: some pixels are one vector of
+// channels, and the filters are repeated for each. A kernel column then moves x by one pixel of it.
 #include "conv2d_epilogue.h"
-#include "depthwise.h"
-#include "dgrad_as_fprop.h"
+#include "depthwise_direction.h"
 #include "isa_kernels.h"
 #include "parallel.h"
 
@@ -21,90 +20,7 @@ namespace {
 
 constexpr int max_pixels = 8;
 constexpr int64_t least_items = 16;
-
-// One axis of a convolution, or of its dgrad.
-struct Axis {
-    bool backward;
-    int64_t inputs, outputs, window, stride, pad, dilation;
-
-    int64_t phases() const { return backward ? min(stride, outputs) : 1; }
-
-    Line line(int64_t phase) const {
-        if (!backward) return {0, 1, outputs, -pad, stride, dilation, window, 0, 1};
-        // From the last kernel position that reaches this phase to the first.
-        const PhaseTaps taps(phase, stride, pad, dilation, window);
-        return {phase,         stride,     ceil_div(outputs - phase, stride),         -taps.pad, 1,
-                taps.dilation, taps.count, taps.first + (taps.count - 1) * taps.step, -taps.step};
-    }
-
-    // The inputs that these outputs read, from the first to the last, padding included.
-    Range reach(Range some) const {
-        int64_t first = 0, last = 0;
-        for (int64_t phase = 0; phase < phases(); ++phase) {
-            const Line line = this->line(phase);
-            const int64_t from = ceil_div(max(0, some.first - line.first), line.step);
-            const int64_t to = min(line.count, ceil_div(max(0, some.last - line.first), line.step));
-            if (from >= to || line.taps == 0) continue;
-            const int64_t begin = line.start + from * line.stride;
-            const int64_t end = line.start + (to - 1) * line.stride + (line.taps - 1) * line.dilation + 1;
-            first = first < last ? min(first, begin) : begin, last = max(last, end);
-        }
-        return {first, last};
-    }
-};
-
-// A direction: its two axes, its channels, and the shape of its output and of the epilogue's, as in a forward pass.
-struct Direction {
-    Axis rows, columns;
-    int64_t channels;  // of the output
-    Groups groups;
-    Conv2dProblem output;
-
-    Direction(const Conv2dProblem& problem, bool backward) : groups(problem.conv, backward), output(problem) {
-        const Conv2d& conv = problem.conv;
-        channels = backward ? conv.C : conv.K;
-        rows = {backward, conv.H, conv.P, conv.R, conv.stride_h, conv.pad_h, conv.dilation_h};
-        columns = {backward, conv.W, conv.Q, conv.S, conv.stride_w, conv.pad_w, conv.dilation_w};
-        if (!backward) return;
-        rows.inputs = conv.P, rows.outputs = conv.H, columns.inputs = conv.Q, columns.outputs = conv.W;
-        output.conv.P = conv.H, output.conv.Q = conv.W;
-        output.epilogue = {};
-        output.pool = {};
-        output.pool.P = conv.H, output.pool.Q = conv.W;
-    }
-
-    int64_t depth() const { return groups.inputs; }
-    int64_t positions() const { return rows.window * columns.window * depth(); }  // of a filter
-
-    // Filters of output channels from `first` on, as one filter: their channel d. Its size says how many channels
-    // follow at even steps.
-    Tensor filters_from(const Tensor& w, int64_t first, int64_t d) const {
-        Tensor filter = w;
-        int64_t at = first * w.stride[0] + d * w.stride[1];
-        filter.size[0] = 1, filter.size[1] = channels - first, filter.stride[1] = w.stride[0];
-        if (rows.backward) {  // a group's outputs are the channels of its filters
-            const int64_t group = first / groups.outputs, i = first % groups.outputs;
-            at = (group * groups.inputs + d) * w.stride[0] + i * w.stride[1];
-            if (groups.outputs > 1) filter.size[1] = groups.outputs - i, filter.stride[1] = w.stride[1];
-            else filter.stride[1] = groups.inputs * w.stride[0];
-        }
-        filter.data = address(w, at);
-        return filter;
-    }
-
-    // Whether x, the input, is NHWC and can be read in place: edges must be a small part of a row.
-    bool reads_in_place(const Conv2dProblem& problem, const Tensor& x) const {
-        if (!groups.depthwise()) return false;
-        if (!is_nhwc(x) || (rows.backward && problem.epilogue.activation != Activation::none)) return false;
-        int64_t inner = 0;
-        for (int64_t phase = 0; phase < columns.phases(); ++phase) {
-            const Range pixels = inner_pixels(columns.line(phase), {0, columns.inputs});
-            inner += pixels.last - pixels.first;
-        }
-        const int64_t at_once = rows.window * ((max_pixels - 1) * columns.stride + columns.window);
-        return 2 * inner >= columns.outputs && fit_in_cache(at_once, x.stride[3] * element_bytes(x.dtype));
-    }
-};
+constexpr int64_t most_flat_vectors = 8;  // that some pixels of few channels are computed as
 
 template <class T>
 struct Plan {
@@ -281,7 +197,7 @@ void run_direction(const Conv2dProblem& problem, const Direction& direction, con
     const Tensor &x = args.x, &y = args.y;
     const bool nhwc = direction.output.epilogue.activation == Activation::none && is_nhwc(y);
     const bool half = element_bytes(x.dtype) < int64_t(sizeof(T));
-    const bool in_place = direction.reads_in_place(problem, x) && (nhwc || !half);
+    const bool in_place = direction.reads_in_place(problem, x, max_pixels) && (nhwc || !half);
     const Plan<T> plan(direction, in_place);
     const Workspace<T> space(problem, direction, plan, workspace);
     const Groups& groups = direction.groups;
@@ -346,26 +262,134 @@ void run_direction(const Conv2dProblem& problem, const Direction& direction, con
             else compute(input, buffer, buffer_row, width);
         }
         if (!direct)
-            run_epilogue(direction.output, args, n, first_row, last_row, buffer, outputs.first, int(width / lanes<T>),
-                         first, count, space.of(thread, space.row));
+            run_epilogue(direction.output, args, n, first_row, last_row, buffer, direction.columns.outputs,
+                         outputs.first, int(width / lanes<T>), first, count, space.of(thread, space.row));
+    });
+}
+
+// Rows of few channels, in which `together` pixels are computed as one of `width` channels.
+template <class T>
+struct FlatPlan {
+    int64_t together, width, pixels;  // pixels: of a row, each of `width` channels
+    Range columns;                    // of the packed input
+    int64_t rows, chunks;             // rows: of the output per item; chunks: items per image
+    int64_t input_rows;               // at most, per item
+
+    explicit FlatPlan(const Direction& direction)
+        : together(pixels_together(direction)),
+          width(together * direction.channels),
+          pixels(ceil_div(direction.columns.outputs, together)) {
+        const Axis& axis = direction.rows;
+        columns = flat(direction).columns.reach({0, direction.columns.outputs});
+        for (chunks = 1;; ++chunks) {
+            rows = ceil_div(axis.outputs, chunks);
+            const int64_t extent = (axis.window - 1) * axis.dilation;
+            input_rows = min(axis.inputs,
+                             axis.backward ? (rows + extent) / axis.stride + 1 : (rows - 1) * axis.stride + extent + 1);
+            if (rows == 1) break;
+            const int64_t elements = input_size(direction) + rows * pixels * width;
+            if (elements * int64_t(sizeof(T)) <= depthwise_bytes && direction.output.conv.N * chunks >= least_items)
+                break;
+        }
+        chunks = ceil_div(axis.outputs, rows);
+    }
+
+    // The least number of pixels whose channels are whole vectors. 1: there is no gain, or no way.
+    static int64_t pixels_together(const Direction& direction) {
+        if (!direction.groups.depthwise() || direction.columns.stride > 1) return 1;
+        if (direction.output.epilogue.activation != Activation::none) return 1;
+        int64_t count = 1;
+        while (count * direction.channels % lanes<T>) ++count;
+        return count * direction.channels <= most_flat_vectors * lanes<T> ? count : 1;
+    }
+    Direction flat(Direction direction) const {
+        direction.columns.together = together;
+        return direction;
+    }
+    int64_t input_size(const Direction& direction) const {
+        return input_rows * (columns.last - columns.first) * direction.channels;
+    }
+};
+
+template <class T>
+struct FlatWorkspace {
+    T *weights, *bias;            // [R][S][width], [width]
+    T *filters, *input, *output;  // filters: [R][S][channels]; the others of thread 0
+    size_t per_thread, bytes;
+
+    FlatWorkspace(const Conv2dProblem& problem, const Direction& direction, const FlatPlan<T>& plan, void* start) {
+        Carver carver(start);
+        weights = carver.take<T>(direction.positions() * plan.width), bias = carver.take<T>(plan.width);
+        filters = carver.take<T>(direction.positions() * direction.channels);
+        const size_t shared = carver.used();
+        input = carver.take<T>(plan.input_size(direction));
+        output = carver.take<T>(plan.rows * plan.pixels * plan.width);
+        per_thread = carver.used() - shared;
+        bytes = shared + per_thread * size_t(problem.threads);
+    }
+};
+
+// x: of this direction, dy for dgrad.
+template <class T>
+void run_flat(const Conv2dProblem& problem, const Direction& direction, const FlatPlan<T>& plan, const FpropArgs& args,
+              void* workspace) {
+    const Conv2d& conv = problem.conv;
+    const FlatWorkspace<T> space(problem, direction, plan, workspace);
+    const Direction flat = plan.flat(direction);
+    const int64_t channels = direction.channels, columns = plan.columns.last - plan.columns.first;
+    pack_filter(direction.filters_from(args.w, 0, 0), 0, space.filters, conv.S * channels, channels);
+    for (int64_t i = 0; i < direction.positions() * plan.together; ++i)
+        copy_row(channels, space.filters + i / plan.together * channels, space.weights + i * channels);
+    for (int64_t i = 0; i < plan.width; ++i)
+        space.bias[i] = args.bias.data ? value_at<T>(args.bias, i % channels * args.bias.stride[0]) : T(0);
+    parallel_for(problem.threads, conv.N * plan.chunks, [&](int64_t item, int thread) {
+        const int64_t n = item / plan.chunks, first = item % plan.chunks * plan.rows;
+        const Range outputs = {first, min(direction.rows.outputs, first + plan.rows)};
+        T* const packed = of_thread(space.input, thread, space.per_thread);
+        T* const out = of_thread(space.output, thread, space.per_thread);
+        Range inputs = direction.rows.reach(outputs);
+        inputs = {max(0, inputs.first), min(direction.rows.inputs, inputs.last)};
+        if (inputs.first < inputs.last)
+            pack_rows(args.x, n, inputs.first, inputs.last - inputs.first, plan.columns.first, columns, channels,
+                      packed);
+        const Input<T> input = {packed - (inputs.first * columns + plan.columns.first) * channels, columns * channels,
+                                channels, plan.columns, false};
+        const int64_t row = plan.pixels * plan.width;
+        for (int64_t p = outputs.first; p < outputs.last; ++p)
+            compute_row(flat, input, p, space.weights, space.bias, out + (p - outputs.first) * row, plan.width,
+                        plan.width);
+        with_elements<T>(args.y, [&](auto* y) {
+            y += n * args.y.stride[0];
+            for (int64_t p = outputs.first; p < outputs.last; ++p)
+                copy2d(direction.columns.outputs, channels, out + (p - outputs.first) * row, channels, 1,
+                       y + p * args.y.stride[2], args.y.stride[3], args.y.stride[1]);
+        });
     });
 }
 
 template <class T>
 void fprop(const Conv2dProblem& problem, const FpropArgs& args, const Launch& launch) {
+    const Direction direction(problem, false);
+    const FlatPlan<T> flat(direction);
+    if (flat.together > 1) return run_flat(problem, direction, flat, args, launch.workspace);
     const auto pack = [&](int64_t n, Range rows, const RowBlock& block, T* out, T*) {
         pack_rows(channels_of(args.x, block.first_k, block.count), n, rows.first, rows.last - rows.first, block.q0,
                   block.width, block.pixel, out);
     };
-    run_direction<T>(problem, Direction(problem, false), args, pack, launch.workspace);
+    run_direction<T>(problem, direction, args, pack, launch.workspace);
 }
 
 template <class T>
 void dgrad(const Conv2dProblem& problem, const DgradArgs& args, const Launch& launch) {
+    const Direction direction(problem, true);
+    const FlatPlan<T> flat(direction);
+    const FpropArgs as_fprop = {args.dy, args.w, {}, args.dx, {}};
+    if (flat.together > 1 && problem.epilogue.activation == Activation::none)
+        return run_flat(problem, direction, flat, as_fprop, launch.workspace);
     const auto pack = [&](int64_t n, Range rows, const RowBlock& block, T* out, T* pooled) {
         gradient_rows(problem, args.dy, args.code, n, rows, block, out, pooled);
     };
-    run_direction<T>(problem, Direction(problem, true), {args.dy, args.w, {}, args.dx, {}}, pack, launch.workspace);
+    run_direction<T>(problem, direction, as_fprop, pack, launch.workspace);
 }
 
 // Sized for packed input, too: whether x can be read in place depends on its strides.
@@ -375,7 +399,10 @@ size_t workspace(const Conv2dProblem& problem) {
     const auto bytes = [&](bool in_place) {
         return Workspace<T>(problem, direction, Plan<T>(direction, in_place), nullptr).bytes;
     };
-    return size_t(max(int64_t(bytes(false)), int64_t(bytes(true))));
+    int64_t most = max(int64_t(bytes(false)), int64_t(bytes(true)));
+    const FlatPlan<T> flat(direction);
+    if (flat.together > 1) most = max(most, int64_t(FlatWorkspace<T>(problem, direction, flat, nullptr).bytes));
+    return size_t(most);
 }
 
 }  // namespace
