@@ -11,7 +11,7 @@ from . import _C, kernels
 from .precision import get_precision
 
 # The instruction sets that fastconv's tests have run on. This list is maintained by hand.
-TESTED = frozenset(("baseline", "avx2", "avx2x16", "avx2x16_bf16", "avx512", "avx512_bf16"))
+TESTED = frozenset(("baseline", "avx2", "avx2x16", "avx2x16_amx", "avx512", "avx512_bf16"))
 
 
 class Info(dict):

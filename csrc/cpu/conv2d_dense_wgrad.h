@@ -3,7 +3,8 @@
 //
 //   dw[tap][k] += x[tap][pixel] * dy[pixel][k]      a tap (c, r, s) is a position of every filter
 //
-// The product uses the forward's micro-kernel with taps as its pixels and pixels as its reduction. dy is packed in
+// The product uses the forward's micro-kernel with taps as its pixels and pixels as its reduction, or another Product
+// that multiplies the same packed operands. dy is packed in
 // blocks of up to 2 vectors of filters. x is packed as planes, with the padding in place, one plane per phase of the
 // stride. So every tap reads x along whole rows, and along whole images where no tap needs more columns than dy has.
 //
@@ -18,6 +19,7 @@
 #include "micro_kernel.h"
 #include "pack.h"
 #include "parallel.h"
+#include "pool_window.h"
 
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
@@ -40,6 +42,7 @@ struct Plan {
     static constexpr int64_t line = 64 / int64_t(sizeof(E));  // elements of a line of the cache
 
     int64_t channels, filters, taps;   // per group
+    int64_t channel_step;              // channels that a tile has a multiple of
     int64_t blocks_per_group, blocks;  // blocks of filters
     int64_t shares;                    // tiles of a block, each with some of the channels
     int64_t phases_h, phases_w;        // planes per channel of an image
@@ -49,11 +52,11 @@ struct Plan {
     int64_t image_size, pitch;        // elements of packed x from image to image, from channel to channel
     int64_t Q, block_size;            // columns of dy, elements of packed dy
 
-    explicit Plan(const Conv2dProblem& problem) {
+    Plan(const Conv2dProblem& problem, int64_t channel_step_) : channel_step(channel_step_) {
         const Conv2d& conv = problem.conv;
         channels = conv.C / conv.groups, filters = conv.K / conv.groups, taps = channels * conv.R * conv.S;
         blocks_per_group = ceil_div(filters, block_filters), blocks = blocks_per_group * conv.groups;
-        shares = max(1, min(channels, taps / tile_taps));
+        shares = max(1, min(channels / channel_step, taps / tile_taps));
         phases_h = phases_of(conv.R, conv.stride_h, conv.dilation_h);
         phases_w = phases_of(conv.S, conv.stride_w, conv.dilation_w);
 
@@ -107,9 +110,8 @@ struct Plan {
     }
     int vectors(int64_t block) const { return filters_of(block) > lanes<T> ? 2 : 1; }
     int64_t width_of(int64_t block) const { return vectors(block) * lanes<T>; }
-    int64_t first_channel(int64_t share) const { return channels * share / shares; }
-    int64_t most_channels() const { return ceil_div(channels, shares); }  // per tile
-    int64_t most_parts() const { return images * rows * ceil_div(Q, pass_pixels(max_vectors)); }
+    int64_t first_channel(int64_t share) const { return channels / channel_step * share / shares * channel_step; }
+    int64_t most_channels() const { return ceil_div(channels / channel_step, shares) * channel_step; }  // per tile
 };
 
 struct Chunk {
@@ -147,7 +149,8 @@ struct Workspace {
     Operands<E> operands;  // of thread 0, if there are ranges
     size_t per_thread, bytes;
 
-    Workspace(const Conv2dProblem& problem, const Plan<E>& plan, void* start) {
+    // row_parts: parts of a row of dy, at most
+    Workspace(const Conv2dProblem& problem, const Plan<E>& plan, int64_t row_parts, void* start) {
         const Conv2d& conv = problem.conv;
         Carver carver(start);
         bias = carver.take<double>(plan.ranges * conv.K);
@@ -155,7 +158,7 @@ struct Workspace {
         const auto take_operands = [&] {
             operands.x = carver.take<E>(conv.C * plan.pitch);
             operands.dy = carver.take<E>(plan.blocks * plan.block_size);
-            operands.parts = carver.take<Part>(plan.most_parts());
+            operands.parts = carver.take<Part>(plan.images * plan.rows * row_parts);
         };
         if (plan.chunks > 1) dw = carver.take<T>(plan.ranges * plan.dw_size());
         if (plan.ranges == 1) take_operands();
@@ -187,15 +190,15 @@ void list_taps(const Conv2d& conv, const Plan<E>& plan, Pixel* tap) {
     }
 }
 
-// Lists a chunk's pixels as parts, each for one pass. Returns the number of parts.
-template <class E>
-int64_t list_parts(const Plan<E>& plan, const Chunk& chunk, Part* parts) {
+// Lists a chunk's pixels as parts: pieces(n) of each n neighbors. Returns the number of parts.
+template <class E, class Pieces>
+int64_t list_parts(const Plan<E>& plan, const Chunk& chunk, const Pieces& pieces_of, Part* parts) {
     int64_t count = 0, start = 0, length = 0;
     const auto start_of = [&](int64_t piece, int64_t pieces) {
         return piece == pieces ? length : length * piece / pieces / term<E> * term<E>;
     };
     const auto cut = [&] {
-        const int64_t pieces = ceil_div(length, plan.pass_pixels(max_vectors));
+        const int64_t pieces = pieces_of(length);
         for (int64_t i = 0; i < pieces; ++i) {
             const int64_t from = start_of(i, pieces), to = start_of(i + 1, pieces);
             parts[count++] = {int32_t(start + from), int32_t(to - from), 0};
@@ -316,8 +319,8 @@ void add_gradients(const E* dy, int64_t terms, int vectors, int64_t count, doubl
 
 // Adds products to a block's sums for taps first to last, or writes the first ones.
 template <class E, int VECTORS>
-void multiply(const Pixel* taps, int64_t first, int64_t last, const Part* part, const Part* last_part, const E* x,
-              const E* dy, bool first_sum, Computed<E>* out) {
+void multiply_taps(const Pixel* taps, int64_t first, int64_t last, const Part* part, const Part* last_part, const E* x,
+                   const E* dy, bool first_sum, Computed<E>* out) {
     using T = Computed<E>;
     constexpr int W = lanes<T>;
     const T zeros[VECTORS * W] = {};
@@ -333,6 +336,24 @@ void multiply(const Pixel* taps, int64_t first, int64_t last, const Part* part, 
             run_groups<E, VECTORS>(some, x, taps, part, to, dy, first_sum ? zeros : nullptr, out);
     }
 }
+
+// The product by registers.
+template <class E>
+struct RegisterProduct {
+    static constexpr int64_t channel_step = 1;
+
+    static int64_t pieces(int64_t pixels) { return ceil_div(pixels, Plan<E>::pass_pixels(max_vectors)); }
+
+    // Adds products to a block's sums for some channels, or writes the first ones.
+    static void multiply(const Conv2d& conv, const Plan<E>&, const Pixel* taps, Range channels, int vectors,
+                         const Part* part, const Part* last_part, const E* x, const E* dy, bool first_sum,
+                         Computed<E>* sums) {
+        const int64_t positions = conv.R * conv.S, first = channels.first * positions;
+        (vectors == 1 ? multiply_taps<E, 1> : multiply_taps<E, 2>)(taps, first, channels.last * positions, part,
+                                                                   last_part, x, dy, first_sum,
+                                                                   sums - first * vectors * lanes<Computed<E>>);
+    }
+};
 
 // Writes some channels of a block, [tap][vectors * lanes], to their places in dw.
 template <class T>
@@ -351,12 +372,12 @@ void write_tile(const Conv2d& conv, const T* packed, int64_t width, int64_t firs
     });
 }
 
-template <class E>
+template <class E, class Product = RegisterProduct<E>>
 void run(const Conv2dProblem& problem, const WgradArgs& args, const Launch& launch) {
     using T = Computed<E>;
     const Conv2d& conv = problem.conv;
-    const Plan<E> plan(problem);
-    const Workspace<E> space(problem, plan, launch.workspace);
+    const Plan<E> plan(problem, Product::channel_step);
+    const Workspace<E> space(problem, plan, Product::pieces(conv.Q), launch.workspace);
     const int64_t channel_groups = args.dw.data ? ceil_div(conv.C, channels_packed) : 0;
     const int64_t tiles = args.dw.data ? plan.blocks * plan.shares : 0;
     for (int64_t i = 0; i < plan.ranges * conv.K; ++i) space.bias[i] = 0;
@@ -375,12 +396,12 @@ void run(const Conv2dProblem& problem, const WgradArgs& args, const Launch& laun
     };
     const auto multiply_tile = [&](int64_t range, int64_t tile, const Operands<E>& from, int64_t parts, bool first,
                                    int thread) {
-        const int64_t block = tile / plan.shares, share = tile % plan.shares, positions = conv.R * conv.S;
-        const int64_t first_tap = plan.first_channel(share) * positions;
-        const auto add = plan.vectors(block) == 1 ? multiply<E, 1> : multiply<E, 2>;
-        add(space.taps, first_tap, plan.first_channel(share + 1) * positions, from.parts, from.parts + parts,
-            from.x + block / plan.blocks_per_group * plan.channels * plan.pitch, from.dy + block * plan.block_size,
-            first, space.sums_of(plan, range, block, first_tap, thread) - first_tap * plan.width_of(block));
+        const int64_t block = tile / plan.shares, share = tile % plan.shares;
+        const Range channels = {plan.first_channel(share), plan.first_channel(share + 1)};
+        Product::multiply(conv, plan, space.taps, channels, plan.vectors(block), from.parts, from.parts + parts,
+                          from.x + block / plan.blocks_per_group * plan.channels * plan.pitch,
+                          from.dy + block * plan.block_size, first,
+                          space.sums_of(plan, range, block, channels.first * conv.R * conv.S, thread));
     };
     const auto finish_tile = [&](int64_t tile, int thread) {
         const int64_t block = tile / plan.shares, share = tile % plan.shares, positions = conv.R * conv.S;
@@ -403,7 +424,7 @@ void run(const Conv2dProblem& problem, const WgradArgs& args, const Launch& laun
                 const Chunk chunk(plan, conv, number);
                 pack_dy(chunk, range, 0, plan.blocks, operands);
                 for (int64_t item = 0; item < channel_groups * chunk.images; ++item) pack_x(chunk, item, operands);
-                const int64_t parts = list_parts(plan, chunk, operands.parts);
+                const int64_t parts = list_parts(plan, chunk, Product::pieces, operands.parts);
                 for (int64_t tile = 0; tile < tiles; ++tile)
                     multiply_tile(range, tile, operands, parts, number == first, thread);
             }
@@ -416,7 +437,7 @@ void run(const Conv2dProblem& problem, const WgradArgs& args, const Launch& laun
                 if (item < plan.blocks) pack_dy(chunk, 0, item, item + 1, space.operands);
                 else pack_x(chunk, item - plan.blocks, space.operands);
             });
-            const int64_t parts = list_parts(plan, chunk, space.operands.parts);
+            const int64_t parts = list_parts(plan, chunk, Product::pieces, space.operands.parts);
             parallel_for(problem.threads, tiles, [&](int64_t tile, int thread) {
                 multiply_tile(0, tile, space.operands, parts, number == 0, thread);
                 if (number + 1 == plan.chunks) finish_tile(tile, thread);
@@ -450,9 +471,10 @@ bool takes(const Conv2dProblem& problem) {
 
 constexpr const char* condition = "gradients without a code, of filters that fill vectors";
 
-template <class E>
+template <class E, class Product = RegisterProduct<E>>
 size_t workspace(const Conv2dProblem& problem) {
-    return Workspace<E>(problem, Plan<E>(problem), nullptr).bytes;
+    const Plan<E> plan(problem, Product::channel_step);
+    return Workspace<E>(problem, plan, Product::pieces(problem.conv.Q), nullptr).bytes;
 }
 
 }  // namespace

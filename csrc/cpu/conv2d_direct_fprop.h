@@ -245,21 +245,8 @@ void pack_weights(const Conv2dProblem& problem, const Plan<E>& plan, const Fprop
                       reinterpret_cast<T*>(out), 1, width);
     }
     E* const rows = term<E> == 1 ? out : filters;  // [element][width]
-    const int64_t elements = plan.channels * positions;
-    if (count < width) clear_row(elements * width, rows);
-    const FilterPositions at = positions_of(w, problem.conv.S, 1);
-    // Reversed filters (dgrad) are read from their end.
-    const bool turned = w.stride[3] < 0 && at.rows == 1;
-    const int64_t step = plan.channels * width, from = turned ? positions - 1 : 0, sign = turned ? -1 : 1;
-    with_elements<E>(w, [&](const auto* data) {
-        data += first_k * w.stride[0];
-        if (positions == 1) return copy2d(count, plan.channels, data, w.stride[0], w.stride[1], rows, 1, width);
-        data += from * w.stride[3];
-        for (int64_t c = 0; c < plan.channels; ++c)
-            for (int64_t r = 0; r < at.rows; ++r)
-                copy2d(count, at.columns, data + c * w.stride[1] + r * w.stride[2], w.stride[0], sign * w.stride[3],
-                       rows + c * width + (from + r * at.columns) * step, 1, sign * step);
-    });
+    if (count < width) clear_row(plan.channels * positions * width, rows);
+    pack_filter_rows(w, first_k, count, width, rows);
     pack_terms(plan, rows, width, out);
 }
 
@@ -342,8 +329,8 @@ void compute_item(const Conv2dProblem& problem, const Plan<E>& plan, const Fprop
                                              space.weights + block * plan.reduction * widest * term<E>,
                                              space.bias + block * widest, out);
         if (!straight)
-            run_epilogue(problem, args, chunk.n, chunk.first, chunk.last, buffer, chunk.needed.first, vectors, first_k,
-                         count, space.of(thread, space.row));
+            run_epilogue(problem, args, chunk.n, chunk.first, chunk.last, buffer, conv.Q, chunk.needed.first, vectors,
+                         first_k, count, space.of(thread, space.row));
     }
 }
 

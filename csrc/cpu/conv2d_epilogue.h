@@ -36,10 +36,11 @@ inline void relu_row(T* row, int64_t Q, int vectors, uint8_t* code, int64_t K, i
     }
 }
 
-// Computes row `pooled` of the pool from the convolution's rows; `conv` holds those from `first_row` on.
+// Computes row `pooled` of the pool from the convolution's rows; `conv` holds those from `first_row` on, `pitch` pixels
+// apart.
 template <class T>
-inline void pool_row(const Conv2d& shape, const Pool2d& pool, const T* conv, int64_t first_row, int64_t pooled,
-                     int vectors, T* row, uint8_t* code, int64_t count) {
+inline void pool_row(const Conv2d& shape, const Pool2d& pool, const T* conv, int64_t pitch, int64_t first_row,
+                     int64_t pooled, int vectors, T* row, uint8_t* code, int64_t count) {
     constexpr int W = lanes<T>;
     const int64_t p = pooled * pool.stride_h - pool.pad_h;
     const Range rows = valid_positions(p, pool.dilation_h, pool.window_h, shape.P);
@@ -47,8 +48,8 @@ inline void pool_row(const Conv2d& shape, const Pool2d& pool, const T* conv, int
         const int64_t q = qq * pool.stride_w - pool.pad_w;
         const Range columns = valid_positions(q, pool.dilation_w, pool.window_w, shape.Q);
         for (int64_t v = 0; v < vectors; ++v) {
-            const Window<Vec<T>, T> window = {conv + (((p - first_row) * shape.Q + q) * vectors + v) * W,
-                                              pool.dilation_h * shape.Q * vectors * W, pool.dilation_w * vectors * W};
+            const Window<Vec<T>, T> window = {conv + (((p - first_row) * pitch + q) * vectors + v) * W,
+                                              pool.dilation_h * pitch * vectors * W, pool.dilation_w * vectors * W};
             Vec<T> best = splat(-T(__builtin_inf()));
             Mask<T> winner = Mask<T>{} + dead;
             find_winner(pool.window_w, rows, columns, window, best, winner);
@@ -71,23 +72,24 @@ inline Range rows_needed(const Conv2dProblem& problem, int64_t first, int64_t la
 }
 
 // Writes rows first to last of image n for `count` channels from first_k on. conv: the rows of the convolution from
-// first_p on as [row][Q][vectors * lanes], may be overwritten. row: room for one pooled row.
+// first_p on as [row][pitch][vectors * lanes], may be overwritten. row: room for one pooled row.
 template <class T>
 inline void run_epilogue(const Conv2dProblem& problem, const FpropArgs& args, int64_t n, int64_t first, int64_t last,
-                         T* conv, int64_t first_p, int vectors, int64_t first_k, int64_t count, T* row) {
+                         T* conv, int64_t pitch, int64_t first_p, int vectors, int64_t first_k, int64_t count, T* row) {
     const Conv2d& shape = problem.conv;
     const Pool2d& pool = problem.pool;
     const int64_t width = vectors * lanes<T>;
     // Consecutive rows of y are written as one.
     const bool pooled = problem.epilogue.pooled;
-    const int64_t together = !pooled && args.y.stride[2] == pool.Q * args.y.stride[3] ? last - first : 1;
+    const int64_t together =
+        !pooled && pitch == pool.Q && args.y.stride[2] == pool.Q * args.y.stride[3] ? last - first : 1;
     for (int64_t p = first; p < last; ++p) {
-        T* result = conv + (p - first_p) * shape.Q * width;
+        T* result = conv + (p - first_p) * pitch * width;
         uint8_t* code = static_cast<uint8_t*>(args.code.data);
         if (pooled) {
             result = row;
             if (code) code += (n * pool.P + p) * pool.Q * shape.K + first_k;
-            pool_row(shape, pool, conv, first_p, p, vectors, row, code, count);
+            pool_row(shape, pool, conv, pitch, first_p, p, vectors, row, code, count);
         } else if (problem.epilogue.activation == Activation::relu) {
             if (code) code += (n * shape.P + p) * ceil_div(shape.Q, 8) * shape.K + first_k;
             relu_row(result, shape.Q, vectors, code, shape.K, count);
@@ -95,7 +97,7 @@ inline void run_epilogue(const Conv2dProblem& problem, const FpropArgs& args, in
         if ((p + 1 - first) % together) continue;
         const int64_t from = p + 1 - together;
         const int64_t place = n * args.y.stride[0] + first_k * args.y.stride[1] + from * args.y.stride[2];
-        result -= (together - 1) * shape.Q * width;
+        result -= (together - 1) * pitch * width;
         with_elements<T>(args.y, [&](auto* y) {
             copy2d(together * pool.Q, count, result, width, 1, y + place, args.y.stride[3], args.y.stride[1]);
         });

@@ -242,8 +242,8 @@ void finish_unit(const Conv2dProblem& problem, const Plan<A>& plan, const FpropA
             finish_tile<A>(in, position_step(count * block_size), space.bias + block * block_size, vectors,
                            unit.needed.last - unit.needed.first - row, conv.Q - column,
                            space.conv + (row * conv.Q + column) * width, conv.Q * width);
-    run_epilogue(problem, args, unit.n, unit.first_row, unit.last_row, space.conv, unit.needed.first, vectors, first_k,
-                 min(width, conv.K - first_k), space.row);
+    run_epilogue(problem, args, unit.n, unit.first_row, unit.last_row, space.conv, problem.conv.Q, unit.needed.first,
+                 vectors, first_k, min(width, conv.K - first_k), space.row);
 }
 
 // Calls body(unit) for the units from `first` on that are taken at a time. Returns the number of their tiles.

@@ -31,5 +31,9 @@ constexpr int64_t least_direct_share = 4;   // filters of a group fill 1 / this 
 extern const Implementation<FpropArgs> direct_bf16_fprop;
 extern const Implementation<DgradArgs> direct_bf16_dgrad;
 extern const Implementation<WgradArgs> dense_bf16_wgrad;
+// On matrix tiles (tiles.h).
+extern const Implementation<FpropArgs> tiles_bf16_fprop, tiles_fprop;
+extern const Implementation<DgradArgs> tiles_bf16_dgrad, tiles_dgrad;
+extern const Implementation<WgradArgs> tiles_bf16_wgrad;
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

@@ -210,6 +210,27 @@ inline void pack_filter(const Tensor& w, int64_t k, T* out, int64_t r_step, int6
                    1);
     });
 }
+
+// Packs `count` filters from first_k on to [r][s][c][width], a filter a column. Channels are no neighbors in memory,
+// or there is one position.
+template <class T>
+inline void pack_filter_rows(const Tensor& w, int64_t first_k, int64_t count, int64_t width, T* out) {
+    const int64_t channels = w.size[1], S = w.size[3], positions = w.size[2] * S;
+    const FilterPositions at = positions_of(w, S, 1);
+    // Reversed filters (dgrad) are read from their end.
+    const bool turned = w.stride[3] < 0 && at.rows == 1;
+    const int64_t step = channels * width, from = turned ? positions - 1 : 0, sign = turned ? -1 : 1;
+    with_elements<T>(w, [&](const auto* data) {
+        data += first_k * w.stride[0];
+        if (positions == 1) return copy2d(count, channels, data, w.stride[0], w.stride[1], out, 1, width);
+        data += from * w.stride[3];
+        for (int64_t c = 0; c < channels; ++c)
+            for (int64_t r = 0; r < at.rows; ++r)
+                copy2d(count, at.columns, data + c * w.stride[1] + r * w.stride[2], w.stride[0], sign * w.stride[3],
+                       out + c * width + (from + r * at.columns) * step, 1, sign * step);
+    });
+}
+
 template <class T>
 inline void unpack_filter(const T* packed, int64_t r_step, int64_t s_step, const Tensor& w, int64_t k) {
     const FilterPositions at = positions_of(w, r_step, s_step);

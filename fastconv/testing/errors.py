@@ -9,9 +9,9 @@ from ..problem import Problem
 
 FORWARD, GRADIENT = 2.0, 3.0  # times torch's own error
 
-# The largest error relative to the largest value, in float32, for Winograd's algorithm. It also
-# holds for the others on all-positive inputs: sums only grow there, and their order alone makes a
-# larger difference than the other rule allows.
+# The largest error relative to the largest value, in float32, for Winograd's algorithm and for
+# products of two parts on matrix tiles. It also holds for the others on all-positive inputs: sums
+# only grow there, and their order alone makes a larger difference than the other rule allows.
 RELATIVE = {"y": 1e-5, "dx": 1e-5, "dw": 1e-4, "dbias": 1e-5}
 
 
@@ -22,7 +22,8 @@ def relative(what: str, implementation: str, kind: str, problem: Problem) -> flo
     """The `relative` of `limit` for a result called `what`; 0 if it does not apply."""
     if problem.tf32:
         return 0.0 if kind == "integers" else TF32
-    if kind != "positive" and "winograd" not in implementation:
+    inexact = "winograd" in implementation or "tiles" in implementation
+    if kind != "positive" and not inexact:
         return 0.0
     # 16-bit numbers are computed in float32. The rest of the rule covers their rounding.
     eps = torch.finfo(problem.dtype).eps / torch.finfo(torch.float32).eps

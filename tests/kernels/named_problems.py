@@ -40,6 +40,8 @@ CONVOLUTIONS = {
     "transposed": "mb2ic8ih9iw10oc16kh3kw3ph1pw1_f32_transposed",
     "float64": "mb2ic8ih9iw10oc16kh3kw3ph1pw1_nobias_f64_nhwc",
     "bfloat16": "mb2ic19ih9iw11oc17kh3kw3ph1pw1_bf16_nhwc",
+    "bfloat16, parts of one length": "mb2ic32ih9iw10oc40kh3kw3ph1pw1_bf16_nhwc",
+    "bfloat16, an odd row of the kernel": "mb2ic3ih20iw21oc16kh5kw5sh2sw2ph2pw2_bf16_nchw",
     "float16 planes": "mb2ic8ih9iw10oc16kh3kw3sh2sw2ph1pw1_f16_nchw",
     "one channel over whole blocks": "mb1ic161ih5iw6oc9kh3kw3ph1pw1_f32_nhwc",
     "A": "mb1ic3ih44iw44oc32kh5kw5ph2pw2_f32_nchw",

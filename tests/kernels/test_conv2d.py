@@ -137,8 +137,8 @@ def test_not_finite_weight(name, value, device):
     multiplied = expected.exact.isnan()
     left_out, _ = kernels.fprop(problem, *data[:3], "plain")
     for implementation in kernels.implementations_to_check("fprop", problem, device):
-        if implementation == "winograd":
-            continue  # spreads it over its tiles
+        if implementation in ("winograd", "tiles"):
+            continue  # spread over Winograd's tiles; of two parts inf makes NaN
         y, _ = kernels.fprop(problem, *data[:3], implementation, device=device)
         y = y.to(left_out.device)
         same = multiplied & (y == left_out)

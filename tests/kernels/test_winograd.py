@@ -94,9 +94,14 @@ def test_many_channels_lose_no_more_digits(kernel, pad):
     assert error < errors.RELATIVE["y"]
 
 
+def first_in_registers(direction, problem):
+    names = kernels.implementations(direction, problem)
+    return next(name for name in names if "tiles" not in name)
+
+
 def test_few_filters_of_many_channels_are_faster_without_it():
     for channels, first in ((256, "winograd"), (257, "direct")):
         problem = Problem.parse(f"mb4ic{channels}ih24iw24oc32kh3kw3ph1pw1_f32_nhwc")
-        assert kernels.implementations("fprop", problem)[0] == first
+        assert first_in_registers("fprop", problem) == first
         exchanged = problem.replace(c=problem.k, k=problem.c)
-        assert kernels.implementations("dgrad", exchanged)[0] == first
+        assert first_in_registers("dgrad", exchanged) == first
