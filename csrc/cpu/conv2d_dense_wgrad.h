@@ -90,12 +90,6 @@ struct Plan {
         block_size = images * (rows / run_rows(rows)) * terms_of<E>(run_rows(rows) * conv.Q) * term<E> * block_filters;
     }
 
-    // The number of phases of the stride that the kernel's positions fall on: position i is on phase i % phases.
-    static int64_t phases_of(int64_t positions, int64_t stride, int64_t dilation) {
-        int64_t phases = 1;
-        while (phases < positions && phases * dilation % stride) ++phases;
-        return phases;
-    }
     static int64_t pass_pixels(int vectors) { return pass_bytes / (vectors * lanes<T> * int64_t(sizeof(T))) * term<E>; }
     // Of `rows` rows of dy, those that follow each other in a plane of x, too. They are packed as one run, in whole
     // terms.

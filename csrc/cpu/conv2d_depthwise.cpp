@@ -14,6 +14,7 @@
 #include "depthwise_direction.h"
 #include "isa_kernels.h"
 #include "parallel.h"
+#include "terms.h"
 
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
@@ -85,6 +86,49 @@ struct Steps {
     int64_t x_pixel, out_pixel, x_row, x_column, w_row, w_column, depth;
 };
 
+// bfloat16 is widened two vectors at a time where registers are many: the even channels of a pair of vectors (terms.h),
+// then the odd ones. Weights and bias are in that order, too, but for a last single vector.
+#if defined(__AVX512F__) || FASTCONV_VECTOR_BYTES == 64
+constexpr bool has_pairs = true;
+#else
+constexpr bool has_pairs = false;
+#endif
+
+// Brings a row of channels into the order of pairs.
+inline void order_as_pairs(float* row, int64_t channels) {
+    constexpr int W = lanes<float>;
+    for (; channels >= 2 * W; channels -= 2 * W, row += 2 * W) {
+        float ordered[2 * W];
+        for (int i = 0; i < W; ++i) ordered[i] = row[2 * i], ordered[W + i] = row[2 * i + 1];
+        copy_row(2 * W, ordered, row);
+    }
+}
+
+// compute_pixels for the pair of vectors from channel c on.
+template <int PIXELS>
+inline void compute_pair(const Steps& step, const bfloat16* x, int64_t rows, int64_t columns, const float* w,
+                         const float* bias, bfloat16* out, int64_t c) {
+    constexpr int W = lanes<float>;
+    Vec<float> even[PIXELS], odd[PIXELS];
+#pragma GCC unroll 8
+    for (int i = 0; i < PIXELS; ++i) even[i] = load(bias + c), odd[i] = load(bias + c + W);
+    x += c, w += c;
+    for (int64_t r = 0; r < rows; ++r, x += step.x_row, w += step.w_row) {
+        const bfloat16* at = x;
+        const float* w_at = w;
+        for (int64_t s = 0; s < columns; ++s, at += step.x_column, w_at += step.w_column) {
+            const Vec<float> w_even = load(w_at), w_odd = load(w_at + W);
+#pragma GCC unroll 8
+            for (int i = 0; i < PIXELS; ++i) {
+                const Terms<bfloat16> pairs = load_terms(at + i * step.x_pixel);
+                even[i] += w_even * even_elements(pairs), odd[i] += w_odd * odd_elements(pairs);
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < PIXELS; ++i) store_pairs(out + i * step.out_pixel + c, even[i], odd[i]);
+}
+
 // For PIXELS pixels and each vector of the channels:
 //   out[pixel] = bias + sum over rows x columns x depth of w[row][column][d] * x[pixel + (row, column)][d]
 // Without DEEP the depth is 1. E: of x and out.
@@ -93,7 +137,11 @@ void compute_pixels(const Steps& steps, const E* x, int64_t rows, int64_t column
                     const Computed<E>* bias, E* out, int64_t channels) {
     using T = Computed<E>;
     const Steps step = steps;  // a local copy; else GCC reloads it after every store
-    for (int64_t c = 0; c < channels; c += lanes<T>) {
+    int64_t c = 0;
+    if constexpr (has_pairs && is_bfloat16<E>)
+        for (; c + 2 * lanes<T> <= channels; c += 2 * lanes<T>)
+            compute_pair<PIXELS>(step, x, rows, columns, w, bias, out, c);
+    for (; c < channels; c += lanes<T>) {
         Vec<T> acc[PIXELS];
 #pragma GCC unroll 8
         for (int i = 0; i < PIXELS; ++i) acc[i] = load(bias + c);
@@ -216,6 +264,11 @@ void run_direction(const Conv2dProblem& problem, const Direction& direction, con
             }
         for (int64_t i = 0; i < width; ++i)
             bias[i] = args.bias.data && i < count ? value_at<T>(args.bias, (first + i) * args.bias.stride[0]) : T(0);
+        if constexpr (sizeof(T) == sizeof(float)) {
+            if (!has_pairs || !in_place || count < width || x.dtype != DType::bfloat16) return;
+            for (int64_t at = 0; at < filter_size; at += width) order_as_pairs(weights + at, width);
+            order_as_pairs(bias, width);
+        }
     });
     parallel_for(problem.threads, conv.N * plan.chunks * plan.blocks.count, [&](int64_t item, int thread) {
         const int64_t block = item % plan.blocks.count, n = item / plan.blocks.count / plan.chunks;

@@ -261,19 +261,6 @@ void list_parts(const Conv2d& conv, const Plan<E>& plan, Part* part) {
     }
 }
 
-// Rows first to last of a chunk's output, and the convolution rows that they need.
-struct ChunkRows {
-    int64_t n, first, last;
-    Range needed;
-
-    template <class E>
-    ChunkRows(const Conv2dProblem& problem, const Plan<E>& plan, int64_t chunk)
-        : n(chunk / plan.chunks),
-          first(chunk % plan.chunks * plan.rows),
-          last(min(problem.pool.P, first + plan.rows)),
-          needed(rows_needed(problem, first, last)) {}
-};
-
 // Packs one of `pieces` of the input rows of a chunk.
 template <class E>
 void pack_input(const Conv2d& conv, const Plan<E>& plan, const Tensor& x, const ChunkRows& chunk, int64_t piece,

@@ -71,6 +71,20 @@ inline Range rows_needed(const Conv2dProblem& problem, int64_t first, int64_t la
     return {first_p, max(first_p, min(problem.conv.P, end))};
 }
 
+// Rows first to last of a chunk's output, and the convolution rows that they need.
+struct ChunkRows {
+    int64_t n, first, last;
+    Range needed;
+
+    // plan: has `chunks` of an image, of `rows` each.
+    template <class Plan>
+    ChunkRows(const Conv2dProblem& problem, const Plan& plan, int64_t chunk)
+        : n(chunk / plan.chunks),
+          first(chunk % plan.chunks * plan.rows),
+          last(min(problem.pool.P, first + plan.rows)),
+          needed(rows_needed(problem, first, last)) {}
+};
+
 // Writes rows first to last of image n for `count` channels from first_k on. conv: the rows of the convolution from
 // first_p on as [row][pitch][vectors * lanes], may be overwritten. row: room for one pooled row.
 template <class T>

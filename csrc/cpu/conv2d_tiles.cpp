@@ -100,12 +100,6 @@ struct Plan {
         block_shares = min(blocks, ceil_div(least_items, max(1, conv.N * chunks)));
     }
 
-    // The number of phases of the stride that the kernel's positions fall on: position i is on phase i % phases.
-    static int64_t phases_of(int64_t positions, int64_t stride, int64_t dilation) {
-        int64_t phases = 1;
-        while (phases < positions && phases * dilation % stride) ++phases;
-        return phases;
-    }
     int64_t plane_size() const { return plane_rows * width * pixel; }
     int64_t group_size() const { return phases_h * phases_w * plane_size(); }
     int64_t input_size(const Conv2d& conv) const { return conv.groups * group_size(); }
@@ -200,19 +194,6 @@ void pack_weights(const Conv2d& conv, const Plan<E>& plan, const FpropArgs& args
                     if (parts_of_number<E> == 2) put(space.weights_lo + at, a.lo | b.lo << 16);
                 }
 }
-
-// Rows first to last of a chunk's output, and the convolution rows that they need.
-struct ChunkRows {
-    int64_t n, first, last;
-    Range needed;
-
-    template <class E>
-    ChunkRows(const Conv2dProblem& problem, const Plan<E>& plan, int64_t chunk)
-        : n(chunk / plan.chunks),
-          first(chunk % plan.chunks * plan.rows),
-          last(min(problem.pool.P, first + plan.rows)),
-          needed(rows_needed(problem, first, last)) {}
-};
 
 // Packs the input of a chunk.
 template <class E>

@@ -149,6 +149,14 @@ inline void copy2d(int64_t rows, int64_t columns, const From* src, int64_t src_r
             dst[i * dst_row + j * dst_column] = To(Computed<From>(src[i * src_row + j * src_column]));
 }
 
+// The number of phases of the stride that a kernel's positions fall on: position i is on phase i % phases. Images that
+// are read in strides are packed as a plane for each.
+inline int64_t phases_of(int64_t positions, int64_t stride, int64_t dilation) {
+    int64_t phases = 1;
+    while (phases < positions && phases * dilation % stride) ++phases;
+    return phases;
+}
+
 // Packs rows h0 to h0 + rows and columns w0 to w0 + width of image n as [rows][width][pixel], with zeros outside x.
 // `pixel` may be more than x has channels.
 template <class T>

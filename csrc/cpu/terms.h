@@ -68,6 +68,17 @@ inline Vec<Computed<E>> multiply_add(Terms<E> x, Terms<E> w, Vec<Computed<E>> su
     }
 }
 
+template <class E>
+constexpr bool is_bfloat16 = false;
+template <>
+constexpr bool is_bfloat16<bfloat16> = true;
+
+// Rounds pairs to memory.
+inline void store_pairs(bfloat16* p, Vec<float> even, Vec<float> odd) {
+    const auto round = [](Vec<float> v) { return round_to_bfloat16<Vec<float>, Vec<uint32_t>>(v); };
+    *reinterpret_cast<VecOf<uint32_t>::unaligned*>(p) = round(even) | round(odd) << 16;
+}
+
 // Interleaves two rows of elements into terms: a[0] b[0] a[1] b[1] ... Without b, its elements are zeros.
 inline void interleave(const bfloat16* a, const bfloat16* b, int64_t count, bfloat16* out) {
     int64_t i = 0;
