@@ -8,8 +8,9 @@ blocks.json, layers.json, networks.json, memory.json, sweep.json and overhead.js
 `python benchmarks blocks --batch 64 --no-compile`, install.json from
 `python benchmarks/install_times.py`; train-fastconv.json and train-torch.json are the metrics.json
 of `fastconv train` and `fastconv train --layers torch`. layers.json and sweep.json are also drawn.
-GPUs have a gpu-<name>.json each, the gpu.json of gpu_check.py. If a file is missing, its table says
-that nothing was measured.
+Other CPUs have a folder each, cpu-<name>, of the same files, and of those of `--dtype bfloat16`
+under names such as blocks-bfloat16.json. GPUs have a gpu-<name>.json each, the gpu.json of
+gpu_check.py. If a file is missing, its table says that nothing was measured.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ def tables() -> dict[Path, dict[str, str]]:
     }
     for name, (page, text) in PARTS.items():
         found[page][name] = text(results[name]) if name in results else NOTHING
-    measured = {name: results[name] for name in headline.FILES if name in results}
-    found[README]["summary"] = headline.headline(measured) if measured else NOTHING
+    machines = [measured for folder in [RESULTS, *_other_cpus()] if (measured := _parts_in(folder))]
+    found[README]["summary"] = headline.headline(machines) if machines else NOTHING
+    found[RESULTS_PAGE]["cpus"] = other_cpus()
     found[RESULTS_PAGE]["gpu"] = gpu(
         [json.loads(p.read_text()) for p in sorted(RESULTS.glob("gpu-*.json"))]
     )
@@ -78,6 +80,34 @@ def tables() -> dict[Path, dict[str, str]]:
         metrics = {name: json.loads(file.read_text()) for name, file in runs.items()}
         found[README]["train"] = table.training(metrics)
     return found
+
+
+def _other_cpus() -> list[Path]:
+    return sorted(RESULTS.glob("cpu-*"))
+
+
+def _parts_in(folder: Path) -> dict[str, dict]:
+    """The results of the small table's parts in a folder."""
+    files = {name: folder / f"{name}.json" for name in headline.FILES}
+    return {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+
+
+# What the page of results shows of another CPU.
+CPU_PARTS: dict[str, Callable[[dict], str]] = {
+    "blocks": table.summary,
+    "blocks-bfloat16": table.summary,
+    "layers": layers.summary,
+    "layers-bfloat16": layers.summary,
+    "sweep": sweep.summary,
+    "sweep-bfloat16": sweep.summary,
+}
+
+
+def other_cpus() -> str:
+    """The tables of the other CPUs, one after another."""
+    files = [(f / f"{name}.json", text) for f in _other_cpus() for name, text in CPU_PARTS.items()]
+    found = [text(json.loads(file.read_text())) for file, text in files if file.exists()]
+    return "\n\n".join(found) or NOTHING
 
 
 def picture(name: str, draw: bool) -> bool:

@@ -9,8 +9,6 @@ from . import table
 
 TRAINING = "training step"
 
-Entries = list[dict]
-
 
 def _in_mode(mode: str) -> Callable[[dict], dict | None]:
     """An entry's times in one mode; None if not measured."""
@@ -29,6 +27,8 @@ LINES: tuple[tuple[str, str, str, Callable[[dict], dict | None]], ...] = (
     ("fused blocks, 8 images, forward + backward", "blocks", "blocks", BOTH),
     ("fused blocks, 64 images, forward + backward", "blocks-64", "blocks", BOTH),
     ("single layers of known networks, forward + backward", "layers", "layers", BOTH),
+    ("fused blocks in bfloat16, 8 images, forward + backward", "blocks-bfloat16", "blocks", BOTH),
+    ("single layers in bfloat16, forward + backward", "layers-bfloat16", "layers", BOTH),
     ("training steps of whole networks", "networks", "networks", _training_step),
     ("memory of these training steps", "memory", "networks", lambda entry: entry["bytes"]),
 )
@@ -36,28 +36,43 @@ LINES: tuple[tuple[str, str, str, Callable[[dict], dict | None]], ...] = (
 FILES = tuple(dict.fromkeys(file for _, file, _, _ in LINES))
 
 
-def headline(results: dict[str, dict]) -> str:
-    """A line per measured part: the ratios' geometric mean, and the least.
+def headline(machines: Sequence[dict[str, dict]]) -> str:
+    """A line per measured part: the ratios' geometric mean and the least, of each machine.
 
     Args:
-        results: by the names of the result files; parts may be missing.
+        machines: the results of each, by the names of the result files; parts may be missing.
     """
-    lines = table.head(["compared with the best of torch.nn", "cases", "mean", "least"], 1)
-    machines = []
+    sets = [_instruction_set(results) for results in machines]
+    titles = [f"{what}, {isa}" if len(sets) > 1 else what for isa in sets for what in _COLUMNS]
+    lines = table.head(["compared with the best of torch.nn", "cases", *titles], 1)
     for what, file, key, times_of in LINES:
-        if file not in results:
+        entries = [results[file][key] if file in results else [] for results in machines]
+        measured = [[times for times in map(times_of, found) if times] for found in entries]
+        if not any(measured):
             continue
-        found: Entries = results[file][key]
-        measured = [times for times in map(times_of, found) if times]
-        ratios = [table.ratio(times) for times in measured]
-        if not any("torch.compile" in way for times in measured for way in times):
+        if not any(
+            "torch.compile" in way for found in measured for times in found for way in times
+        ):
             what += " (eager)"
-        cells = [what, str(len(ratios)), table.multiple(_mean(ratios)), f"{min(ratios):.2f}x"]
+        cells = [what, str(max(map(len, measured)))]
+        for found in measured:
+            ratios = [table.ratio(times) for times in found]
+            cells += [table.multiple(_mean(ratios)), f"{min(ratios):.2f}x"] if ratios else ["", ""]
         lines.append(table.row(cells))
-        machines.append(table.machine(results[file]["environment"]))
-    where = "; ".join(_distinct(machines))
+    where = "; ".join(_distinct(_machine(result) for some in machines for result in some.values()))
     note = "Geometric means of torch / fastconv, float32; (eager): not compared with torch.compile."
     return "\n".join([*lines, "", f"{note} {where}."])
+
+
+_COLUMNS = ("mean", "least")
+
+
+def _machine(result: dict) -> str:
+    return table.machine(result["environment"])
+
+
+def _instruction_set(results: dict[str, dict]) -> str:
+    return table.instruction_set(next(iter(results.values()))["environment"])
 
 
 def _mean(ratios: Sequence[float]) -> float:

@@ -196,8 +196,13 @@ def machine(where: dict) -> str:
             f"{where['gpu']}, driver {where['driver']}, torch {where['torch']} {tf32} TF32, "
             f"cuDNN {where['cudnn']}"
         )
-    isa = where["fastconv"]["in use"].split()[0]
-    return f"{where['processor']}, {where['threads']} threads, {isa}, torch {where['torch']}"
+    sizes = f"{where['threads']} threads, {instruction_set(where)}"
+    return f"{where['processor']}, {sizes}, torch {where['torch']}"
+
+
+def instruction_set(where: dict) -> str:
+    """The set of kernels that were measured."""
+    return where["fastconv"]["in use"].split()[0]
 
 
 def training(runs: dict[str, dict]) -> str:

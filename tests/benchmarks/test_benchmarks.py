@@ -451,9 +451,30 @@ def test_the_headline_has_means_and_least_ratios():
             {"mode": "inference", "milliseconds": {}},
         ],
     }
-    lines = headline.headline({"networks": result}).splitlines()
+    lines = headline.headline([{"networks": result}]).splitlines()
     assert lines[2] == "| training steps of whole networks (eager) | 2 | **1.00x** | 0.50x |"
     assert len(lines) == 5
+
+
+def test_the_headline_of_two_machines_has_columns_for_each():
+    times = {"torch": {"median": 3.0}, "fastconv": {"median": 1.0}}
+    one, other = environment.environment(), environment.environment()
+    other["fastconv"] = {"in use": "avx9000"}
+    blocks_ = [{"milliseconds": {"forward": times}}]
+    machines = [
+        {"blocks": {"environment": one, "blocks": blocks_}},
+        {
+            "layers": {
+                "environment": other,
+                "layers": [{"milliseconds": {"forward+backward": times}}],
+            }
+        },
+    ]
+    lines = headline.headline(machines).splitlines()
+    assert lines[0].endswith("| mean, avx9000 | least, avx9000 |")
+    assert lines[2] == "| fused blocks, 8 images, forward (eager) | 1 | **3.0x** | 3.00x |  |  |"
+    assert lines[3].endswith(", forward + backward (eager) | 1 |  |  | **3.0x** | 3.00x |")
+    assert "avx9000" in lines[-1] and table.machine(one) in lines[-1]
 
 
 def test_install_is_shown_in_minutes():
