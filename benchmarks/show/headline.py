@@ -50,21 +50,31 @@ def headline(machines: Sequence[dict[str, dict]]) -> str:
         measured = [[times for times in map(times_of, found) if times] for found in entries]
         if not any(measured):
             continue
-        if not any(
-            "torch.compile" in way for found in measured for times in found for way in times
-        ):
-            what += " (eager)"
+        compiled = [_compiled(found) for found in measured]
+        if not any(compiled):
+            what += EAGER
         cells = [what, str(max(map(len, measured)))]
-        for found in measured:
+        for found, also_compiled in zip(measured, compiled, strict=True):
             ratios = [table.ratio(times) for times in found]
-            cells += [table.multiple(_mean(ratios)), f"{min(ratios):.2f}x"] if ratios else ["", ""]
+            mark = EAGER if any(compiled) and not also_compiled else ""
+            mean = table.multiple(_mean(ratios)) + mark if ratios else ""
+            cells += [mean, f"{min(ratios):.2f}x" if ratios else ""]
         lines.append(table.row(cells))
     where = "; ".join(_distinct(_machine(result) for some in machines for result in some.values()))
-    note = "Geometric means of torch / fastconv, float32; (eager): not compared with torch.compile."
+    note = (
+        "Geometric means of torch / fastconv, float32 if not named; "
+        "(eager): not compared with torch.compile."
+    )
     return "\n".join([*lines, "", f"{note} {where}."])
 
 
+EAGER = " (eager)"
 _COLUMNS = ("mean", "least")
+
+
+def _compiled(measured: list[dict]) -> bool:
+    """Whether torch.compile is among the measured ways."""
+    return any("torch.compile" in way for times in measured for way in times)
 
 
 def _machine(result: dict) -> str:
