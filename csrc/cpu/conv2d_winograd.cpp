@@ -329,6 +329,11 @@ void run_algorithm(const Conv2dProblem& problem, const Image& image, const Fprop
 
 constexpr int64_t channels_per_filter = 8;
 
+constexpr const char* fprop_condition =
+    FASTCONV_WINOGRAD_CONDITION ", at most 8 channels a filter, outputs of many whole tiles";
+constexpr const char* dgrad_condition =
+    FASTCONV_WINOGRAD_CONDITION ", at most 8 filters a channel, inputs of many whole tiles";
+
 // Takes problems whose tiles fill the registers and whose products get far fewer. Refuses those where most of each tile
 // lies beyond the edges, and those with so few filters that transforming x takes longer than the products.
 bool takes(const Conv2dProblem& problem) {
@@ -368,9 +373,9 @@ void run_dgrad(const Conv2dProblem& problem, const DgradArgs& args, const Launch
 
 extern const Implementation<FpropArgs> winograd_fprop;
 extern const Implementation<DgradArgs> winograd_dgrad;
-const Implementation<FpropArgs> winograd_fprop = {"winograd", winograd_condition, takes, fprop_workspace,
-                                                  nullptr,    run_fprop,          false};
-const Implementation<DgradArgs> winograd_dgrad = {"winograd", winograd_condition, dgrad_takes, dgrad_workspace,
-                                                  nullptr,    run_dgrad,          false};
+const Implementation<FpropArgs> winograd_fprop = {"winograd", fprop_condition, takes, fprop_workspace,
+                                                  nullptr,    run_fprop,       false};
+const Implementation<DgradArgs> winograd_dgrad = {"winograd", dgrad_condition, dgrad_takes, dgrad_workspace,
+                                                  nullptr,    run_dgrad,       false};
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

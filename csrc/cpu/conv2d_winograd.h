@@ -172,9 +172,9 @@ auto with_algorithm(const Conv2d& conv, const Use& use) {
     return conv.R == 5 ? use(Winograd<8, 5>()) : use(Winograd<6, 3>());
 }
 
-constexpr const char* winograd_condition =
-    "3x3 or 5x5 kernels of stride and dilation 1 in one group, 16 channels and filters or more, at most 8 channels a "
-    "filter, outputs of many whole tiles";
+// The conditions of all directions, in words.
+#define FASTCONV_WINOGRAD_CONDITION \
+    "3x3 or 5x5 kernels of stride and dilation 1 in one group, 16 channels and filters or more, no float64"
 
 // Whether an algorithm exists for a problem, and channels are enough to fill vectors and to pay for the transforms.
 inline bool winograd_takes(DType dtype, const Conv2d& conv) {

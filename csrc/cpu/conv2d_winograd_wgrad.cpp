@@ -231,7 +231,7 @@ void run(const Conv2dProblem& problem, const WgradArgs& args, const Launch& laun
 }  // namespace
 
 extern const Implementation<WgradArgs> winograd_wgrad;
-const Implementation<WgradArgs> winograd_wgrad = {"winograd", winograd_condition, takes, workspace, nullptr, run,
-                                                  false};
+const Implementation<WgradArgs> winograd_wgrad = {
+    "winograd", FASTCONV_WINOGRAD_CONDITION ", outputs of 6x6 or more", takes, workspace, nullptr, run, false};
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

@@ -26,9 +26,12 @@ static const KernelSet* pick_set() {
     std::string names;
     for (const KernelSet* set : sets) {
         if (wanted ? set->name == std::string(wanted) : set->runs_here()) {
-            if (!set->runs_here())
-                throw std::invalid_argument("FASTCONV_ISA: this CPU does not run " + std::string(wanted));
-            return set;
+            if (set->runs_here()) return set;
+            std::string others;
+            for (const KernelSet* other : sets)
+                if (other->runs_here()) others += (others.empty() ? "" : ", ") + std::string(other->name);
+            throw std::invalid_argument("FASTCONV_ISA: this CPU does not run " + std::string(wanted) + ", but " +
+                                        others);
         }
         names += (names.empty() ? "" : ", ") + std::string(set->name);
     }
