@@ -32,8 +32,8 @@ def info() -> Info:
     Returns:
         A dict with `version`, `compiler`, `cuda build` (yes and the nvcc, or no and the reason),
         `cuda targets`, `cuda switch` (the command that installs the other build), `instruction
-        sets` (of the build, each tested or untested), `in use`, `precision`, `torch`, `threads` and
-        `gpu`. Its str() is for people.
+        sets` (of the build; those untested or not on this CPU say so), `in use`, `precision`,
+        `torch`, `threads` and `gpu`. Its str() is for people.
     """
     build = _C.build_info()
     return Info(
@@ -62,7 +62,11 @@ def cuda(built: bool, why: str, targets: list[str]) -> dict[str, object]:
 
 
 def _isa(name: str) -> str:
-    return name if name in TESTED else f"{name} (untested)"
+    """An instruction set's name, with what a user should know of it."""
+    notes = ["untested"] if name not in TESTED else []
+    if name not in _C.build_info()["isas_supported"]:
+        notes.append("not on this CPU")
+    return f"{name} ({', '.join(notes)})" if notes else name
 
 
 def _gpu(built: bool) -> str:

@@ -20,11 +20,11 @@ def set_precision(precision: Literal["high", "highest"]) -> None:
 
     Args:
         precision: "high" (the default) allows Winograd's algorithm on CPUs, except for float64. In
-            float32 its error stays below 1e-5 of the largest value (1e-4 for weight gradients).
-            float16 and bfloat16 are computed in float32 too, and their rounding costs far more.
-            The set `amx` of instructions multiplies float32 as two bfloat16 parts, within the same
-            errors. "high" also allows TF32 for float32 on GPUs if torch's own flag does. "highest"
-            allows none of them.
+            float32 its error stays below 1e-5 of the largest value (1e-4 for weight gradients)
+            unless products cancel. float16 and bfloat16 are computed in float32 too, and their
+            rounding costs far more. The instruction set `amx` multiplies float32 as two bfloat16
+            parts, with errors up to 3e-5 of a product. "high" also allows TF32 for float32 on GPUs
+            if torch's own flag does. "highest" allows none of them.
 
     Raises:
         ValueError: any other value.

@@ -128,6 +128,10 @@ for channels, kernel in ((8, 1), (1, 9), (3, 3), (16, 1), (64, 1), (16, 3), (64,
     for value in torch.rand(8).tolist():
         x, w = parameters(problem, lambda size: torch.full(size, value))
         assert error(x, w, problem) < 3e-5, (value, problem)  # all products err alike
+# Short sums have the product of the second parts, too: it is 2^-16 of these.
+problem = problem_of(8, 1)
+x, w = parameters(problem, lambda size: torch.full(size, 1 + 2.0**-8 - 2.0**-20))
+assert error(x, w, problem) < 5e-6
 # The largest number has a finite first part.
 problem = problem_of(16, 1)
 x, w = torch.zeros(problem.x_size), torch.zeros(problem.w_size)
