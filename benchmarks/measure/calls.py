@@ -13,6 +13,12 @@ TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 # Seconds of a call that is timed once, such as torch's in 16 bits on CPUs with AVX2.
 ONCE = 2.0
 
+
+def once(dtype: str) -> float:
+    """The same for a dtype: long calls in float32 get all their samples."""
+    return float("inf") if dtype == "float32" else ONCE
+
+
 # Torch's float32 layer, which is measured beside those of 16 bits.
 FLOAT32 = "float32 torch"
 

@@ -16,7 +16,7 @@ from torch import nn
 import fastconv
 from fastconv.testing import Problem, inputs
 from measure import gpu_timing, timing
-from measure.calls import FLOAT32, FORMATS, ONCE, TYPES, call
+from measure.calls import FLOAT32, FORMATS, TYPES, call, once
 from measure.environment import environment
 from measure.progress import NoSuchName, collect, say
 from measure.truth import Truth
@@ -118,7 +118,7 @@ def run_block(
             functions |= _float32(problem, data, want_dx)
         say(f"{block.letter} {block.name}, {mode}: timing")
         if device == "cpu":
-            modes[mode] = timing.milliseconds(timing.alternate(functions, repeat, once=ONCE))
+            modes[mode] = timing.milliseconds(timing.alternate(functions, repeat, once=once(dtype)))
         elif functions:
             samples, launched = gpu_timing.device_times(functions, repeat)
             modes[mode] = timing.milliseconds(samples)

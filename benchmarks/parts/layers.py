@@ -16,7 +16,7 @@ from torch import nn
 import fastconv
 from fastconv.testing import Problem, inputs
 from measure import batch_truth, convolutions, norms, progress, timing
-from measure.calls import FLOAT32, FORMATS, ONCE, TYPES, call
+from measure.calls import FLOAT32, FORMATS, TYPES, call, once
 from measure.environment import environment
 from show import table
 
@@ -93,7 +93,7 @@ def run_layer(layer: Layer, batch: int, repeat: int, dtype: str = "float32") -> 
                 functions[f"{side} {name}"] = function
         if dtype != "float32":
             functions = _in_16_bits(problem, data, getattr(torch, dtype), want_dx, functions)
-        times = timing.alternate(functions, repeat, seconds=SECONDS, once=ONCE)
+        times = timing.alternate(functions, repeat, seconds=SECONDS, once=once(dtype))
         modes[mode] = timing.milliseconds(times)
     problem = problem.with_type(TYPES[dtype])
     return {"network": layer.network, "problem": str(problem), "milliseconds": modes}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import fastconv
 from fastconv import models
 from measure import progress, timing
-from measure.calls import FLOAT32, FORMATS, ONCE, memory_format
+from measure.calls import FLOAT32, FORMATS, memory_format, once
 from measure.environment import environment
 from show import table
 
@@ -253,8 +253,8 @@ def run_network(
         elif variant.side != FLOAT32:
             check(f"{name}, {mode}, {variant}", found, *torchs)
         functions[str(variant)] = function
-    once = float("inf") if dtype == "float32" else ONCE
-    times = timing.milliseconds(timing.alternate(functions, repeat, seconds=SECONDS, once=once))
+    samples = timing.alternate(functions, repeat, seconds=SECONDS, once=once(dtype))
+    times = timing.milliseconds(samples)
     names = {"network": name, "mode": mode, "image_size": network.image_size, "batch": batch}
     return {**names, "milliseconds": times}
 

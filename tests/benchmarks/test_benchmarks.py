@@ -149,6 +149,20 @@ def test_layers_of_16_bits_are_timed_beside_torchs_float32(text, dtype):
     assert text.count(f"{calls.FLOAT32} ms") == 2 and f"{dtype}, medians" in text
 
 
+@pytest.mark.parametrize("dtype", calls.TYPES)
+def test_long_calls_are_timed_once_in_16_bits_alone(monkeypatch, dtype):
+    limits = []
+
+    def alternate(functions, repeat, **options):
+        limits.append(options["once"])
+        return {name: [1.0] for name in functions}
+
+    monkeypatch.setattr(timing, "alternate", alternate)
+    layer, batch = small_layer(ALONE[1])
+    layers.run_layer(layer, batch, 1, dtype)
+    assert all((limit == float("inf")) == (dtype == "float32") for limit in limits) and limits
+
+
 def test_a_wrong_layer_of_16_bits_is_not_timed(monkeypatch):
     right = fastconv.convert
 
