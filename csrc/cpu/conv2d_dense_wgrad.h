@@ -91,8 +91,7 @@ struct Plan {
     }
 
     static int64_t pass_pixels(int vectors) { return pass_bytes / (vectors * lanes<T> * int64_t(sizeof(T))) * term<E>; }
-    // Of `rows` rows of dy, those that follow each other in a plane of x, too. They are packed as one run, in whole
-    // terms.
+    // The rows of dy in a run. Rows that follow each other in a plane of x, too, are packed as one run, in whole terms.
     int64_t run_rows(int64_t rows) const { return width == Q ? rows : 1; }
     int64_t dw_size() const { return blocks * taps * block_filters; }
     int64_t dw_bytes() const { return dw_size() * int64_t(sizeof(T)); }
@@ -177,10 +176,7 @@ template <class E>
 void list_taps(const Conv2d& conv, const Plan<E>& plan, Pixel* tap) {
     for (int64_t i = 0; i < plan.taps; ++i) {
         const int64_t c = i / (conv.R * conv.S), r = i / conv.S % conv.R, s = i % conv.S;
-        const int64_t plane = r % plan.phases_h * plan.phases_w + s % plan.phases_w;
-        const int64_t row = plane * plan.plane_rows + r * conv.dilation_h / conv.stride_h;
-        const int64_t column = s * conv.dilation_w / conv.stride_w;
-        *tap++ = {int32_t(c * plan.pitch + row * plan.width + column), int32_t(i * lanes<Computed<E>>)};
+        *tap++ = {int32_t(c * plan.pitch + place_in_planes(conv, plan, r, s)), int32_t(i * lanes<Computed<E>>)};
     }
 }
 
@@ -252,7 +248,7 @@ void pack_gradients(const Conv2d& conv, const Plan<E>& plan, const Chunk& chunk,
     const int64_t runs = term<E> == 1 && contiguous ? 1 : chunk.runs, run_rows = chunk.rows / runs;
     const int64_t run = run_rows * conv.Q;
     const int64_t together = term<E> > 1 || dy.stride[1] == 1 ? pixels_packed<E> : run;
-    E rows[term<E> > 1 ? pixels_packed<E> * Plan<E>::block_filters : 1];  // of which terms are made
+    E rows[term<E> > 1 ? pixels_packed<E> * Plan<E>::block_filters : 1];  // pixels before they become terms
     for (int64_t block = first_block; block < last_block; ++block)
         if (plan.filters_of(block) < plan.width_of(block)) clear_row(plan.block_size, out + block * plan.block_size);
     with_elements<E>(dy, [&](const auto* data) {

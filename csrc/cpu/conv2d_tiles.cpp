@@ -159,9 +159,7 @@ template <class E>
 void list_offsets(const Conv2d& conv, const Plan<E>& plan, int64_t* offset) {
     for (int64_t r = 0; r < conv.R; ++r)
         for (int64_t s = 0; s < plan.columns; ++s) {
-            const int64_t plane = r % plan.phases_h * plan.phases_w + s % plan.phases_w;
-            const int64_t row = plane * plan.plane_rows + r * conv.dilation_h / conv.stride_h;
-            const int64_t start = (row * plan.width + s * conv.dilation_w / conv.stride_w) * plan.pixel;
+            const int64_t start = place_in_planes(conv, plan, r, s) * plan.pixel;
             for (int64_t piece = 0; piece < plan.pieces; ++piece) *offset++ = start + piece * plan.length;
         }
 }

@@ -157,6 +157,14 @@ inline int64_t phases_of(int64_t positions, int64_t stride, int64_t dilation) {
     return phases;
 }
 
+// Kernel position (r, s) in such planes, in pixels from the first plane on.
+template <class Plan>
+inline int64_t place_in_planes(const Conv2d& conv, const Plan& plan, int64_t r, int64_t s) {
+    const int64_t plane = r % plan.phases_h * plan.phases_w + s % plan.phases_w;
+    const int64_t row = plane * plan.plane_rows + r * conv.dilation_h / conv.stride_h;
+    return row * plan.width + s * conv.dilation_w / conv.stride_w;
+}
+
 // Packs rows h0 to h0 + rows and columns w0 to w0 + width of image n as [rows][width][pixel], with zeros outside x.
 // `pixel` may be more than x has channels.
 template <class T>

@@ -1,8 +1,8 @@
 // The matrix tiles of AMX, and a portable twin that computes the same bits.
 //
-// A tile has up to 16 rows of 64 bytes. Four hold sums: 16 pixels x 16 filters in float32, as 2 x 2 of them. The other
-// four hold what is multiplied: two tiles of x with a pixel a row, and two of weights with a row of pairs (terms.h) for
-// each two elements. A product of tiles adds up to 32 elements to each of 256 sums.
+// A tile has up to 16 rows of 64 bytes. Four tiles hold sums, each of 16 pixels x 16 filters in float32. Two tiles hold
+// x, a pixel in each row. Two tiles hold weights, and their rows are pairs of elements (terms.h). A product of tiles
+// adds up to 32 elements to each of 256 sums.
 //
 // The instructions are written in assembly. GCC's intrinsics for them drop stores to memory that a tile is loaded from,
 // and take no numbers from templates.
